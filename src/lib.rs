@@ -1,0 +1,30 @@
+//! Holdfast runs **analyses** for several people at once on a small machine and never loses one.
+//!
+//! A *run* is one execution of an analysis; a *thread* is a user's conversation. A run is stored before its
+//! client hears of it, a *worker* executes it under a *claim*, and after every *step* a *checkpoint* is stored
+//! from which any later process goes on. A database connection is borrowed as a *lease* for one *operation*.
+//!
+//! The modules, from the ground up; each imports only from the floors below it (`tests/tidy.rs` holds that).
+
+// Floor 0: what everything may use.
+pub mod clock;
+pub mod config;
+pub mod event;
+pub mod metrics;
+pub mod sync;
+// Floor 1: three mechanisms that do not know one another.
+pub mod domain;
+pub mod http;
+pub mod pool;
+// Floor 2: what is stored, who asks, what it costs.
+pub mod auth;
+pub mod limits;
+pub mod memory;
+pub mod store;
+// Floor 3: what is executed, and by whom.
+pub mod engine;
+pub mod runner;
+// Floor 4: what clients see.
+pub mod api;
+// Floor 5: the whole, started and stopped.
+pub mod app;
