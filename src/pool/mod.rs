@@ -1,1 +1,4 @@
 //! Placeholder.
+
+/// Placeholder until the pool is merged.
+pub struct PoolStatus;
