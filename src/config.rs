@@ -353,10 +353,7 @@ pub fn load() -> Result<(Config, Vec<Effective>), Vec<Fault>> {
 ///
 /// # Errors
 /// Every fault there is.
-pub fn read(
-    environment: &HashMap<String, String>,
-    dotenv: &Path,
-) -> Result<(Config, Vec<Effective>), Vec<Fault>> {
+pub fn read(environment: &HashMap<String, String>, dotenv: &Path) -> Result<(Config, Vec<Effective>), Vec<Fault>> {
     let mut reader = Reader { environment, dotenv: HashMap::new(), faults: Vec::new(), effective: Vec::new() };
     reader.read_dotenv(dotenv);
     for (name, why) in REFUSED {
@@ -567,9 +564,7 @@ impl Reader<'_> {
 impl Kind {
     fn parse(&self, text: &str) -> Option<Value> {
         match self {
-            Kind::Number(min, max) => {
-                text.parse().ok().filter(|n| (min..=max).contains(&n)).map(Value::Number)
-            }
+            Kind::Number(min, max) => text.parse().ok().filter(|n| (min..=max).contains(&n)).map(Value::Number),
             Kind::Duration(min, max) => {
                 parse_duration(text).filter(|duration| (min..=max).contains(&duration)).map(Value::Duration)
             }
@@ -621,7 +616,11 @@ struct Plain(Duration);
 
 impl fmt::Display for Plain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.subsec_millis() == 0 { write!(f, "{}s", self.0.as_secs()) } else { write!(f, "{}ms", self.0.as_millis()) }
+        if self.0.subsec_millis() == 0 {
+            write!(f, "{}s", self.0.as_secs())
+        } else {
+            write!(f, "{}ms", self.0.as_millis())
+        }
     }
 }
 
@@ -696,9 +695,9 @@ mod tests {
         .unwrap_err();
         let texts: Vec<String> = faults.iter().map(ToString::to_string).collect();
         assert_eq!(texts.len(), 6, "{texts:?}");
-        assert!(texts.contains(
-            &"MAX_CONCURRENT_ANALYSES is \"65\"; allowed is a whole number from 1 to 64".to_owned()
-        ));
+        assert!(
+            texts.contains(&"MAX_CONCURRENT_ANALYSES is \"65\"; allowed is a whole number from 1 to 64".to_owned())
+        );
         for (name, value) in [("ANALYSIS_TIMEOUT", "soon"), ("MAX_BODY_BYTES", "1"), ("BIND", "everywhere")] {
             assert!(texts.iter().any(|text| text.contains(name) && text.contains(value) && text.contains("allowed")));
         }

@@ -10,6 +10,32 @@ macro_rules! events {
 }
 
 events! {
+    /// The server is ready to be asked.
+    SERVER_STARTED = "server.started";
+    /// A drain began: new analyses are refused, running ones stop at their next step.
+    DRAIN_BEGAN = "drain.began";
+    /// Steps did not stop within `DRAIN_TIMEOUT`; the next start repeats them.
+    DRAIN_ABANDONED = "drain.abandoned";
+    /// Everything has been closed in order.
+    SERVER_STOPPED = "server.stopped";
+    /// A worker was given a run.
+    RUN_CLAIMED = "run.claimed";
+    /// A run reached its final status.
+    RUN_ENDED = "run.ended";
+    /// A run went back to the queue without being charged an attempt.
+    RUN_HANDED_BACK = "run.handed_back";
+    /// A run whose worker is gone was taken over.
+    RUN_RESCUED = "run.rescued";
+    /// A worker found that it had lost its claim, and wrote nothing more.
+    RUN_FENCED = "run.fenced";
+    /// A worker gave up on storing; a rescue takes the run from its last step.
+    RUN_LEFT = "run.left";
+    /// An engine panicked; its run failed.
+    RUN_PANICKED = "run.panicked";
+    /// The store could not be used; logged once a series.
+    STORE_UNAVAILABLE = "store.unavailable";
+    /// The store can be used again.
+    STORE_AVAILABLE = "store.available";
     /// An operation has held its connection for longer than `LEAK_DETECTION_SECONDS`.
     POOL_OPERATION_OLD = "pool.operation.old";
     /// A pool was replaced by a fresh one.
