@@ -240,8 +240,8 @@ impl<M: ManageConnection> GuardedPool<M> {
         }
     }
 
-    /// Logs every operation that has become older than `threshold` since the last call, each once in its life, and
-    /// returns how many they were.
+    /// Logs every operation that has reached the age `threshold`, each once in its life, and returns how many it
+    /// logged.
     pub fn log_old_operations(&self, threshold: Duration) -> usize {
         let old = self.operations.report_old(threshold);
         for operation in &old {

@@ -51,7 +51,7 @@ impl<M: ManageConnection> ManageConnection for Tracking<M> {
     }
 
     fn has_broken(&self, tracked: &mut Self::Connection) -> bool {
-        tracked.spoiled || self.manager.has_broken(&mut tracked.connection)
+        self.manager.has_broken(&mut tracked.connection) || tracked.spoiled
     }
 }
 

@@ -2,6 +2,7 @@
 //! who goes on and which wait runs out of time.
 
 use std::cell::Cell;
+use std::marker::PhantomData;
 use std::ops::{Add, Deref, DerefMut};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
@@ -212,8 +213,8 @@ impl<M: ManageConnection> Clone for Pool<M> {
 
 impl<M: ManageConnection> Pool<M> {
     /// Of a pool with one connection.
-    pub fn builder() -> Builder {
-        Builder { connections_max: 1 }
+    pub fn builder() -> Builder<M> {
+        Builder { connections_max: 1, _of: PhantomData }
     }
 
     /// Borrows a connection if one is idle.
@@ -291,16 +292,17 @@ impl<M: ManageConnection> Drop for PooledConnection<M> {
 }
 
 /// `r2d2::Builder`, of whose settings the model needs only the size.
-pub struct Builder {
+pub struct Builder<M> {
     connections_max: u32,
+    _of: PhantomData<M>,
 }
 
-impl Builder {
+impl<M: ManageConnection> Builder<M> {
     #![expect(missing_docs, reason = "r2d2's, by the same names")]
     #![expect(clippy::unused_self, clippy::needless_pass_by_value, reason = "r2d2's, by the same signatures")]
 
     pub fn max_size(self, connections_max: u32) -> Self {
-        Self { connections_max }
+        Self { connections_max, ..self }
     }
 
     pub fn min_idle(self, _: Option<u32>) -> Self {
@@ -323,7 +325,7 @@ impl Builder {
         self
     }
 
-    pub fn error_handler<E: std::error::Error + 'static>(self, _: Box<dyn HandleError<E>>) -> Self {
+    pub fn error_handler(self, _: Box<dyn HandleError<M::Error>>) -> Self {
         self
     }
 
@@ -331,7 +333,7 @@ impl Builder {
         self
     }
 
-    pub fn build_unchecked<M: ManageConnection>(self, manager: M) -> Pool<M> {
+    pub fn build_unchecked(self, manager: M) -> Pool<M> {
         let connections = Mutex::new(Connections { idle: Vec::new(), count: 0 });
         Pool(Arc::new(Shared { manager, connections_max: self.connections_max, connections }))
     }
