@@ -6,7 +6,7 @@ use scheduled_thread_pool::{OnPoolDropBehavior, ScheduledThreadPool};
 /// Interrupts whatever one connection is doing at this moment.
 ///
 /// It is called from the closing thread while another thread uses the connection. It may come too late, when the
-/// operation has just ended, and it must return within a second or so: a close waits for it.
+/// operation has ended and even the connection is gone, and it must return within a second or so: a close waits for it.
 pub type Interrupt = Box<dyn Fn() + Send + Sync>;
 
 /// How one [`GuardedPool`](super::GuardedPool) of connections of type `C` is to behave.

@@ -50,8 +50,14 @@ impl World {
         status.closing || status.closed
     }
 
-    /// Uses a connection and checks while others have their turn that it is still what it was.
     fn lease(&self) {
+        for _ in 0..3 {
+            self.lease_once();
+        }
+    }
+
+    /// Uses a connection and checks while others have their turn that it is still what it was.
+    fn lease_once(&self) {
         let closing = self.closing();
         let mut lease = match self.pool.lease("model") {
             Ok(lease) => lease,
@@ -93,8 +99,8 @@ impl World {
     }
 
     fn close(&self) {
-        // It needs the fewest steps; without a pause of any length it would nearly always come first.
-        for _ in 0..thread_rng().gen_range(0..300) {
+        // It needs the fewest steps; without a pause it would nearly always come first.
+        for _ in 0..1 << thread_rng().gen_range(0..9) {
             thread::yield_now();
         }
         let report = self.pool.close(TIMEOUT);
