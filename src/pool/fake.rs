@@ -135,8 +135,10 @@ impl std::error::Error for Refused {}
 pub(super) fn config(connections_max: u32) -> PoolConfig<Connection> {
     let interrupt = |connection: &Connection| -> Interrupt {
         let interrupt = connection.interrupt.clone();
-        // Too late when it fails: the connection is gone.
-        Box::new(move || drop(interrupt.send(())))
+        Box::new(move || {
+            // It fails when it comes too late and the connection is gone.
+            let _ = interrupt.send(());
+        })
     };
     PoolConfig { interrupt: Arc::new(interrupt), ..PoolConfig::new("fake", connections_max, connector()) }
 }
