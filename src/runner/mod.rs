@@ -178,8 +178,8 @@ impl Runner {
     }
 
     /// Registers a waiter for the end of a run. Register first and look at the run afterwards: then no end is missed.
-    pub fn wait(&self, id: RunId, waiter: Waiter) {
-        self.shared.waiters.add(id, waiter);
+    pub fn wait(&self, id: RunId, deadline: Instant, waiter: Box<dyn Waiter>) {
+        self.shared.waiters.add(id, deadline, waiter);
     }
 
     /// Tells everybody who waits for this run that it has ended.

@@ -9,13 +9,12 @@ use parking_lot::Mutex;
 use crate::domain::{Run, RunId};
 
 /// Somebody who waits for the end of a run.
-pub struct Waiter {
-    /// When the waiting is over.
-    pub deadline: Instant,
+pub trait Waiter: Send {
     /// Whether there is nobody left to answer.
-    pub gone: Box<dyn Fn() -> bool + Send>,
+    fn is_gone(&self) -> bool;
+
     /// Called once, on whichever OS thread brought the news, with no lock held; it must not block.
-    pub answer: Box<dyn FnOnce(Outcome) + Send>,
+    fn answer(self: Box<Self>, outcome: Outcome);
 }
 
 /// What the waiting came to.
@@ -36,36 +35,41 @@ pub(super) struct Waiters {
     inner: Mutex<Inner>,
 }
 
+struct Entry {
+    deadline: Instant,
+    waiter: Box<dyn Waiter>,
+}
+
 #[derive(Default)]
 struct Inner {
-    waiting: HashMap<RunId, Vec<Waiter>>,
+    waiting: HashMap<RunId, Vec<Entry>>,
     /// Set by the drain: only runs that are still being executed may be waited for.
     draining: bool,
 }
 
 impl Waiters {
-    pub(super) fn add(&self, id: RunId, waiter: Waiter) {
+    pub(super) fn add(&self, id: RunId, deadline: Instant, waiter: Box<dyn Waiter>) {
         let mut inner = self.inner.lock();
         if inner.draining && !inner.waiting.contains_key(&id) {
             drop(inner);
-            (waiter.answer)(Outcome::Drained);
+            waiter.answer(Outcome::Drained);
         } else {
-            inner.waiting.entry(id).or_default().push(waiter);
+            inner.waiting.entry(id).or_default().push(Entry { deadline, waiter });
         }
     }
 
     pub(super) fn ended(&self, run: &Arc<Run>) {
         let waiters = self.inner.lock().waiting.remove(&run.id).unwrap_or_default();
-        for waiter in waiters {
-            (waiter.answer)(Outcome::Ended(Arc::clone(run)));
+        for entry in waiters {
+            entry.waiter.answer(Outcome::Ended(Arc::clone(run)));
         }
     }
 
     /// The run went back to the queue of a server that is shutting down.
     pub(super) fn handed_back(&self, id: RunId) {
         let waiters = self.inner.lock().waiting.remove(&id).unwrap_or_default();
-        for waiter in waiters {
-            (waiter.answer)(Outcome::Drained);
+        for entry in waiters {
+            entry.waiter.answer(Outcome::Drained);
         }
     }
 
@@ -74,10 +78,10 @@ impl Waiters {
         let mut inner = self.inner.lock();
         inner.draining = true;
         let left: Vec<RunId> = inner.waiting.keys().copied().filter(|id| !executing(*id)).collect();
-        let waiters: Vec<Waiter> = left.iter().filter_map(|id| inner.waiting.remove(id)).flatten().collect();
+        let waiters: Vec<Entry> = left.iter().filter_map(|id| inner.waiting.remove(id)).flatten().collect();
         drop(inner);
-        for waiter in waiters {
-            (waiter.answer)(Outcome::Drained);
+        for entry in waiters {
+            entry.waiter.answer(Outcome::Drained);
         }
     }
 
@@ -87,49 +91,55 @@ impl Waiters {
         let mut inner = self.inner.lock();
         inner.waiting.retain(|_, waiters| {
             let all = std::mem::take(waiters);
-            for waiter in all {
-                if (waiter.gone)() {
-                    forgotten.push(waiter);
-                } else if waiter.deadline <= now {
-                    late.push(waiter);
+            for entry in all {
+                if entry.waiter.is_gone() {
+                    forgotten.push(entry);
+                } else if entry.deadline <= now {
+                    late.push(entry);
                 } else {
-                    waiters.push(waiter);
+                    waiters.push(entry);
                 }
             }
             !waiters.is_empty()
         });
         drop(inner);
         drop(forgotten);
-        for waiter in late {
-            (waiter.answer)(Outcome::TimedOut);
+        for entry in late {
+            entry.waiter.answer(Outcome::TimedOut);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc;
     use std::time::Duration;
 
     use super::*;
 
-    fn waiter(deadline: Instant, gone: &Arc<AtomicBool>) -> (Waiter, mpsc::Receiver<String>) {
-        let (sender, receiver) = mpsc::channel();
-        let gone = Arc::clone(gone);
-        let waiter = Waiter {
-            deadline,
-            gone: Box::new(move || gone.load(Ordering::Relaxed)),
-            answer: Box::new(move |outcome| {
-                let name = match outcome {
-                    Outcome::Ended(run) => run.id.to_string(),
-                    Outcome::TimedOut => "timed out".into(),
-                    Outcome::Drained => "drained".into(),
-                };
-                drop(sender.send(name));
-            }),
-        };
-        (waiter, receiver)
+    struct Client {
+        gone: bool,
+        answered: mpsc::Sender<String>,
+    }
+
+    impl Waiter for Client {
+        fn is_gone(&self) -> bool {
+            self.gone
+        }
+
+        fn answer(self: Box<Self>, outcome: Outcome) {
+            let name = match outcome {
+                Outcome::Ended(run) => run.id.to_string(),
+                Outcome::TimedOut => "timed out".into(),
+                Outcome::Drained => "drained".into(),
+            };
+            drop(self.answered.send(name));
+        }
+    }
+
+    fn client(gone: bool) -> (Box<Client>, mpsc::Receiver<String>) {
+        let (answered, answers) = mpsc::channel();
+        (Box::new(Client { gone, answered }), answers)
     }
 
     fn later() -> Instant {
@@ -139,14 +149,13 @@ mod tests {
     #[test]
     fn a_waiter_past_its_deadline_is_answered_and_one_whose_client_left_is_forgotten() {
         let waiters = Waiters::default();
-        let (here, gone) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(true)));
         let id = RunId::new();
-        let (late, late_answer) = waiter(Instant::now(), &here);
-        let (patient, patient_answer) = waiter(later(), &here);
-        let (left, left_answer) = waiter(later(), &gone);
-        for waiter in [late, patient, left] {
-            waiters.add(id, waiter);
-        }
+        let (late, late_answer) = client(false);
+        let (patient, patient_answer) = client(false);
+        let (left, left_answer) = client(true);
+        waiters.add(id, Instant::now(), late);
+        waiters.add(id, later(), patient);
+        waiters.add(id, later(), left);
         waiters.sweep(Instant::now());
         assert_eq!(late_answer.try_recv().as_deref(), Ok("timed out"));
         assert_eq!(patient_answer.try_recv(), Err(mpsc::TryRecvError::Empty));
@@ -156,17 +165,16 @@ mod tests {
     #[test]
     fn a_drain_answers_those_whose_run_nobody_executes_and_leaves_the_others_their_chance() {
         let waiters = Waiters::default();
-        let here = Arc::new(AtomicBool::new(false));
         let (executing, queued) = (RunId::new(), RunId::new());
-        let (first, first_answer) = waiter(later(), &here);
-        let (second, second_answer) = waiter(later(), &here);
-        waiters.add(executing, first);
-        waiters.add(queued, second);
+        let (first, first_answer) = client(false);
+        let (second, second_answer) = client(false);
+        waiters.add(executing, later(), first);
+        waiters.add(queued, later(), second);
         waiters.drain(|id| id == executing);
         assert_eq!(second_answer.try_recv().as_deref(), Ok("drained"));
         assert_eq!(first_answer.try_recv(), Err(mpsc::TryRecvError::Empty));
-        let (newcomer, newcomer_answer) = waiter(later(), &here);
-        waiters.add(RunId::new(), newcomer);
+        let (newcomer, newcomer_answer) = client(false);
+        waiters.add(RunId::new(), later(), newcomer);
         assert_eq!(newcomer_answer.try_recv().as_deref(), Ok("drained"));
         waiters.handed_back(executing);
         assert_eq!(first_answer.try_recv().as_deref(), Ok("drained"));
