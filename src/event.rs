@@ -46,4 +46,12 @@ events! {
     POOL_CLOSED = "pool.closed";
     /// A pool was closed although operations had not ended; they are named.
     POOL_ABANDONED = "pool.abandoned";
+    /// There is not even a descriptor to refuse a connection with; accepting goes on within a quarter of a second.
+    HTTP_ACCEPT_PAUSED = "http.accept.paused";
+    /// A request's handler panicked; its client got a 500.
+    HTTP_PANIC = "http.panic";
+    /// The http threads have ended and every connection is closed.
+    HTTP_STOPPED = "http.stopped";
+    /// A job panicked; its thread goes on with the next.
+    LANE_PANIC = "lane.panic";
 }

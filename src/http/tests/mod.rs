@@ -1,0 +1,6 @@
+//! The server on real sockets: what a client sees, and what it cannot do.
+
+mod abuse;
+mod harness;
+mod lifetime;
+mod requests;
