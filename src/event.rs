@@ -30,6 +30,10 @@ events! {
     RUN_FENCED = "run.fenced";
     /// A worker gave up on storing; a rescue takes the run from its last step.
     RUN_LEFT = "run.left";
+    /// A token was refused; the reason says why.
+    TOKEN_REFUSED = "token.refused";
+    /// A request failed in a way that it should not; the client got 500.
+    REQUEST_FAILED = "request.failed";
     /// An engine panicked; its run failed.
     RUN_PANICKED = "run.panicked";
     /// The store could not be used; logged once a series.

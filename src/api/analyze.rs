@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use super::call::{Call, Reply};
 use super::json::{self, Fields};
@@ -10,7 +11,6 @@ use super::problem::{Fault, Problem};
 use super::routes::{Document, Lane, Parameter, Route, schema};
 use super::runs::{RunView, ended_or_accepted, wait_fault};
 use super::{Api, WAIT_MAX};
-use crate::auth::fingerprint;
 use crate::domain::RunId;
 use crate::http::Request;
 use crate::store::{Idempotency, NewRun, Submission};
@@ -153,5 +153,5 @@ fn idempotency(request: &Request, body: &AnalyzeRequest) -> Result<Option<Idempo
     }
     // The body as it was understood: white space and the order of its members make no difference.
     let understood = serde_json::to_vec(body).expect("a body of texts can be serialised");
-    Ok(Some(Idempotency { key: key.to_owned(), fingerprint: fingerprint(&understood) }))
+    Ok(Some(Idempotency { key: key.to_owned(), fingerprint: Sha256::digest(understood).into() }))
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::problem::{Fault, Problem};
 use crate::domain::{Run, RunId};
-use crate::http::{Params, Request, Response, query_pairs};
+use crate::http::{Params, Query, Request, Response};
 
 /// A request that was let in.
 pub struct Call {
@@ -53,23 +53,26 @@ impl Call {
     }
 
     /// The query's parameters, to be taken one by one.
-    pub fn query(&self) -> Query {
-        let pairs = self.request.query().map(query_pairs).unwrap_or_default();
-        Query { pairs, faults: Vec::new() }
+    ///
+    /// # Errors
+    /// 400 if the query's encoding is wrong.
+    pub fn parameters(&self) -> Result<Parameters, Problem> {
+        let query = Query::parse(self.request.query())
+            .map_err(|error| Problem::new(400, format!("The query cannot be read: {error}.")))?;
+        Ok(Parameters { query, faults: Vec::new() })
     }
 }
 
 /// The parameters of a query; unknown ones are ignored, as is usual for queries.
-pub struct Query {
-    pairs: Vec<(String, String)>,
+pub struct Parameters {
+    query: Query,
     faults: Vec<Fault>,
 }
 
-impl Query {
-    /// The parameter's text; the last one counts if it is given more than once.
-    pub fn text(&mut self, name: &str) -> Option<String> {
-        let found = self.pairs.iter().rposition(|(key, _)| key == name)?;
-        Some(self.pairs.swap_remove(found).1).filter(|text| !text.is_empty())
+impl Parameters {
+    /// The parameter's text; the first one counts if it is given more than once.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.query.get(name).map(str::trim).filter(|text| !text.is_empty())
     }
 
     /// A whole number within bounds.
@@ -87,8 +90,7 @@ impl Query {
 
     /// Whatever `parse` makes of the parameter; `allowed` says what it accepts.
     pub fn parsed<T>(&mut self, name: &str, allowed: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
-        let text = self.text(name)?;
-        let value = parse(&text);
+        let value = parse(self.text(name)?);
         if value.is_none() {
             self.faults.push(Fault::query(name, "value_error", format!("must be {allowed}")));
         }

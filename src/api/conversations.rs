@@ -116,7 +116,7 @@ impl From<ThreadSummary> for ThreadView {
 }
 
 fn threads(api: &Api, call: &Call) -> Result<Reply, Problem> {
-    let mut query = call.query();
+    let mut query = call.parameters()?;
     let limit = query.number("limit", PAGE_DEFAULT, 1, PAGE_MAX) as usize;
     let after = query.parsed("cursor", "the cursor of a Link header", parse_cursor);
     query.end()?;

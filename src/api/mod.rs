@@ -56,8 +56,7 @@ pub struct Api {
     runner: Arc<Runner>,
     datasets: Arc<Datasets>,
     memory: Arc<Memory>,
-    /// What is known of the store's condition.
-    pub probes: Probes,
+    probes: Probes,
     /// Counts requests per client.
     pub limiter: RateLimiter,
     verifier: Verifier,
@@ -124,9 +123,13 @@ impl Api {
         }))
     }
 
-    /// What the housekeeper does for the API, several times a second: the probe, idle clients, waiters that are late.
-    pub fn housekeep(&self, now: Instant) {
+    /// Asks the store how it is doing, if that has not been done lately. Blocks as long as the store does.
+    pub fn probe(&self, now: Instant) {
         self.probes.refresh(&*self.store, now);
+    }
+
+    /// What the housekeeper does for the API, several times a second: waiters that are late or gone.
+    pub fn housekeep(&self, now: Instant) {
         self.runner.sweep_waiters(now);
         *self.housekept.lock() = now;
     }

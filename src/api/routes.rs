@@ -46,7 +46,7 @@ pub struct Document {
 }
 
 /// Status, meaning and shape.
-type Answer = (u16, &'static str, Option<fn(&mut SchemaGenerator) -> Schema>);
+pub(super) type Answer = (u16, &'static str, Option<fn(&mut SchemaGenerator) -> Schema>);
 
 /// A parameter of a route.
 pub struct Parameter {

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::call::{Call, Query, Reply, json_response};
+use super::call::{Call, Reply, json_response};
 use super::problem::{Fault, Problem};
 use super::routes::{Document, Lane, Parameter, Route, schema};
 use super::{Api, WAIT_MAX};
 use crate::clock::Timestamp;
 use crate::domain::{Answer, Run, RunError, RunId, Status};
 use crate::http::Response;
+use crate::memory::Pressure;
 use crate::store::{Cancellation, QueuePlace};
 
 /// How many runs a page has when the request does not say.
@@ -174,7 +175,7 @@ impl<'a> RunView<'a> {
                 WaitingFor { reason: "draining", detail: "the server is shutting down; it goes on after the restart" }
             } else if place.behind_own_thread {
                 WaitingFor { reason: "thread", detail: "an earlier analysis of the same thread has to end first" }
-            } else if api.memory.is_critical() {
+            } else if api.memory.pressure() == Pressure::Critical {
                 WaitingFor { reason: "memory", detail: "the server starts nothing new until it has memory again" }
             } else {
                 WaitingFor { reason: "slot", detail: "all workers are busy" }
@@ -205,7 +206,7 @@ struct RunList<'a> {
 }
 
 fn list(api: &Api, call: &Call) -> Result<Reply, Problem> {
-    let mut query = call.query();
+    let mut query = call.parameters()?;
     let names = Status::ALL.map(Status::as_str).join(", ");
     let status = query.parsed("status", &format!("one of {names}"), Status::parse);
     let limit = query.number("limit", PAGE_DEFAULT, 1, PAGE_MAX) as usize;
@@ -229,7 +230,7 @@ fn show(api: &Api, call: &Call) -> Result<Reply, Problem> {
 }
 
 fn wait(api: &Api, call: &Call) -> Result<Reply, Problem> {
-    let mut query: Query = call.query();
+    let mut query = call.parameters()?;
     let seconds = query.number("timeout", WAIT_MAX.as_secs(), 0, WAIT_MAX.as_secs());
     query.end()?;
     Ok(Reply::AtEndOf(Box::new(owned(api, call)?), Duration::from_secs(seconds)))
