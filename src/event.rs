@@ -18,4 +18,10 @@ events! {
     POOL_CLOSED = "pool.closed";
     /// A pool was closed although operations had not ended; they are named.
     POOL_ABANDONED = "pool.abandoned";
+    /// Memory went from one pressure to another: normal, elevated (given back) or critical (no new run is claimed).
+    MEMORY_PRESSURE_CHANGED = "memory.pressure.changed";
+    /// The allocator gave memory back to the system because it was tight.
+    MEMORY_GIVEN_BACK = "memory.given_back";
+    /// Memory has been growing with the number of requests for a while: perhaps a leak.
+    MEMORY_GROWTH = "memory.growth.noticed";
 }
