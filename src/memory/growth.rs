@@ -107,7 +107,7 @@ mod tests {
         for sample in 0..samples {
             growth.record(sample as u64 * 100, (mib(sample) * MIB) as u64);
         }
-        growth.trend().unwrap()
+        growth.trend().expect("enough samples")
     }
 
     #[test]

@@ -254,6 +254,7 @@ fn round(value: f64) -> f64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp, reason = "the report's numbers are rounded to two decimals")]
 mod tests {
     use super::{
         Heap, Limit, LimitSource, Memory, MemoryStatus, Pressure, SAMPLES_PER_GROWTH, SAMPLES_PER_TRIM, Usage,
