@@ -58,4 +58,10 @@ events! {
     HTTP_STOPPED = "http.stopped";
     /// A job panicked; its thread goes on with the next.
     LANE_PANIC = "lane.panic";
+    /// Memory went from one pressure to another: normal, elevated (given back) or critical (no new run is claimed).
+    MEMORY_PRESSURE_CHANGED = "memory.pressure.changed";
+    /// The allocator gave memory back to the system because it was tight.
+    MEMORY_GIVEN_BACK = "memory.given_back";
+    /// Memory has been growing with the number of requests for a while: perhaps a leak.
+    MEMORY_GROWTH = "memory.growth.noticed";
 }

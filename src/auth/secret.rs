@@ -122,37 +122,46 @@ mod tests {
 
     use super::{Secret, SecretError};
 
+    fn directory() -> tempfile::TempDir {
+        tempfile::tempdir().expect("a temporary directory")
+    }
+
+    fn files(directory: &tempfile::TempDir) -> usize {
+        fs::read_dir(directory.path()).expect("the directory is there").count()
+    }
+
     fn write(directory: &tempfile::TempDir, text: &str, mode: u32) {
         let path = directory.path().join(Secret::FILE);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        fs::write(&path, text).expect("a temporary file");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("our own file");
     }
 
     #[test]
     fn the_secret_is_made_once_private_and_survives_a_restart() {
-        let directory = tempfile::tempdir().unwrap();
-        let made = Secret::of(directory.path()).unwrap();
-        assert_eq!(Secret::of(directory.path()).unwrap(), made);
+        let directory = directory();
+        let made = Secret::of(directory.path()).expect("a usable directory");
+        assert_eq!(Secret::of(directory.path()).expect("a usable directory"), made);
         assert_eq!(made.as_bytes().len(), 64);
-        let file = fs::metadata(directory.path().join(Secret::FILE)).unwrap();
+        let file = fs::metadata(directory.path().join(Secret::FILE)).expect("the file is there");
         assert_eq!(file.permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing else is left behind");
+        assert_eq!(files(&directory), 1, "nothing else is left behind");
     }
 
     #[test]
     fn processes_that_ask_at_once_get_the_same_secret() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = directory();
         let secrets = std::thread::scope(|scope| {
-            let asking: Vec<_> = (0..8).map(|_| scope.spawn(|| Secret::of(directory.path()).unwrap())).collect();
-            asking.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+            let asking: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| Secret::of(directory.path()).expect("a usable directory"))).collect();
+            asking.into_iter().map(|thread| thread.join().expect("no panic")).collect::<Vec<_>>()
         });
         assert!(secrets.windows(2).all(|pair| pair[0] == pair[1]));
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        assert_eq!(files(&directory), 1);
     }
 
     #[test]
     fn a_secret_that_others_can_read_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = directory();
         for mode in [0o640, 0o604, 0o660, 0o644] {
             write(&directory, &"s".repeat(64), mode);
             assert!(matches!(Secret::of(directory.path()), Err(SecretError::TooOpen(found)) if found == mode));
@@ -161,15 +170,15 @@ mod tests {
 
     #[test]
     fn a_short_secret_is_refused_and_not_replaced() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = directory();
         for text in ["", "short", &format!("{}\n\n", "s".repeat(31))] {
             write(&directory, text, 0o600);
             assert!(matches!(Secret::of(directory.path()), Err(SecretError::TooShort(n)) if n < Secret::BYTES_MIN));
-            assert_eq!(fs::read_to_string(directory.path().join(Secret::FILE)).unwrap(), text);
+            assert_eq!(fs::read_to_string(directory.path().join(Secret::FILE)).expect("the file is there"), text);
         }
         write(&directory, &format!("{}\n", "s".repeat(32)), 0o600);
         assert_eq!(
-            Secret::of(directory.path()).unwrap().as_bytes(),
+            Secret::of(directory.path()).expect("a usable directory").as_bytes(),
             "s".repeat(32).as_bytes(),
             "as an editor saves it"
         );
@@ -177,18 +186,18 @@ mod tests {
 
     #[test]
     fn what_is_not_a_small_file_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = directory();
         write(&directory, &"s".repeat(5000), 0o600);
         assert!(matches!(Secret::of(directory.path()), Err(SecretError::NotAFile)));
-        fs::remove_file(directory.path().join(Secret::FILE)).unwrap();
-        fs::create_dir(directory.path().join(Secret::FILE)).unwrap();
+        fs::remove_file(directory.path().join(Secret::FILE)).expect("the file is there");
+        fs::create_dir(directory.path().join(Secret::FILE)).expect("the name is free");
         assert!(matches!(Secret::of(directory.path()), Err(SecretError::NotAFile)));
         assert!(matches!(Secret::of(&directory.path().join("absent")), Err(SecretError::Io(_))));
     }
 
     #[test]
     fn a_secret_never_shows_itself() {
-        let secret = Secret::new("0123456789abcdef0123456789abcdef").unwrap();
+        let secret = Secret::new("0123456789abcdef0123456789abcdef").expect("32 bytes");
         assert_eq!(format!("{secret:?}"), "Secret(…)");
         assert!(matches!(Secret::new("0123456789abcdef0123456789abcde"), Err(SecretError::TooShort(31))));
     }

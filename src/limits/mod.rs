@@ -157,7 +157,7 @@ mod tests {
     use super::{ADDRESSES_MAX, Client, RateLimiter, RateQuota, RetryAfter};
 
     fn quota(requests: u32, window_s: u64, burst: u32) -> RateQuota {
-        let positive = |n| NonZeroU32::new(n).unwrap();
+        let positive = |n| NonZeroU32::new(n).expect("not zero");
         RateQuota { requests: positive(requests), window: Duration::from_secs(window_s), burst: positive(burst) }
     }
 
@@ -167,7 +167,7 @@ mod tests {
     }
 
     fn address(text: &str) -> Client<'static> {
-        Client::Address(text.parse().unwrap())
+        Client::Address(text.parse().expect("an address"))
     }
 
     fn nth_address(n: usize) -> Client<'static> {
