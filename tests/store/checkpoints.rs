@@ -23,7 +23,7 @@ fn put(store: &dyn Store, checkpoint: Checkpoint, blobs: Vec<ChannelBlob>) {
     store.put(&NewCheckpoint { checkpoint, blobs }).unwrap();
 }
 
-fn with_versions(thread_id: &str, id: &str, versions: Value) -> Checkpoint {
+fn with_versions(thread_id: &str, id: &str, versions: &Value) -> Checkpoint {
     Checkpoint { body: json!({"channel_versions": versions}), ..snapshot(thread_id, id) }
 }
 
@@ -50,7 +50,7 @@ fn ids(found: &[CheckpointTuple]) -> Vec<&str> {
 }
 
 pub(super) fn a_checkpoint_is_read_back_with_its_channels(store: &dyn Store) {
-    let mut checkpoint = with_versions("t", "2", json!({"notes": "1.5", "count": 7, "inline": "1"}));
+    let mut checkpoint = with_versions("t", "2", &json!({"notes": "1.5", "count": 7, "inline": "1"}));
     checkpoint.parent_id = Some("1".into());
     let opaque = ChannelValue { kind: "msgpack".into(), bytes: vec![0, 255, 0x81] };
     let count = ChannelBlob { channel: "count".into(), version: "7".into(), value: opaque.clone() };
@@ -81,11 +81,11 @@ pub(super) fn a_checkpoint_of_another_thread_or_namespace_is_not_found(store: &d
 pub(super) fn a_channel_comes_at_the_version_that_the_checkpoint_names(store: &dyn Store) {
     put(
         store,
-        with_versions("t", "1", json!({"a": "1", "b": "1"})),
+        with_versions("t", "1", &json!({"a": "1", "b": "1"})),
         vec![blob("a", "1", &json!(["a1"])), blob("b", "1", &json!(["b1"]))],
     );
     // Only what changed is stored again; the other channel stays at its version.
-    put(store, with_versions("t", "2", json!({"a": "2", "b": "1"})), vec![blob("a", "2", &json!(["a2"]))]);
+    put(store, with_versions("t", "2", &json!({"a": "2", "b": "1"})), vec![blob("a", "2", &json!(["a2"]))]);
     let values = |id| get(store, "t", Some(id)).values;
     assert_eq!(values("1")["a"], ChannelValue::json(&json!(["a1"])));
     assert_eq!(values("2")["a"], ChannelValue::json(&json!(["a2"])));
@@ -95,7 +95,7 @@ pub(super) fn a_channel_comes_at_the_version_that_the_checkpoint_names(store: &d
 pub(super) fn a_channel_marked_empty_has_no_value(store: &dyn Store) {
     let empty = ChannelValue { kind: "empty".into(), bytes: vec![] };
     let blobs = vec![ChannelBlob { channel: "a".into(), version: "1".into(), value: empty }];
-    put(store, with_versions("t", "1", json!({"a": "1"})), blobs);
+    put(store, with_versions("t", "1", &json!({"a": "1"})), blobs);
     assert!(get(store, "t", None).values.is_empty());
 }
 
@@ -110,7 +110,7 @@ pub(super) fn storing_a_checkpoint_again_overwrites_the_snapshot_only(store: &dy
 
 pub(super) fn a_channel_version_is_never_overwritten(store: &dyn Store) {
     for value in ["first", "second"] {
-        put(store, with_versions("t", "1", json!({"a": "1"})), vec![blob("a", "1", &json!([value]))]);
+        put(store, with_versions("t", "1", &json!({"a": "1"})), vec![blob("a", "1", &json!([value]))]);
     }
     assert_eq!(get(store, "t", None).values["a"], ChannelValue::json(&json!(["first"])));
 }
@@ -141,7 +141,7 @@ pub(super) fn writes_belong_to_one_checkpoint(store: &dyn Store) {
 
 pub(super) fn a_list_is_newest_first_and_goes_on_before_an_id(store: &dyn Store) {
     for id in ["2", "4", "1", "3"] {
-        put(store, with_versions("t", id, json!({"a": id})), vec![blob("a", id, &json!([id]))]);
+        put(store, with_versions("t", id, &json!({"a": id})), vec![blob("a", id, &json!([id]))]);
     }
     put(store, snapshot("other", "5"), vec![]);
     let query = ListCheckpoints { thread_id: "t".into(), ..Default::default() };
@@ -189,7 +189,7 @@ pub(super) fn a_list_is_of_one_namespace_or_of_all(store: &dyn Store) {
 
 pub(super) fn deleting_a_thread_of_checkpoints_removes_exactly_it(store: &dyn Store) {
     for thread_id in ["t", "u"] {
-        put(store, with_versions(thread_id, "1", json!({"a": "1"})), vec![blob("a", "1", &json!([1]))]);
+        put(store, with_versions(thread_id, "1", &json!({"a": "1"})), vec![blob("a", "1", &json!([1]))]);
         put(store, Checkpoint { ns: "child".into(), ..snapshot(thread_id, "2") }, vec![]);
         let writes = [write("a", 0, "v"), write("a", 1, "v"), write("b", 0, "v")];
         store.put_writes(&at(thread_id, Some("1")), &writes).unwrap();

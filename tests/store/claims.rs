@@ -154,10 +154,10 @@ pub(super) fn a_lost_claim_writes_nothing(store: &dyn Store) {
     let refused = |when: &str| {
         let before = (format!("{:?}", store.run("ann", run.id).unwrap()), super::events(store, &run));
         let checkpoints = checkpoints_of(store, run.thread_key);
-        let last = Box::new((step(&lost, 9), answer("stale")));
+        let stale = Box::new((step(&lost, 9), answer("stale")));
         let outcomes = [
             store.record_step(&lost, &step(&lost, 9), LEASE).map(|_| ()),
-            store.finish(&lost, &Ending::Succeeded(last)).map(|_| ()),
+            store.finish(&lost, &Ending::Succeeded(stale)).map(|_| ()),
             store.finish(&lost, &Ending::Failed(error(ErrorKind::Engine))).map(|_| ()),
             store.finish(&lost, &Ending::Cancelled).map(|_| ()),
             store.hand_back(&lost, "drain").map(|_| ()),

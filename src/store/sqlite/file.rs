@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -33,8 +34,7 @@ pub(super) fn check(path: &Path) -> Result<(), StoreError> {
     if fs::metadata(path).is_ok_and(|file| file.len() == 0) || !path.exists() {
         return Ok(());
     }
-    let connection =
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let connection = look_at(path)?;
     let application_id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if application_id != APPLICATION_ID && tables > 0 {
@@ -51,6 +51,22 @@ pub(super) fn check(path: &Path) -> Result<(), StoreError> {
         (Some(database), Some(binary)) if database > binary => Err(StoreError::Newer { database, binary }),
         _ => Ok(()),
     }
+}
+
+/// Opens the file for reading without leaving a trace. SQLite's read-only connections leave an empty WAL and its index
+/// behind, unless the file is declared immutable; where there is a WAL already, it has to be read too.
+fn look_at(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    if fs::metadata(wal).is_ok_and(|wal| wal.len() > 0) {
+        return Connection::open_with_flags(path, flags);
+    }
+    let uri = path.as_os_str().as_bytes().iter().fold("file:".to_owned(), |uri, byte| match byte {
+        b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => uri + &char::from(*byte).to_string(),
+        other => uri + &format!("%{other:02x}"),
+    });
+    Connection::open_with_flags(uri + "?immutable=1", flags | OpenFlags::SQLITE_OPEN_URI)
 }
 
 /// Makes the file if there is none, and for its owner's eyes only either way; SQLite gives its companions the same mode.
