@@ -12,7 +12,10 @@ use crate::domain::{
     Answer, CheckpointRef, CheckpointTuple, ClaimToken, InstanceId, ListCheckpoints, NewCheckpoint, PendingWrite, Run,
     RunError, RunEvent, RunId, Status, ThreadKey,
 };
-use crate::pool::PoolStatus;
+use crate::pool::{PoolError, PoolStatus};
+
+/// How many checkpoints a list has at most, asked for or not; `before` goes on from there.
+pub const CHECKPOINTS_MAX: usize = 1000;
 
 /// Why an operation on the store failed.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +43,18 @@ pub enum StoreError {
     /// A bug, or a database that something else has changed.
     #[error("the store failed: {0}")]
     Failed(String),
+}
+
+impl From<PoolError> for StoreError {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Closing | PoolError::Closed => StoreError::Closing,
+            // Why connecting failed may name the host or the file; the pool has logged it.
+            PoolError::Timeout { waited, .. } => {
+                StoreError::Unavailable(format!("no connection became free within {:.1} s", waited.as_secs_f32()))
+            }
+        }
+    }
 }
 
 /// A run to be stored.
@@ -249,7 +264,7 @@ pub trait CheckpointStore: Send + Sync {
     /// A checkpoint with its channels and the writes after it.
     fn get_tuple(&self, checkpoint: &CheckpointRef) -> Result<Option<CheckpointTuple>, StoreError>;
 
-    /// Checkpoints of a thread, newest first.
+    /// Checkpoints of a thread, newest first, at most [`CHECKPOINTS_MAX`].
     fn list(&self, query: &ListCheckpoints) -> Result<Vec<CheckpointTuple>, StoreError>;
 
     /// Removes every checkpoint, channel and write of a thread, and says how many of each.
