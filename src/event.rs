@@ -12,6 +12,8 @@ macro_rules! events {
 events! {
     /// An operation has held its connection for longer than `LEAK_DETECTION_SECONDS`.
     POOL_OPERATION_OLD = "pool.operation.old";
+    /// A connection could not be made; it is tried again, at most a second later.
+    POOL_CONNECT_FAILED = "pool.connect.failed";
     /// A pool was replaced by a fresh one.
     POOL_RECYCLED = "pool.recycled";
     /// A pool is closed; every connection has been returned.
