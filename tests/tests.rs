@@ -1,2 +1,1 @@
 //! The one integration binary: each module is a subject, `util` is the harness that all of them share.
-

@@ -7,8 +7,7 @@ mod run;
 mod transition;
 
 pub use checkpoint::{
-    ChannelBlob, ChannelValue, Checkpoint, CheckpointRef, CheckpointTuple, ListCheckpoints, NewCheckpoint,
-    PendingWrite,
+    ChannelBlob, ChannelValue, Checkpoint, CheckpointRef, CheckpointTuple, ListCheckpoints, NewCheckpoint, PendingWrite,
 };
 pub use event::{EventKind, RunEvent};
 pub use ids::{ClaimToken, InstanceId, RunId, ThreadKey, new_checkpoint_id};

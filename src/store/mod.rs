@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::domain::{
-    Answer, CheckpointRef, CheckpointTuple, ClaimToken, InstanceId, ListCheckpoints, NewCheckpoint,
-    PendingWrite, Run, RunError, RunEvent, RunId, Status, ThreadKey,
+    Answer, CheckpointRef, CheckpointTuple, ClaimToken, InstanceId, ListCheckpoints, NewCheckpoint, PendingWrite, Run,
+    RunError, RunEvent, RunId, Status, ThreadKey,
 };
 use crate::pool::PoolStatus;
 
@@ -310,12 +310,8 @@ pub enum Deletion {
 /// Threads: what a user asked, and in which order.
 pub trait ConversationStore: Send + Sync {
     /// The owner's threads, newest first: those after the cursor, at most `limit`.
-    fn threads(
-        &self,
-        owner: &str,
-        after: Option<ThreadCursor>,
-        limit: usize,
-    ) -> Result<Vec<ThreadSummary>, StoreError>;
+    fn threads(&self, owner: &str, after: Option<ThreadCursor>, limit: usize)
+    -> Result<Vec<ThreadSummary>, StoreError>;
 
     /// The runs of the owner's thread with their answers, oldest first: the newest `limit` of them. Empty when unknown.
     fn thread_runs(&self, owner: &str, thread_id: &str, limit: usize) -> Result<Vec<Run>, StoreError>;
@@ -353,4 +349,3 @@ pub trait Store: RunStore + CheckpointStore + ConversationStore {
     /// May be called twice. Gives the operations that had to be abandoned, by name.
     fn close(&self, deadline: Duration) -> Vec<&'static str>;
 }
-
