@@ -18,6 +18,7 @@ pub mod http;
 pub mod pool;
 // Floor 2: what is stored, who asks, what it costs.
 pub mod auth;
+pub mod datasets;
 pub mod limits;
 pub mod memory;
 pub mod store;

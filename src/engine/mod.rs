@@ -131,7 +131,8 @@ impl Interrupter {
     }
 }
 
-/// What a step may know of its circumstances.
+/// What a step may know of its circumstances; a clone tells of the same.
+#[derive(Clone)]
 pub struct StepContext {
     deadline: Instant,
     interrupter: Interrupter,
