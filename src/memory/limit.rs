@@ -111,6 +111,7 @@ mod tests {
         let own = "/sys/fs/cgroup/system.slice/holdfast.service/memory.max";
         let slice = "/sys/fs/cgroup/system.slice/memory.max";
         assert_eq!(limit_of(service, &[(own, "536870912\n"), (slice, "max\n")]), Some(536_870_912));
+        assert_eq!(limit_of(service, &[(own, "536870912\n"), (slice, "1073741824\n")]), Some(536_870_912));
         assert_eq!(limit_of(service, &[(own, "max\n"), (slice, "1073741824\n")]), Some(1_073_741_824));
         assert_eq!(limit_of(service, &[(own, "4294967296\n"), (slice, "1073741824\n")]), Some(1_073_741_824));
         assert_eq!(limit_of(service, &[(own, "max\n"), (slice, "max\n")]), None);
