@@ -92,8 +92,11 @@ fn analyze(api: &Api, call: &Call) -> Result<Reply, Problem> {
         }
         Submission::Repeated(run) => run,
         Submission::KeyReused(id) => {
-            let fault =
-                Fault::header("Idempotency-Key", "key_reused", "was used with another body; take a new key for a new question");
+            let fault = Fault::header(
+                "Idempotency-Key",
+                "key_reused",
+                "was used with another body; take a new key for a new question",
+            );
             return Err(Problem::validation(&[fault]).with("run_id", id.to_string()));
         }
         Submission::UserQueueFull => {
@@ -104,7 +107,8 @@ fn analyze(api: &Api, call: &Call) -> Result<Reply, Problem> {
     };
     match wait {
         Some(wait) => Ok(Reply::AtEndOf(Box::new(run), wait)),
-        None => ended_or_accepted(api, &run).map(|response| Reply::Now(response.with_header("Preference-Applied", "respond-async"))),
+        None => ended_or_accepted(api, &run)
+            .map(|response| Reply::Now(response.with_header("Preference-Applied", "respond-async"))),
     }
 }
 

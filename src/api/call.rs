@@ -9,17 +9,17 @@ use crate::domain::{Run, RunId};
 use crate::http::{Params, Query, Request, Response};
 
 /// A request that was let in.
-pub struct Call {
+pub(super) struct Call {
     /// The request itself.
-    pub request: Request,
+    pub(super) request: Request,
     /// What the route's placeholders stand for.
-    pub params: Params,
+    pub(super) params: Params,
     /// The user; empty on the open endpoints.
-    pub user: String,
+    pub(super) user: String,
 }
 
 /// What a handler answers.
-pub enum Reply {
+pub(super) enum Reply {
     /// This.
     Now(Response),
     /// The run's end, or 202 when the client has waited for so long.
@@ -30,25 +30,25 @@ pub enum Reply {
 
 impl Reply {
     /// 200 with this as JSON.
-    pub fn json(body: &impl Serialize) -> Self {
+    pub(super) fn json(body: &impl Serialize) -> Self {
         Self::Now(json_response(200, body))
     }
 }
 
 /// A response with this as JSON.
-pub fn json_response(status: u16, body: &impl Serialize) -> Response {
+pub(super) fn json_response(status: u16, body: &impl Serialize) -> Response {
     let body = serde_json::to_vec(body).expect("what the API answers with has text keys and no failing serialiser");
     Response::new(status, "application/json", body)
 }
 
 impl Call {
     /// The placeholder's value as a run's id; whatever is no UUID is no run either.
-    pub fn run_id(&self) -> Result<RunId, Problem> {
+    pub(super) fn run_id(&self) -> Result<RunId, Problem> {
         self.params.get("run_id").and_then(|text| text.parse().ok()).ok_or_else(|| Problem::not_found("run"))
     }
 
     /// The placeholder's value as a thread's name.
-    pub fn thread_id(&self) -> &str {
+    pub(super) fn thread_id(&self) -> &str {
         self.params.get("thread_id").map_or("", str::trim)
     }
 
@@ -56,7 +56,7 @@ impl Call {
     ///
     /// # Errors
     /// 400 if the query's encoding is wrong.
-    pub fn parameters(&self) -> Result<Parameters, Problem> {
+    pub(super) fn parameters(&self) -> Result<Parameters, Problem> {
         let query = Query::parse(self.request.query())
             .map_err(|error| Problem::new(400, format!("The query cannot be read: {error}.")))?;
         Ok(Parameters { query, faults: Vec::new() })
@@ -64,19 +64,19 @@ impl Call {
 }
 
 /// The parameters of a query; unknown ones are ignored, as is usual for queries.
-pub struct Parameters {
+pub(super) struct Parameters {
     query: Query,
     faults: Vec<Fault>,
 }
 
 impl Parameters {
     /// The parameter's text; the first one counts if it is given more than once.
-    pub fn text(&self, name: &str) -> Option<&str> {
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.query.get(name).map(str::trim).filter(|text| !text.is_empty())
     }
 
     /// A whole number within bounds.
-    pub fn number(&mut self, name: &str, default: u64, min: u64, max: u64) -> u64 {
+    pub(super) fn number(&mut self, name: &str, default: u64, min: u64, max: u64) -> u64 {
         let Some(text) = self.text(name) else { return default };
         match text.parse() {
             Ok(n) if (min..=max).contains(&n) => n,
@@ -89,7 +89,7 @@ impl Parameters {
     }
 
     /// Whatever `parse` makes of the parameter; `allowed` says what it accepts.
-    pub fn parsed<T>(&mut self, name: &str, allowed: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    pub(super) fn parsed<T>(&mut self, name: &str, allowed: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         let value = parse(self.text(name)?);
         if value.is_none() {
             self.faults.push(Fault::query(name, "value_error", format!("must be {allowed}")));
@@ -101,7 +101,7 @@ impl Parameters {
     ///
     /// # Errors
     /// Every fault there was.
-    pub fn end(self) -> Result<(), Problem> {
+    pub(super) fn end(self) -> Result<(), Problem> {
         if self.faults.is_empty() { Ok(()) } else { Err(Problem::validation(&self.faults)) }
     }
 }

@@ -233,10 +233,8 @@ struct RunIdView<'a> {
 
 fn run_ids(api: &Api, call: &Call) -> Result<Reply, Problem> {
     let runs = api.store.thread_runs(&call.user, call.thread_id(), THREAD_RUNS_MAX)?;
-    let run_ids = runs
-        .iter()
-        .map(|run| RunIdView { run_id: run.id, prompt: &run.prompt, timestamp: run.submitted_at })
-        .collect();
+    let run_ids =
+        runs.iter().map(|run| RunIdView { run_id: run.id, prompt: &run.prompt, timestamp: run.submitted_at }).collect();
     Ok(Reply::json(&RunIds { run_ids }))
 }
 

@@ -64,9 +64,8 @@ impl Envelope {
 
     /// The response as it is sent.
     pub(super) fn seal(&self, response: Response) -> Response {
-        let mut response = response
-            .with_header("X-Request-Id", &self.request_id)
-            .with_header("X-Content-Type-Options", "nosniff");
+        let mut response =
+            response.with_header("X-Request-Id", &self.request_id).with_header("X-Content-Type-Options", "nosniff");
         if let Some(origin) = &self.allow_origin {
             response = response
                 .with_header("Access-Control-Allow-Origin", origin)

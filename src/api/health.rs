@@ -14,11 +14,7 @@ use crate::memory::{MemoryReport, Pressure};
 /// A housekeeper that has not come by for so long is stuck: it comes by four times a second and waits for nothing.
 const HOUSEKEEPER_STUCK_AFTER: Duration = Duration::from_secs(10);
 
-const fn route(
-    path: &'static str,
-    handler: fn(&Api, &Call) -> Result<Reply, Problem>,
-    document: Document,
-) -> Route {
+const fn route(path: &'static str, handler: fn(&Api, &Call) -> Result<Reply, Problem>, document: Document) -> Route {
     Route { method: "GET", path, handler, lane: Lane::Here, token: false, limited: false, document }
 }
 

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::problem::{Fault, Problem};
@@ -17,7 +17,7 @@ const NESTING_MAX: usize = 64;
 /// # Errors
 /// 415 for another content type, 400 for what is not JSON in UTF-8 or nests too deeply, 422 for a key given twice, a NUL
 /// in a string, or anything but an object.
-pub fn object(request: &Request) -> Result<Map<String, Value>, Problem> {
+pub(super) fn object(request: &Request) -> Result<Map<String, Value>, Problem> {
     let content_type = request.header("content-type").unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     if !media_type.eq_ignore_ascii_case("application/json") {
@@ -178,19 +178,19 @@ impl<'de> Visitor<'de> for Strict<'_> {
 }
 
 /// Takes the fields out of a body, one by one, and gathers what is wrong with them.
-pub struct Fields {
+pub(super) struct Fields {
     object: Map<String, Value>,
     faults: Vec<Fault>,
 }
 
 impl Fields {
     /// The fields of this object.
-    pub fn of(object: Map<String, Value>) -> Self {
+    pub(super) fn of(object: Map<String, Value>) -> Self {
         Self { object, faults: Vec::new() }
     }
 
     /// A text that has to be there: trimmed, and then not empty and at most so many characters.
-    pub fn text(&mut self, field: &str, chars_max: usize) -> String {
+    pub(super) fn text(&mut self, field: &str, chars_max: usize) -> String {
         if !self.object.contains_key(field) {
             self.faults.push(Fault::body(field, "missing", "is missing"));
             return String::new();
@@ -199,7 +199,7 @@ impl Fields {
     }
 
     /// A text that may be missing or null.
-    pub fn optional_text(&mut self, field: &str, chars_max: usize) -> Option<String> {
+    pub(super) fn optional_text(&mut self, field: &str, chars_max: usize) -> Option<String> {
         let text = match self.object.remove(field)? {
             Value::Null => return None,
             Value::String(text) => text.trim().to_owned(),
@@ -218,7 +218,7 @@ impl Fields {
     }
 
     /// One more fault, found by the caller.
-    pub fn fault(&mut self, fault: Fault) {
+    pub(super) fn fault(&mut self, fault: Fault) {
         self.faults.push(fault);
     }
 
@@ -226,7 +226,7 @@ impl Fields {
     ///
     /// # Errors
     /// Every fault so far, and a fault for each field that nobody took.
-    pub fn end(mut self) -> Result<(), Problem> {
+    pub(super) fn end(mut self) -> Result<(), Problem> {
         for field in self.object.keys() {
             self.faults.push(Fault::body(field, "extra_forbidden", "is not a field of this request"));
         }

@@ -37,11 +37,11 @@ use crate::limits::{Client, RateLimiter};
 use crate::memory::Memory;
 use crate::runner::Runner;
 use crate::store::{QueueLimits, Store};
-use call::{Call, Reply};
+use call::Call;
 use envelope::Envelope;
 use problem::Problem;
 use routes::{Lane, Route};
-use waiting::{Task, WaitingClient, Way};
+use waiting::{Task, Way};
 
 /// How long a client may wait for a run in one request: longer than any analysis may run by default.
 const WAIT_MAX: Duration = Duration::from_secs(900);
@@ -164,7 +164,9 @@ impl Api {
         let (route, params) = match self.router.find(request.method(), request.path()) {
             Ok(Found::Route(route, params)) => (*route, params),
             Ok(Found::MethodNotAllowed(allowed)) => {
-                return Err(Problem::new(405, format!("This path understands {allowed}.")).with_header("Allow", allowed));
+                return Err(
+                    Problem::new(405, format!("This path understands {allowed}.")).with_header("Allow", allowed)
+                );
             }
             Ok(Found::NotFound) => return Err(Problem::not_found("path")),
             Err(error) => return Err(Problem::new(400, format!("The path cannot be read: {error}."))),

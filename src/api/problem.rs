@@ -14,7 +14,7 @@ const RETRY_AFTER_SECONDS: u64 = 5;
 
 /// An answer that says what was wrong.
 #[derive(Debug)]
-pub struct Problem {
+pub(super) struct Problem {
     status: u16,
     detail: String,
     extra: Map<String, Value>,
@@ -23,29 +23,29 @@ pub struct Problem {
 
 /// One fault of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
-pub struct Fault {
+pub(super) struct Fault {
     /// Where: `body` or `query`, and the field.
-    pub loc: Vec<String>,
+    pub(super) loc: Vec<String>,
     /// What is wrong and what is allowed.
-    pub msg: String,
+    pub(super) msg: String,
     /// The class of the fault, for programs.
     #[serde(rename = "type")]
-    pub kind: &'static str,
+    pub(super) kind: &'static str,
 }
 
 impl Fault {
     /// A fault of a field of the body.
-    pub fn body(field: &str, kind: &'static str, msg: impl Into<String>) -> Self {
+    pub(super) fn body(field: &str, kind: &'static str, msg: impl Into<String>) -> Self {
         Self { loc: vec!["body".into(), field.into()], msg: msg.into(), kind }
     }
 
     /// A fault of a parameter of the query.
-    pub fn query(field: &str, kind: &'static str, msg: impl Into<String>) -> Self {
+    pub(super) fn query(field: &str, kind: &'static str, msg: impl Into<String>) -> Self {
         Self { loc: vec!["query".into(), field.into()], msg: msg.into(), kind }
     }
 
     /// A fault of a header.
-    pub fn header(name: &str, kind: &'static str, msg: impl Into<String>) -> Self {
+    pub(super) fn header(name: &str, kind: &'static str, msg: impl Into<String>) -> Self {
         Self { loc: vec!["header".into(), name.into()], msg: msg.into(), kind }
     }
 }
@@ -54,7 +54,7 @@ impl Fault {
 #[derive(schemars::JsonSchema)]
 #[schemars(rename = "Problem")]
 #[allow(dead_code, reason = "read by the schema generator only")]
-pub struct ProblemShape {
+pub(super) struct ProblemShape {
     /// `about:blank`: the status says it all.
     #[schemars(rename = "type")]
     kind: String,
@@ -80,47 +80,47 @@ pub struct ProblemShape {
 
 impl Problem {
     /// A problem with that status and sentence.
-    pub fn new(status: u16, detail: impl Into<String>) -> Self {
+    pub(super) fn new(status: u16, detail: impl Into<String>) -> Self {
         Self { status, detail: detail.into(), extra: Map::new(), headers: Vec::new() }
     }
 
     /// The same with one more member.
     #[must_use]
-    pub fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
+    pub(super) fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
         self.extra.insert(member.to_owned(), value.into());
         self
     }
 
     /// The same with one more header.
     #[must_use]
-    pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub(super) fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
     /// The same with the time to wait, as a member and as a header.
     #[must_use]
-    pub fn with_retry_after(self, seconds: u64) -> Self {
+    pub(super) fn with_retry_after(self, seconds: u64) -> Self {
         self.with("retry_after", seconds).with_header("Retry-After", seconds.to_string())
     }
 
     /// Faults of a request, all of them.
-    pub fn validation(faults: &[Fault]) -> Self {
+    pub(super) fn validation(faults: &[Fault]) -> Self {
         Self::new(422, "Validation error").with("errors", json!(faults))
     }
 
     /// Something is not there, or not this user's: the two are answered alike.
-    pub fn not_found(what: &str) -> Self {
+    pub(super) fn not_found(what: &str) -> Self {
         Self::new(404, format!("There is no such {what}."))
     }
 
     /// The server has more to do than it can hold.
-    pub fn busy(detail: impl Into<String>) -> Self {
+    pub(super) fn busy(detail: impl Into<String>) -> Self {
         Self::new(503, detail).with_retry_after(RETRY_AFTER_SECONDS)
     }
 
     /// The server is shutting down; if it has stored the run, it goes on with it after its restart.
-    pub fn draining(run: Option<crate::domain::RunId>) -> Self {
+    pub(super) fn draining(run: Option<crate::domain::RunId>) -> Self {
         match run {
             None => Self::busy("The server is shutting down and accepts nothing new."),
             Some(id) => {
@@ -131,12 +131,12 @@ impl Problem {
 
     /// The same, about this run, with the place to look for it.
     #[must_use]
-    pub fn about(self, id: crate::domain::RunId) -> Self {
+    pub(super) fn about(self, id: crate::domain::RunId) -> Self {
         self.with("run_id", id.to_string()).with_header("Location", format!("/runs/{id}"))
     }
 
     /// What whoever waited for the run is told when it ended without an answer; `None` when it has one.
-    pub fn of_ended(run: &Run) -> Option<Self> {
+    pub(super) fn of_ended(run: &Run) -> Option<Self> {
         let status = match (run.status, run.error.as_ref().map(|error| error.kind)) {
             (Status::TimedOut, _) => 408,
             (Status::Cancelled, _) => 409,
@@ -156,7 +156,7 @@ impl Problem {
     }
 
     /// The response.
-    pub fn into_response(self, request_id: &str) -> Response {
+    pub(super) fn into_response(self, request_id: &str) -> Response {
         let mut body = Map::new();
         body.insert("type".into(), "about:blank".into());
         body.insert("title".into(), StatusCode(self.status).default_reason_phrase().into());

@@ -7,26 +7,26 @@ use super::problem::Problem;
 use super::{Api, analyze, conversations, data, debug, health, openapi, page, runs};
 
 /// One route: what it is, who may call it, where it is worked on, and what is told about it.
-pub struct Route {
+pub(super) struct Route {
     /// The method; `HEAD` works wherever `GET` does.
-    pub method: &'static str,
+    pub(super) method: &'static str,
     /// The path with its placeholders.
-    pub path: &'static str,
+    pub(super) path: &'static str,
     /// What answers.
-    pub handler: fn(&Api, &Call) -> Result<Reply, Problem>,
+    pub(super) handler: fn(&Api, &Call) -> Result<Reply, Problem>,
     /// Where the handler is called.
-    pub lane: Lane,
+    pub(super) lane: Lane,
     /// Whether a token is asked for.
-    pub token: bool,
+    pub(super) token: bool,
     /// Whether calls are counted against the client's rate.
-    pub limited: bool,
+    pub(super) limited: bool,
     /// What the OpenAPI document says.
-    pub document: Document,
+    pub(super) document: Document,
 }
 
 /// Where a handler is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lane {
+pub(super) enum Lane {
     /// On the http thread: it touches neither store nor disk and never waits.
     Here,
     /// On a thread of the store lane.
@@ -34,54 +34,54 @@ pub enum Lane {
 }
 
 /// What is told about a route.
-pub struct Document {
+pub(super) struct Document {
     /// One sentence.
-    pub summary: &'static str,
+    pub(super) summary: &'static str,
     /// Placeholders, query parameters and headers.
-    pub parameters: &'static [Parameter],
+    pub(super) parameters: &'static [Parameter],
     /// The body's shape, if it takes one.
-    pub request: Option<fn(&mut SchemaGenerator) -> Schema>,
+    pub(super) request: Option<fn(&mut SchemaGenerator) -> Schema>,
     /// Status, meaning and shape; a problem where there is no shape and the status is an error.
-    pub answers: &'static [Answer],
+    pub(super) answers: &'static [Answer],
 }
 
 /// Status, meaning and shape.
 pub(super) type Answer = (u16, &'static str, Option<fn(&mut SchemaGenerator) -> Schema>);
 
 /// A parameter of a route.
-pub struct Parameter {
+pub(super) struct Parameter {
     /// Its name.
-    pub name: &'static str,
+    pub(super) name: &'static str,
     /// `path`, `query` or `header`.
-    pub place: &'static str,
+    pub(super) place: &'static str,
     /// What it is for.
-    pub meaning: &'static str,
+    pub(super) meaning: &'static str,
 }
 
 impl Parameter {
     /// A placeholder of the path.
-    pub const fn path(name: &'static str, meaning: &'static str) -> Self {
+    pub(super) const fn path(name: &'static str, meaning: &'static str) -> Self {
         Self { name, place: "path", meaning }
     }
 
     /// A parameter of the query.
-    pub const fn query(name: &'static str, meaning: &'static str) -> Self {
+    pub(super) const fn query(name: &'static str, meaning: &'static str) -> Self {
         Self { name, place: "query", meaning }
     }
 
     /// A header.
-    pub const fn header(name: &'static str, meaning: &'static str) -> Self {
+    pub(super) const fn header(name: &'static str, meaning: &'static str) -> Self {
         Self { name, place: "header", meaning }
     }
 }
 
 /// The schema of a type, for the tables of routes.
-pub fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+pub(super) fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
 }
 
 /// Every route.
-pub fn all() -> impl Iterator<Item = &'static Route> {
+pub(super) fn all() -> impl Iterator<Item = &'static Route> {
     [
         page::ROUTES,
         health::ROUTES,

@@ -160,10 +160,7 @@ impl<'a> RunView<'a> {
             finished_at: run.finished_at,
             duration_ms: run.started_at.zip(run.finished_at).map(|(start, end)| end.millis_since(start)),
             error: run.error.as_ref(),
-            answer: run
-                .answer
-                .as_ref()
-                .map(|answer| AnswerView { answer, top_selection_codes: &answer.datasets_used }),
+            answer: run.answer.as_ref().map(|answer| AnswerView { answer, top_selection_codes: &answer.datasets_used }),
         }
     }
 

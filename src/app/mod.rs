@@ -11,12 +11,13 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use scheduled_thread_pool::ScheduledThreadPool;
 pub use state_directory::{StateDirectory, StateDirectoryError};
 
 use crate::api::{Api, Front, Origins, Parts};
 use crate::auth::{Secret, SecretError, Verifier, VerifierOptions};
 use crate::config::Config;
-use crate::datasets::{Datasets, DatasetsError};
+use crate::datasets::{Datasets, DatasetsError, Source};
 use crate::engine::Engine;
 use crate::engine::analyst::Analyst;
 use crate::event;
@@ -26,7 +27,7 @@ use crate::memory::{Limit, Memory, Pressure};
 use crate::pool::connector;
 use crate::runner::{Runner, Settings};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{QueueLimits, Store, StoreError};
+use crate::store::{QueueLimits, RunStore, Store, StoreError};
 use housekeeper::{Housekeeper, Prober};
 
 /// The file of the store, in the state directory.
@@ -104,17 +105,10 @@ impl App {
         let listener = TcpListener::bind(config.bind).map_err(|error| StartError::Bind(config.bind, error))?;
         let secret = secret(config)?;
         let connector = connector();
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(
-            &state.path().join(STORE_FILE),
-            sqlite_options(config),
-            Arc::clone(&connector),
-        )?);
-        let datasets = Arc::new(Datasets::open(
-            &state.path().join(DATASETS_FILE),
-            crate::datasets::Source::from(config.data_dir.as_deref()),
-            config.pool_max,
-            connector,
-        )?);
+        let store: Arc<dyn Store> = Arc::new(open_store(&state, config, &connector)?);
+        let source = config.data_dir.clone().map_or(Source::Sample, Source::Dir);
+        let datasets =
+            Arc::new(Datasets::open(&state.path().join(DATASETS_FILE), &source, config.pool_max, connector)?);
         let memory = Arc::new(Memory::new(Limit::find(config.memory_limit, config.web_memory)));
         let mut engines: Vec<Arc<dyn Engine>> = vec![Arc::new(Analyst::new(Arc::clone(&datasets)))];
         engines.extend(more_engines);
@@ -209,13 +203,49 @@ pub fn serve(config: &Config, more_engines: Vec<Arc<dyn Engine>>) -> u8 {
     0
 }
 
-/// The store's options out of the configuration.
-pub fn sqlite_options(config: &Config) -> crate::store::sqlite::Options {
-    crate::store::sqlite::Options {
-        readers_max: config.pool_max,
-        readers_min: config.pool_min,
-        lease_timeout: config.pool_timeout,
+fn open_store(
+    state: &StateDirectory,
+    config: &Config,
+    connector: &Arc<ScheduledThreadPool>,
+) -> Result<SqliteStore, StoreError> {
+    SqliteStore::open(&state.path().join(STORE_FILE), config.pool_max, config.pool_timeout, connector)
+}
+
+/// Tries the store as the server would, and says in a sentence what it found; for `holdfast check`.
+///
+/// # Errors
+/// Whatever would keep the server from starting.
+pub fn inspect(config: &Config) -> Result<String, StartError> {
+    let shown = config.state_directory.display();
+    if !config.state_directory.exists() {
+        return Ok(format!("The store does not exist yet; the first start makes it in {shown}."));
     }
+    let state = match StateDirectory::open(&config.state_directory) {
+        Ok(state) => state,
+        Err(StateDirectoryError::Locked(_)) => {
+            return Ok(format!("The store in {shown} is in use by a running server; ask its /health/database."));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if !state.path().join(STORE_FILE).exists() {
+        return Ok(format!("The store does not exist yet; the first start makes it in {shown}."));
+    }
+    let store = open_store(&state, config, &connector())?;
+    let counts = store.counts()?;
+    let probe = store.probe()?;
+    store.close(CLOSE_RESERVE);
+    Ok(format!(
+        "The store in {shown} can be read and written ({} {}): {} analyses are queued, {} were being worked on.",
+        probe.backend, probe.server_version, counts.queued, counts.running
+    ))
+}
+
+/// Makes the state directory if there is none, for commands that a running server does not mind.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn make_state_directory(config: &Config) -> Result<(), StartError> {
+    Ok(state_directory::make(&config.state_directory)?)
 }
 
 /// The secret that tokens are verified and made with: the configured one, else the server's own.
@@ -229,7 +259,8 @@ pub fn secret(config: &Config) -> Result<Secret, SecretError> {
     }
 }
 
-fn verifier_options(config: &Config) -> VerifierOptions {
+/// How tokens are read and made.
+pub fn verifier_options(config: &Config) -> VerifierOptions {
     VerifierOptions {
         issuer: config.jwt_issuer.clone(),
         audience: config.jwt_audience.clone(),
@@ -251,7 +282,5 @@ fn store_threads(config: &Config) -> usize {
 }
 
 fn http_threads() -> usize {
-    std::thread::available_parallelism()
-        .map_or(HTTP_THREADS_MIN, usize::from)
-        .clamp(HTTP_THREADS_MIN, HTTP_THREADS_MAX)
+    std::thread::available_parallelism().map_or(HTTP_THREADS_MIN, usize::from).clamp(HTTP_THREADS_MIN, HTTP_THREADS_MAX)
 }

@@ -22,7 +22,7 @@ impl Signals {
                 // Nothing is lost by it: whatever was not stored is repeated.
                 std::process::exit(EXIT_AT_ONCE);
             }
-            drop(ask.try_send(()));
+            let _ = ask.try_send(());
         })?;
         Ok(Self { asked })
     }
@@ -30,6 +30,6 @@ impl Signals {
     /// Blocks until the first signal.
     pub(super) fn wait(&self) {
         // The handler lives as long as the process, and so does its end of the channel.
-        drop(self.asked.recv());
+        let _ = self.asked.recv();
     }
 }

@@ -43,14 +43,13 @@ pub enum StateDirectoryError {
 }
 
 impl StateDirectory {
-    /// Makes the directory (0700) if need be, locks it, and reads or makes the instance's id.
+    /// Makes the directory if need be, locks it, and reads or makes the instance's id.
     ///
     /// # Errors
     /// If it cannot be written, or another process has it.
     pub fn open(path: &Path) -> Result<Self, StateDirectoryError> {
-        let unusable =
-            |cause: std::io::Error| StateDirectoryError::Unusable { path: path.display().to_string(), cause };
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
+        make(path)?;
+        let unusable = |cause| StateDirectoryError::Unusable { path: path.display().to_string(), cause };
         let lock = private().create(true).truncate(false).open(path.join(LOCK)).map_err(unusable)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
@@ -72,6 +71,12 @@ impl StateDirectory {
     pub fn instance(&self) -> InstanceId {
         self.instance
     }
+}
+
+/// Makes the directory (0700) if there is none.
+pub(super) fn make(path: &Path) -> Result<(), StateDirectoryError> {
+    let unusable = |cause| StateDirectoryError::Unusable { path: path.display().to_string(), cause };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)
 }
 
 fn private() -> OpenOptions {

@@ -42,5 +42,5 @@ pub(super) fn print(config: &Config, address: SocketAddr) {
 
 fn first_token(config: &Config) -> Option<String> {
     let secret = super::secret(config).ok()?;
-    auth::issue(&secret, &config.jwt_identity_claim, super::FIRST_USER, TOKEN_LIFETIME, config.jwt_issuer.as_deref(), config.jwt_audience.as_deref()).ok()
+    auth::issue(&secret, &super::verifier_options(config), super::FIRST_USER, TOKEN_LIFETIME).ok()
 }

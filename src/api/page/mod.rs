@@ -1,19 +1,17 @@
 //! `GET /`: what this is, how it is doing, and the lines to copy for a first question.
 
+use super::Api;
 use super::call::{Call, Reply};
 use super::health;
 use super::problem::Problem;
 use super::routes::{Document, Lane, Route};
-use super::Api;
 use crate::http::{Request, Response};
 
 /// A first question about the sample data; any other data has other tables, and then the answer says which.
-pub const FIRST_QUESTION: &str =
-    r#"{"thread_id": "first", "prompt": "SELECT weather, count(*) AS days FROM seattle_weather GROUP BY weather ORDER BY days DESC"}"#;
+pub const FIRST_QUESTION: &str = r#"{"thread_id": "first", "prompt": "SELECT weather, count(*) AS days FROM seattle_weather GROUP BY weather ORDER BY days DESC"}"#;
 
 /// The page loads nothing from elsewhere and may not be framed.
-const CONTENT_SECURITY_POLICY: &str =
-    "default-src 'none'; style-src 'self'; script-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const fn route(path: &'static str, handler: fn(&Api, &Call) -> Result<Reply, Problem>, summary: &'static str) -> Route {
     Route {
