@@ -10,6 +10,8 @@ mod json;
 mod queries;
 mod rows;
 mod runs;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
