@@ -13,7 +13,7 @@ use crate::store::{
     Claim, ConversationStore, Ending, NewRun, QueueLimits, RunStore, StepRecord, Store, StoreError, Submission,
 };
 
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_mins(1);
 const LIMITS: QueueLimits = QueueLimits { queued_max: 1000, queued_per_user_max: 1000 };
 
 struct Opened {
