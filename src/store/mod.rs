@@ -228,7 +228,8 @@ pub trait RunStore: Send + Sync {
     fn renew(&self, holder: InstanceId, lease: Duration) -> Result<Vec<Held>, StoreError>;
 
     /// Stores a step: checkpoint, changed channels, `step` and `checkpoint` events, and the renewed claim.
-    /// Says whether somebody asked to cancel the run.
+    /// Says whether somebody asked to cancel the run. Repeating it after an unknown outcome is safe: a checkpoint that is
+    /// the run's last one already is not stored again.
     fn record_step(&self, claim: &Claim, step: &StepRecord, lease: Duration) -> Result<Status, StoreError>;
 
     /// Ends the run with its `finished` event and gives up the claim. Repeating it after an unknown outcome is safe:
@@ -345,13 +346,14 @@ pub struct Probe {
     pub backend: &'static str,
     /// The server's own version.
     pub server_version: String,
-    /// How long the smallest query took.
+    /// How long the smallest query took, from asking for a connection to its answer.
     pub latency: Duration,
 }
 
 /// A store as a whole: every subject, and its life.
 pub trait Store: RunStore + CheckpointStore + ConversationStore {
-    /// Runs the smallest query there is, in both directions: it reads, and it proves that a write can be committed.
+    /// Runs the smallest query there is. After a write has failed for want of room or of a working disk, it also proves
+    /// that a write of ordinary size is committed again, and fails until it is; before, the writes of work are the proof.
     fn probe(&self) -> Result<Probe, StoreError>;
 
     /// The store's pools, the one that clients wait for first.

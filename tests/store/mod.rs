@@ -130,7 +130,7 @@ struct Opened {
 }
 
 /// Longer than any test.
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_mins(1);
 /// A claim for this long has expired as soon as it is made: nobody has to wait for it.
 const NO_LEASE: Duration = Duration::ZERO;
 const ATTEMPTS_MAX: u32 = 5;

@@ -10,6 +10,8 @@ mod json;
 mod queries;
 mod rows;
 mod runs;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -101,8 +103,6 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
-    /// Reads, and writes only after a write has failed: as long as the writes of ordinary work succeed, they are the
-    /// proof, and an idle server does not touch its disk once a second.
     fn probe(&self) -> Result<Probe, StoreError> {
         let started = Instant::now();
         self.read("store.probe", |tx| Ok(tx.prepare_cached(queries::READ_PROBE)?.query_row([], |_| Ok(()))?))?;
