@@ -18,7 +18,7 @@ fn a_million_operations_never_meet_a_closed_or_replaced_pool() {
     let database = Database::default();
     database.fail_every(5);
     let pool =
-        GuardedPool::new(database.clone(), PoolConfig { lease_timeout: Duration::from_secs(60), ..fake::config(8) });
+        GuardedPool::new(database.clone(), PoolConfig { lease_timeout: Duration::from_mins(1), ..fake::config(8) });
     let done = AtomicU64::new(0);
     let (enough, is_enough) = bounded(1);
 
@@ -47,10 +47,10 @@ fn a_million_operations_never_meet_a_closed_or_replaced_pool() {
         let tick = tick(RECYCLE_EVERY);
         while is_enough.try_recv().is_err() {
             tick.recv().expect("it ticks for ever");
-            recycles += u64::from(pool.recycle("stress", Duration::from_secs(60)).is_ok());
+            recycles += u64::from(pool.recycle("stress", Duration::from_mins(1)).is_ok());
         }
         let closing = Instant::now();
-        assert!(pool.close(Duration::from_secs(60)).closed);
+        assert!(pool.close(Duration::from_mins(1)).closed);
         assert_eq!(database.in_use(), 0, "closed while a connection was out");
         assert!(closing.elapsed() < Duration::from_secs(10));
         recycles

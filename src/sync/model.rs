@@ -300,9 +300,6 @@ pub struct Builder<M> {
 }
 
 impl<M: ManageConnection> Builder<M> {
-    #![expect(missing_docs, reason = "r2d2's, by the same names")]
-    #![expect(clippy::unused_self, clippy::needless_pass_by_value, reason = "r2d2's, by the same signatures")]
-
     pub fn max_size(self, connections_max: u32) -> Self {
         Self { connections_max, ..self }
     }
