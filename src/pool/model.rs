@@ -6,11 +6,13 @@
 //!
 //! `cargo test --features model --lib pool::`
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use scheduled_thread_pool::ScheduledThreadPool;
+use shuttle::rand::{Rng as _, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::thread;
 
@@ -19,13 +21,15 @@ use super::{GuardedPool, PoolConfig, PoolError, RecycleError, connector};
 
 /// For each scenario and each of the two schedulers; chosen so that all of it stays under half a minute.
 const SCHEDULES: usize = 5000;
-/// Far more than `lease_timeout` or far less than an operation takes: the scheduler decides.
+/// Long or short, as the scheduler pleases.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A pool of two connections and its database.
 struct World {
     database: Database,
     pool: GuardedPool<Database>,
+    /// That recycles have announced.
+    generations: std::sync::Mutex<HashSet<u64>>,
 }
 
 type Actor = fn(&World);
@@ -33,8 +37,12 @@ type Actor = fn(&World);
 impl World {
     fn new(connector: &Arc<ScheduledThreadPool>) -> Self {
         let database = Database::default();
-        let config = PoolConfig { connector: Arc::clone(connector), ..fake::config(2) };
-        Self { pool: GuardedPool::new(database.clone(), config), database }
+        let config = PoolConfig {
+            lease_timeout: Duration::from_millis(100),
+            connector: Arc::clone(connector),
+            ..fake::config(2)
+        };
+        Self { pool: GuardedPool::new(database.clone(), config), database, generations: std::sync::Mutex::default() }
     }
 
     fn closing(&self) -> bool {
@@ -42,8 +50,14 @@ impl World {
         status.closing || status.closed
     }
 
-    /// Uses a connection and checks while others have their turn that it is still what it was.
     fn lease(&self) {
+        for _ in 0..3 {
+            self.lease_once();
+        }
+    }
+
+    /// Uses a connection and checks while others have their turn that it is still what it was.
+    fn lease_once(&self) {
         let closing = self.closing();
         let mut lease = match self.pool.lease("model") {
             Ok(lease) => lease,
@@ -63,7 +77,9 @@ impl World {
     fn lease_and_panic(&self) {
         let panicked = catch_unwind(AssertUnwindSafe(|| {
             let mut lease = self.pool.lease("panics");
-            lease.iter_mut().for_each(|lease| lease.touch());
+            if let Ok(lease) = &mut lease {
+                lease.touch();
+            }
             thread::yield_now();
             // Past the hook, which would print thousands of these.
             resume_unwind(Box::new("expected"));
@@ -74,13 +90,21 @@ impl World {
     fn recycle(&self) {
         let before = self.pool.status().generation;
         match self.pool.recycle("model", TIMEOUT) {
-            Ok(generation) => assert!(generation > before),
+            Ok(generation) => {
+                assert!(generation > before);
+                let first = self.generations.lock().expect("no switch of threads inside").insert(generation);
+                assert!(first, "two pools of one generation");
+            }
             Err(RecycleError::Refused(_)) => assert!(self.closing(), "refused although no close has begun"),
             Err(_) => {}
         }
     }
 
     fn close(&self) {
+        // It needs the fewest steps; without a pause it would nearly always come first.
+        for _ in 0..1 << thread_rng().gen_range(0..9) {
+            thread::yield_now();
+        }
         let report = self.pool.close(TIMEOUT);
         assert!(self.closing(), "a close that has begun was forgotten");
         if report.closed {
@@ -109,14 +133,15 @@ fn check(prepare: Actor, actors: &'static [Actor]) {
         for thread in actors.iter().map(start).collect::<Vec<_>>() {
             thread.join().expect("no actor failed");
         }
-        while !world.pool.close(TIMEOUT).closed {}
+        while !world.pool.status().closed {
+            world.pool.close(TIMEOUT);
+        }
         assert!(matches!(world.pool.lease("late"), Err(PoolError::Closed)));
-        let database = world.database.clone();
-        drop(world);
-        // A connection that was being made when the pool went is dropped by the thread that made it.
-        while database.open() > 0 {
+        // A connection that was being made when the pool was closed is dropped by the thread that made it.
+        while world.database.open() > 0 {
             thread::yield_now();
         }
+        assert_eq!(world.pool.status().connections, 0);
     };
     shuttle::Runner::new(RandomScheduler::new(SCHEDULES), shuttle::Config::default()).run(execution.clone());
     shuttle::Runner::new(PctScheduler::new(3, SCHEDULES), shuttle::Config::default()).run(execution);

@@ -54,7 +54,7 @@ fn try_for<T>(timeout: Duration, mut attempt: impl FnMut() -> Option<T>) -> Opti
         if done.is_some() || Instant::now() >= end {
             return done;
         }
-        if shuttle::rand::thread_rng().gen_ratio(1, 8) {
+        if shuttle::rand::thread_rng().gen_ratio(1, 32) {
             NOW.set(end.0);
         }
         thread::yield_now();
@@ -279,6 +279,8 @@ impl<M: ManageConnection> DerefMut for PooledConnection<M> {
 
 impl<M: ManageConnection> Drop for PooledConnection<M> {
     fn drop(&mut self) {
+        // The real one does some work first, and much may happen meanwhile.
+        thread::yield_now();
         let mut connection = self.connection.take().expect("taken by drop only");
         let broken = self.pool.0.manager.has_broken(&mut connection);
         let mut connections = self.pool.0.connections.lock();
@@ -298,9 +300,6 @@ pub struct Builder<M> {
 }
 
 impl<M: ManageConnection> Builder<M> {
-    #![expect(missing_docs, reason = "r2d2's, by the same names")]
-    #![expect(clippy::unused_self, clippy::needless_pass_by_value, reason = "r2d2's, by the same signatures")]
-
     pub fn max_size(self, connections_max: u32) -> Self {
         Self { connections_max, ..self }
     }
