@@ -203,8 +203,10 @@ impl Shared {
                     END => {}
                     data @ FIRST_LISTENER.. => self.listeners[(data - FIRST_LISTENER) as usize].on_event(&self.front),
                     data => {
-                        if self.front.on_event(Token::from_u64(data), event.flags, &mut scratch) {
+                        let happened = self.front.on_event(Token::from_u64(data), event.flags, &mut scratch);
+                        if let Some((request, connection)) = happened {
                             gauge.requests.fetch_add(1, Ordering::Relaxed);
+                            self.front.serve(request, connection);
                         }
                     }
                 }
