@@ -135,6 +135,17 @@ impl Listener {
     }
 }
 
+#[cfg(test)]
+impl Listener {
+    pub(super) fn take_reserve(&self) -> Option<File> {
+        self.reserve.lock().take()
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.is_paused.load(Ordering::Acquire)
+    }
+}
+
 const OUT_OF_DESCRIPTORS: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 

@@ -178,6 +178,19 @@ impl Server {
     }
 }
 
+#[cfg(test)]
+impl Server {
+    /// Leaves the first listener without the descriptor that it keeps for a shortage.
+    pub(super) fn take_reserve(&self) -> Option<std::fs::File> {
+        self.shared.listeners[0].take_reserve()
+    }
+
+    /// Whether a listener waits for the next sweep.
+    pub(super) fn is_accepting_paused(&self) -> bool {
+        self.shared.listeners.iter().any(Listener::is_paused)
+    }
+}
+
 /// While the application's housekeeper may have stopped already.
 const SWEEP_WHILE_STOPPING: Duration = Duration::from_millis(50);
 
