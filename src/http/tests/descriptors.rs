@@ -16,7 +16,7 @@ const ROOM: usize = 5;
 
 #[test]
 fn without_descriptors_a_connection_is_refused_and_the_others_are_served() {
-    let mut other = OtherProcess::start("few");
+    let other = OtherProcess::start("few");
     let mut served: Vec<_> = (0..ROOM).map(|_| Client::connect(other.address)).collect();
     for client in &mut served {
         assert_eq!(client.get("/").status, 200);
@@ -60,17 +60,15 @@ fn serve_with_few_descriptors() {
     let mut output = std::io::stdout();
     let mut input = BufReader::new(std::io::stdin()).lines();
     writeln!(output, "\nat {}", harness.address()).expect("the other process listens");
-    let highest = std::fs::read_dir("/proc/self/fd").expect("Linux").count() as u64 - 1;
+    let used = std::fs::read_dir("/proc/self/fd").expect("Linux").count();
     let maximum = getrlimit(Resource::Nofile).maximum;
-    setrlimit(Resource::Nofile, Rlimit { current: Some(highest + ROOM as u64), maximum })
-        .expect("less is always allowed");
+    let limit = Rlimit { current: Some((used + 2 * ROOM) as u64), maximum };
+    setrlimit(Resource::Nofile, limit).expect("less is always allowed");
+    let mut others: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+    others.truncate(others.len() - ROOM);
     if std::env::var("HOLDFAST_TEST_DESCRIPTORS").is_ok_and(|mode| mode == "none") {
         let reserve = harness.server.take_reserve();
-        let mut others = Vec::new();
-        while let Ok(file) = File::open("/dev/null") {
-            others.push(file);
-        }
-        // Announces that it is ready.
+        others.extend(std::iter::from_fn(|| File::open("/dev/null").ok()));
         writeln!(output, "full").expect("the other process listens");
         harness.wait_until("accepting pauses", super::super::server::Server::is_accepting_paused);
         writeln!(output, "paused").expect("the other process listens");
