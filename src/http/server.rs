@@ -178,6 +178,19 @@ impl Server {
     }
 }
 
+#[cfg(test)]
+impl Server {
+    /// Leaves the first listener without the descriptor that it keeps for a shortage.
+    pub(super) fn take_reserve(&self) -> Option<std::fs::File> {
+        self.shared.listeners[0].take_reserve()
+    }
+
+    /// Whether a listener waits for the next sweep.
+    pub(super) fn is_accepting_paused(&self) -> bool {
+        self.shared.listeners.iter().any(Listener::is_paused)
+    }
+}
+
 /// While the application's housekeeper may have stopped already.
 const SWEEP_WHILE_STOPPING: Duration = Duration::from_millis(50);
 
@@ -203,8 +216,10 @@ impl Shared {
                     END => {}
                     data @ FIRST_LISTENER.. => self.listeners[(data - FIRST_LISTENER) as usize].on_event(&self.front),
                     data => {
-                        if self.front.on_event(Token::from_u64(data), event.flags, &mut scratch) {
+                        let happened = self.front.on_event(Token::from_u64(data), event.flags, &mut scratch);
+                        if let Some((request, connection)) = happened {
                             gauge.requests.fetch_add(1, Ordering::Relaxed);
+                            self.front.serve(request, connection);
                         }
                     }
                 }

@@ -134,6 +134,20 @@ impl Client {
         Client { socket, received: Vec::new() }
     }
 
+    /// Tries until a connection is not refused, for when another has just been closed.
+    pub(super) fn connect_until_served(address: SocketAddr) -> Client {
+        let begun = Instant::now();
+        loop {
+            let mut client = Client::connect(address);
+            // A refusal comes unasked, so the request may meet a closed connection.
+            let _ = client.socket.write_all(get("/").as_bytes());
+            if client.answer().status == 200 {
+                return client;
+            }
+            assert!(begun.elapsed() < PATIENCE, "no room was made");
+        }
+    }
+
     pub(super) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.socket.write_all(bytes.as_ref()).expect("the server reads");
     }
