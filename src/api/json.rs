@@ -27,13 +27,11 @@ pub(super) fn object(request: &Request) -> Result<Map<String, Value>, Problem> {
     if !faults.is_empty() {
         return Err(Problem::validation(&faults));
     }
-    match value {
-        Value::Object(object) => Ok(object),
-        _ => {
-            let fault = Fault { loc: vec!["body".into()], msg: "must be an object".into(), kind: "object_type" };
-            Err(Problem::validation(&[fault]))
-        }
-    }
+    let Value::Object(object) = value else {
+        let fault = Fault { loc: vec!["body".into()], msg: "must be an object".into(), kind: "object_type" };
+        return Err(Problem::validation(&[fault]));
+    };
+    Ok(object)
 }
 
 fn parse(body: &[u8]) -> Result<(Value, Vec<Fault>), Problem> {

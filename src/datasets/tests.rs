@@ -79,7 +79,15 @@ fn explore() {
         both += &format!(", a{i} AS (SELECT l.x FROM a{} l, a{} r)", i - 1, i - 1);
     }
     both += " SELECT count(*) FROM a15";
-    let many = format!("SELECT count(*) FROM {}", vec!["airports"; 60].iter().enumerate().map(|(i, a)| format!("{a} t{i}")).collect::<Vec<_>>().join(" NATURAL JOIN "));
+    let many = format!(
+        "SELECT count(*) FROM {}",
+        vec!["airports"; 60]
+            .iter()
+            .enumerate()
+            .map(|(i, a)| format!("{a} t{i}"))
+            .collect::<Vec<_>>()
+            .join(" NATURAL JOIN ")
+    );
     for sql in [&flat, &nested, &both, &many] {
         let start = Instant::now();
         let r = datasets.query(sql, BYTES_MAX, move || start.elapsed() > Duration::from_secs(2));
