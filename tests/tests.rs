@@ -1,1 +1,2 @@
 //! The one integration binary: each module is a subject, `util` is the harness that all of them share.
+
