@@ -149,8 +149,6 @@ pub enum Ending {
 pub struct Held {
     /// The run.
     pub run_id: RunId,
-    /// The proof of the claim.
-    pub token: ClaimToken,
     /// Its status now: `Running`, or `Cancelling` when somebody asked, on whichever instance.
     pub status: Status,
 }
@@ -224,8 +222,9 @@ pub trait RunStore: Send + Sync {
     /// fewest runs running, among those whose thread has no earlier run that is not final.
     fn claim(&self, holder: InstanceId, lease: Duration) -> Result<Option<(Claim, Run)>, StoreError>;
 
-    /// Renews every claim of the holder that it still has, and says which these are.
-    fn renew(&self, holder: InstanceId, lease: Duration) -> Result<Vec<Held>, StoreError>;
+    /// Renews these claims, as far as they are still held, and says which are. A claim that nobody names is left to
+    /// expire: its worker may have given up without being able to say so.
+    fn renew(&self, claims: &[Claim], lease: Duration) -> Result<Vec<Held>, StoreError>;
 
     /// Stores a step: checkpoint, changed channels, `step` and `checkpoint` events, and the renewed claim.
     /// Says whether somebody asked to cancel the run. Repeating it after an unknown outcome is safe: a checkpoint that is

@@ -69,7 +69,8 @@ conformance! {
         a_thread_is_worked_on_one_run_at_a_time_and_in_order
         concurrent_claimers_never_get_the_same_run
         a_renewed_claim_is_not_rescued
-        renewing_reports_who_was_asked_to_cancel_and_nothing_of_others
+        renewing_reports_who_was_asked_to_cancel_and_who_lost_the_claim
+        a_claim_that_nobody_names_expires_and_is_rescued
         only_an_expired_claim_is_rescued
         a_dead_instance_loses_its_own_claims_only
         a_lost_claim_writes_nothing

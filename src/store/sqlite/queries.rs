@@ -71,9 +71,9 @@ queries! {
     CLAIM = "UPDATE runs SET status = ?2, claim_token = ?3, claim_holder = ?4, claim_expires_at = ?5, progressed = 0,
             started_at = coalesce(started_at, ?6)
         WHERE run_id = ?1";
-    RENEW = "UPDATE runs SET claim_expires_at = ?2
-        WHERE status IN ('running', 'cancelling') AND claim_holder = ?1
-        RETURNING run_id, claim_token, status";
+    RENEW = "UPDATE runs SET claim_expires_at = ?3
+        WHERE run_id = ?1 AND claim_token = ?2 AND status IN ('running', 'cancelling')
+        RETURNING status";
     RECORD_STEP = "UPDATE runs SET step = ?2, checkpoint_id = ?3, spent_ms = ?4, claim_expires_at = ?5, progressed = 1
         WHERE run_id = ?1";
     FINISH = "UPDATE runs SET status = ?2, finished_at = ?3, answer = ?4, error = ?5, claim_token = ?6,

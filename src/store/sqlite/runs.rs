@@ -47,8 +47,11 @@ impl RunStore for SqliteStore {
         self.write("runs.claim", |tx| claims::claim(tx, holder, lease))
     }
 
-    fn renew(&self, holder: InstanceId, lease: Duration) -> Result<Vec<Held>, StoreError> {
-        self.write("runs.renew", |tx| claims::renew(tx, holder, lease))
+    fn renew(&self, claims: &[Claim], lease: Duration) -> Result<Vec<Held>, StoreError> {
+        if claims.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write("runs.renew", |tx| claims::renew(tx, claims, lease))
     }
 
     fn record_step(&self, claim: &Claim, step: &StepRecord, lease: Duration) -> Result<Status, StoreError> {

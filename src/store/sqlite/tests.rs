@@ -73,12 +73,12 @@ fn commits(store: &SqliteStore, work: impl FnOnce()) -> usize {
 fn each_operation_commits_once_and_one_without_effect_not_at_all() {
     let Opened { store, _directory } = &open();
     let holder = InstanceId::new();
-    let renew = || drop(store.renew(holder, LEASE * 2).expect("renewed"));
     let claim = || store.claim(holder, LEASE).expect("claimed");
     assert_eq!(commits(store, || drop(submit(store, "?"))), 1, "submit");
     let mut claimed = None;
     assert_eq!(commits(store, || claimed = claim()), 1, "claim");
     let (claimed, _) = claimed.expect("it was queued");
+    let renew = || drop(store.renew(&[claimed], LEASE * 2).expect("renewed"));
     assert_eq!(commits(store, renew), 1, "renew");
     let record = || assert!(store.record_step(&claimed, &step(&claimed, 1), LEASE).is_ok());
     assert_eq!(commits(store, record), 1, "a step");
