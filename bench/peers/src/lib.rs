@@ -1,4 +1,7 @@
-//! The body that every peer serves: what `/health` says, built and serialised for each request.
+//! What the measurements share: a server to measure, and the body that every peer of `/health` serves, built and
+//! serialised for each request.
+
+pub mod server;
 
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
