@@ -120,8 +120,8 @@ mod tests {
             .with(Method::Get, "/runs/{id}/steps/{step}", 6)
     }
 
-    fn find(method: Method, path: &str) -> (Option<u8>, Vec<String>) {
-        match router().find(&method, path) {
+    fn find(method: &Method, path: &str) -> (Option<u8>, Vec<String>) {
+        match router().find(method, path) {
             Ok(Found::Route(&value, params)) => (Some(value), params.0.into_iter().map(|(_, value)| value).collect()),
             _ => (None, Vec::new()),
         }
@@ -129,12 +129,12 @@ mod tests {
 
     #[test]
     fn a_path_finds_its_route_and_what_the_pattern_names() {
-        assert_eq!(find(Method::Get, "/"), (Some(0), vec![]));
-        assert_eq!(find(Method::Get, "/runs"), (Some(1), vec![]));
-        assert_eq!(find(Method::Post, "/runs"), (Some(2), vec![]));
-        assert_eq!(find(Method::Get, "/runs/latest"), (Some(3), vec![]));
-        assert_eq!(find(Method::Get, "/runs/7"), (Some(4), vec!["7".into()]));
-        assert_eq!(find(Method::Get, "/runs/7/steps/8"), (Some(6), vec!["7".into(), "8".into()]));
+        assert_eq!(find(&Method::Get, "/"), (Some(0), vec![]));
+        assert_eq!(find(&Method::Get, "/runs"), (Some(1), vec![]));
+        assert_eq!(find(&Method::Post, "/runs"), (Some(2), vec![]));
+        assert_eq!(find(&Method::Get, "/runs/latest"), (Some(3), vec![]));
+        assert_eq!(find(&Method::Get, "/runs/7"), (Some(4), vec!["7".into()]));
+        assert_eq!(find(&Method::Get, "/runs/7/steps/8"), (Some(6), vec!["7".into(), "8".into()]));
         let router = router();
         let Ok(Found::Route(_, params)) = router.find(&Method::Get, "/runs/7/steps/8") else { panic!("just found") };
         assert_eq!((params.get("id"), params.get("step"), params.get("x")), (Some("7"), Some("8"), None));
@@ -142,15 +142,15 @@ mod tests {
 
     #[test]
     fn head_finds_what_get_finds() {
-        assert_eq!(find(Method::Head, "/runs/7"), (Some(4), vec!["7".into()]));
-        assert_eq!(find(Method::Head, "/runs"), (Some(1), vec![]));
+        assert_eq!(find(&Method::Head, "/runs/7"), (Some(4), vec!["7".into()]));
+        assert_eq!(find(&Method::Head, "/runs"), (Some(1), vec![]));
     }
 
     #[test]
     fn segments_are_decoded_and_a_decoded_slash_separates_nothing() {
-        assert_eq!(find(Method::Get, "/runs/a%2Fb%20c"), (Some(4), vec!["a/b c".into()]));
-        assert_eq!(find(Method::Get, "/%72uns"), (Some(1), vec![]));
-        assert_eq!(find(Method::Get, "/runs%2Flatest"), (None, vec![]));
+        assert_eq!(find(&Method::Get, "/runs/a%2Fb%20c"), (Some(4), vec!["a/b c".into()]));
+        assert_eq!(find(&Method::Get, "/%72uns"), (Some(1), vec![]));
+        assert_eq!(find(&Method::Get, "/runs%2Flatest"), (None, vec![]));
         for path in ["/runs/%", "/runs/%2", "/runs/%zz", "/runs/%ff", "/runs/%00"] {
             assert_eq!(router().find(&Method::Get, path), Err(BadEncoding), "{path}");
         }
@@ -173,6 +173,6 @@ mod tests {
         assert_eq!(allowed(Method::Options, "/runs/7"), "GET, HEAD, DELETE");
         assert_eq!(allowed(Method::Patch, "/runs/latest"), "GET, HEAD, DELETE");
         // Both patterns fit it, and the later one knows the method.
-        assert_eq!(find(Method::Delete, "/runs/latest"), (Some(5), vec!["latest".into()]));
+        assert_eq!(find(&Method::Delete, "/runs/latest"), (Some(5), vec!["latest".into()]));
     }
 }

@@ -192,6 +192,21 @@ fn a_panic_in_a_handler_is_answered_500_and_costs_no_thread() {
 }
 
 #[test]
+fn a_handler_that_holds_up_its_thread_does_not_hold_up_the_others() {
+    let harness = Harness::start(Limits::default());
+    let mut blocked = harness.client();
+    blocked.send(get("/block"));
+    let release = harness.blocked.recv().expect("the request is handled");
+    let mut client = harness.client();
+    for _ in 0..10 {
+        assert_eq!(client.get("/").status, 200);
+    }
+    harness.wait_until("it shows", |server| server.stats().busy.iter().any(|busy| *busy > Duration::from_millis(5)));
+    drop(release);
+    assert_eq!(blocked.answer().status, 200);
+}
+
+#[test]
 fn a_request_that_a_handler_drops_is_answered_500() {
     let harness = Harness::start(Limits::default());
     assert_eq!(harness.ask(get("/drop")).status, 500);
