@@ -151,12 +151,7 @@ fn interrupt(connection: &Connection) -> Interrupt {
     Box::new(move || handle.interrupt())
 }
 
-/// A number as SQLite stores it; none of ours comes near the limit.
-fn int(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// A `LIMIT`.
-fn rows_max(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
+/// A number or a limit as SQLite stores it; none of ours comes near the largest.
+fn int(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
 }
