@@ -6,8 +6,11 @@ use scheduled_thread_pool::{OnPoolDropBehavior, ScheduledThreadPool};
 /// Interrupts whatever one connection is doing at this moment.
 ///
 /// It is called from the closing thread while another thread uses the connection. It may come too late, when the
-/// operation has just ended, and it must return within a second or so: a close waits for it.
+/// operation has ended and even the connection is gone, and it must return within a second or so: a close waits for it.
 pub type Interrupt = Box<dyn Fn() + Send + Sync>;
+
+/// Makes the interrupt of a connection that has just been made.
+pub(super) type MakeInterrupt<C> = Arc<dyn Fn(&C) -> Interrupt + Send + Sync>;
 
 /// How one [`GuardedPool`](super::GuardedPool) of connections of type `C` is to behave.
 pub struct PoolConfig<C> {
@@ -25,8 +28,8 @@ pub struct PoolConfig<C> {
     pub lifetime_max: Option<Duration>,
     /// The thread that makes the connections; pools share it.
     pub connector: Arc<ScheduledThreadPool>,
-    /// Makes a new connection's interrupt.
-    pub interrupt: Arc<dyn Fn(&C) -> Interrupt + Send + Sync>,
+    /// Makes a new connection's interrupt; it runs on the connector.
+    pub interrupt: MakeInterrupt<C>,
 }
 
 impl<C> PoolConfig<C> {

@@ -240,8 +240,8 @@ impl<M: ManageConnection> GuardedPool<M> {
         }
     }
 
-    /// Logs every operation that has become older than `threshold` since the last call, each once in its life, and
-    /// returns how many they were.
+    /// Logs every operation that has reached the age `threshold`, each once in its life, and returns how many it
+    /// logged.
     pub fn log_old_operations(&self, threshold: Duration) -> usize {
         let old = self.operations.report_old(threshold);
         for operation in &old {
@@ -325,6 +325,7 @@ fn build<M: ManageConnection>(
     Pool::builder()
         .max_size(config.connections_max)
         .min_idle(Some(config.idle_min))
+        // Each of these two starts a job that looks every 30 s; r2d2 never ends it, but it does nothing without its pool.
         .idle_timeout(config.idle_timeout)
         .max_lifetime(config.lifetime_max)
         .connection_timeout(RECONNECT_BACKOFF)

@@ -74,7 +74,7 @@ pub(super) struct OnlyLease {
 #[cfg(debug_assertions)]
 crate::sync::thread_local! {
     /// The addresses of the pools from which this thread holds a lease; a pool cannot move while one is out.
-    static LEASED: std::cell::RefCell<Vec<usize>> = std::cell::RefCell::new(Vec::new());
+    static LEASED: std::cell::RefCell<Vec<usize>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
 impl OnlyLease {

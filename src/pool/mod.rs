@@ -13,6 +13,7 @@ mod operations;
 mod tracking;
 
 #[cfg(test)]
+#[cfg_attr(feature = "model", expect(dead_code, reason = "the model check needs some of its switches only"))]
 mod fake;
 #[cfg(all(test, feature = "model"))]
 mod model;

@@ -71,12 +71,12 @@ impl Slot {
         self.usage.lock().current.as_ref().map(Current::operation)
     }
 
-    /// The operation if it is older than `threshold` and has not been reported before.
+    /// The operation if it has reached `threshold` and has not been reported before.
     fn report_old(&self, threshold: Duration) -> Option<Operation> {
         let mut usage = self.usage.lock();
         let current = usage.current.as_mut().filter(|current| !current.reported)?;
         let operation = current.operation();
-        current.reported = operation.age > threshold;
+        current.reported = operation.age >= threshold;
         current.reported.then_some(operation)
     }
 }
@@ -120,7 +120,7 @@ impl Operations {
         Snapshot { connections: slots.live.len(), leases_total, operations }
     }
 
-    /// The operations older than `threshold` that no earlier call has returned.
+    /// The operations at least as old as `threshold` that no earlier call has returned.
     pub(super) fn report_old(&self, threshold: Duration) -> Vec<Operation> {
         self.slots.lock().live.iter().filter_map(|slot| slot.report_old(threshold)).collect()
     }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use r2d2::ManageConnection;
 
-use super::Interrupt;
+use super::config::MakeInterrupt;
 use super::operations::{Operations, Slot};
 use crate::event;
 
@@ -14,7 +14,7 @@ pub(super) struct Tracking<M: ManageConnection> {
     /// The same for every generation.
     pub(super) manager: Arc<M>,
     pub(super) operations: Arc<Operations>,
-    pub(super) interrupt: Arc<dyn Fn(&M::Connection) -> Interrupt + Send + Sync>,
+    pub(super) interrupt: MakeInterrupt<M::Connection>,
 }
 
 /// A connection with its slot.
@@ -51,7 +51,7 @@ impl<M: ManageConnection> ManageConnection for Tracking<M> {
     }
 
     fn has_broken(&self, tracked: &mut Self::Connection) -> bool {
-        tracked.spoiled || self.manager.has_broken(&mut tracked.connection)
+        self.manager.has_broken(&mut tracked.connection) || tracked.spoiled
     }
 }
 

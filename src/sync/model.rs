@@ -2,6 +2,7 @@
 //! who goes on and which wait runs out of time.
 
 use std::cell::Cell;
+use std::marker::PhantomData;
 use std::ops::{Add, Deref, DerefMut};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
@@ -53,7 +54,7 @@ fn try_for<T>(timeout: Duration, mut attempt: impl FnMut() -> Option<T>) -> Opti
         if done.is_some() || Instant::now() >= end {
             return done;
         }
-        if shuttle::rand::thread_rng().gen_ratio(1, 8) {
+        if shuttle::rand::thread_rng().gen_ratio(1, 32) {
             NOW.set(end.0);
         }
         thread::yield_now();
@@ -212,8 +213,8 @@ impl<M: ManageConnection> Clone for Pool<M> {
 
 impl<M: ManageConnection> Pool<M> {
     /// Of a pool with one connection.
-    pub fn builder() -> Builder {
-        Builder { connections_max: 1 }
+    pub fn builder() -> Builder<M> {
+        Builder { connections_max: 1, _of: PhantomData }
     }
 
     /// Borrows a connection if one is idle.
@@ -278,6 +279,8 @@ impl<M: ManageConnection> DerefMut for PooledConnection<M> {
 
 impl<M: ManageConnection> Drop for PooledConnection<M> {
     fn drop(&mut self) {
+        // The real one does some work first, and much may happen meanwhile.
+        thread::yield_now();
         let mut connection = self.connection.take().expect("taken by drop only");
         let broken = self.pool.0.manager.has_broken(&mut connection);
         let mut connections = self.pool.0.connections.lock();
@@ -291,16 +294,14 @@ impl<M: ManageConnection> Drop for PooledConnection<M> {
 }
 
 /// `r2d2::Builder`, of whose settings the model needs only the size.
-pub struct Builder {
+pub struct Builder<M> {
     connections_max: u32,
+    _of: PhantomData<M>,
 }
 
-impl Builder {
-    #![expect(missing_docs, reason = "r2d2's, by the same names")]
-    #![expect(clippy::unused_self, clippy::needless_pass_by_value, reason = "r2d2's, by the same signatures")]
-
+impl<M: ManageConnection> Builder<M> {
     pub fn max_size(self, connections_max: u32) -> Self {
-        Self { connections_max }
+        Self { connections_max, ..self }
     }
 
     pub fn min_idle(self, _: Option<u32>) -> Self {
@@ -323,7 +324,7 @@ impl Builder {
         self
     }
 
-    pub fn error_handler<E: std::error::Error + 'static>(self, _: Box<dyn HandleError<E>>) -> Self {
+    pub fn error_handler(self, _: Box<dyn HandleError<M::Error>>) -> Self {
         self
     }
 
@@ -331,7 +332,7 @@ impl Builder {
         self
     }
 
-    pub fn build_unchecked<M: ManageConnection>(self, manager: M) -> Pool<M> {
+    pub fn build_unchecked(self, manager: M) -> Pool<M> {
         let connections = Mutex::new(Connections { idle: Vec::new(), count: 0 });
         Pool(Arc::new(Shared { manager, connections_max: self.connections_max, connections }))
     }
