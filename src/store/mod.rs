@@ -236,6 +236,7 @@ pub trait RunStore: Send + Sync {
     fn finish(&self, claim: &Claim, ending: &Ending) -> Result<Run, StoreError>;
 
     /// Gives the run back to the queue (a cancelling one ends cancelled) with a `retrying` event; no attempt is charged.
+    /// A run that the same claim has ended is given as it was left.
     fn hand_back(&self, claim: &Claim, reason: &str) -> Result<Run, StoreError>;
 
     /// Takes over lost claims: each run is queued again with a `retrying` event, with one attempt more if nothing was
@@ -351,8 +352,8 @@ pub struct Probe {
 
 /// A store as a whole: every subject, and its life.
 pub trait Store: RunStore + CheckpointStore + ConversationStore {
-    /// Runs the smallest query there is. After a write has failed for want of room or of a working disk, it also proves
-    /// that a write of ordinary size is committed again, and fails until it is; before, the writes of work are the proof.
+    /// Runs the smallest query there is. The first time, and after a write has failed for want of room or of a working
+    /// disk, it also proves that a write of ordinary size is committed; otherwise the writes of ordinary work are the proof.
     fn probe(&self) -> Result<Probe, StoreError>;
 
     /// The store's pools, the one that clients wait for first.

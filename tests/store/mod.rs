@@ -7,6 +7,7 @@
 mod checkpoints;
 mod claims;
 mod conversations;
+mod histories;
 mod life;
 mod runs;
 mod sqlite;
@@ -114,6 +115,8 @@ conformance! {
         a_thread_with_open_runs_is_not_deleted
         an_unknown_thread_is_not_deleted
         a_deleted_thread_may_be_begun_again;
+    histories:
+        whatever_happens_in_whatever_order_every_promise_holds;
     life:
         a_probe_names_the_backend
         the_pools_name_what_is_going_on

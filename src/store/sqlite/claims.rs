@@ -237,7 +237,7 @@ fn standing(tx: &Transaction<'_>, id: RunId) -> Result<Option<Standing>, StoreEr
 }
 
 fn after(now: Timestamp, lease: Duration) -> i64 {
-    now.0.saturating_add(i64::try_from(lease.as_millis()).unwrap_or(i64::MAX))
+    now.0.saturating_add(int(lease.as_millis()))
 }
 
 fn as_json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
