@@ -98,10 +98,10 @@ fn text(value: ValueRef) -> Option<Cow<str>> {
     })
 }
 
-/// Fifteen digits at most, and always recognisable as a real, as SQLite writes it.
+/// As few digits as tell it from its neighbours, and always recognisable as a real, as SQLite writes it.
 fn real(n: f64) -> String {
-    let rounded = format!("{n:.14e}").parse::<f64>().unwrap_or(n);
-    let text = format!("{rounded:?}");
+    // SQLite knows no negative zero.
+    let text = format!("{:?}", n + 0.0);
     match text.split_once('e') {
         None => text,
         Some((mantissa, exponent)) => {
