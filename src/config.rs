@@ -1,1 +1,755 @@
-//! Placeholder.
+//! Every variable of the environment: its name, default, bounds and meaning, in one table.
+//!
+//! The environment goes before the `.env` file. A fault names the variable, its value (never a secret's) and what is
+//! allowed; all faults are reported together.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// One variable that Holdfast reads.
+#[derive(Debug)]
+pub struct Variable {
+    /// Its name in the environment.
+    pub name: &'static str,
+    /// What holds when it is not set, as it would be written; `None` when there is no value then.
+    pub default: Option<&'static str>,
+    /// What may be written.
+    pub kind: Kind,
+    /// What it is for, one line.
+    pub meaning: &'static str,
+}
+
+/// What may be written into a variable.
+#[derive(Debug)]
+pub enum Kind {
+    /// A whole number within these bounds.
+    Number(u64, u64),
+    /// A duration within these bounds; a plain number is seconds.
+    Duration(Duration, Duration),
+    /// A size within these bounds; a plain number is bytes.
+    Bytes(u64, u64),
+    /// A size within these bounds; a plain number is megabytes.
+    Megabytes(u64, u64),
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// An address and a port.
+    Address,
+    /// A path.
+    Path,
+    /// Any text that is not empty.
+    Text,
+    /// `*`, or origins separated by commas.
+    Origins,
+    /// A secret of at least so many bytes; it may come from the file that `NAME_FILE` names.
+    Secret(usize),
+}
+
+const fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+const MIB: u64 = 1024 * 1024;
+
+/// Every variable, in the order in which `holdfast check` prints them.
+pub const VARIABLES: &[Variable] = &[
+    Variable {
+        name: "BIND",
+        default: Some("127.0.0.1:8000"),
+        kind: Kind::Address,
+        meaning: "where the server listens; port 0 picks a free one",
+    },
+    Variable {
+        name: "STATE_DIRECTORY",
+        default: Some("holdfast-data"),
+        kind: Kind::Path,
+        meaning: "where runs, data tables and this server's identity are kept; one process at a time",
+    },
+    Variable {
+        name: "MAX_CONCURRENT_ANALYSES",
+        default: Some("3"),
+        kind: Kind::Number(1, 64),
+        meaning: "how many analyses run at once",
+    },
+    Variable {
+        name: "ANALYSIS_TIMEOUT",
+        default: Some("480s"),
+        kind: Kind::Duration(seconds(1), seconds(86_400)),
+        meaning: "how long workers may work on one analysis",
+    },
+    Variable {
+        name: "MAX_ATTEMPTS",
+        default: Some("5"),
+        kind: Kind::Number(1, 100),
+        meaning: "how often an analysis may lose its worker without storing a step",
+    },
+    Variable {
+        name: "MAX_RESULT_BYTES",
+        default: Some("4MiB"),
+        kind: Kind::Bytes(1024, 64 * MIB),
+        meaning: "how large one answer may be; more is cut off and the answer says so",
+    },
+    Variable {
+        name: "MAX_QUEUED",
+        default: Some("1000"),
+        kind: Kind::Number(1, 1_000_000),
+        meaning: "how many analyses may wait in all",
+    },
+    Variable {
+        name: "MAX_QUEUED_PER_USER",
+        default: Some("20"),
+        kind: Kind::Number(1, 1_000_000),
+        meaning: "how many analyses of one user may wait",
+    },
+    Variable {
+        name: "DRAIN_TIMEOUT",
+        default: Some("25s"),
+        kind: Kind::Duration(seconds(1), seconds(3_600)),
+        meaning: "how long a shutdown may take",
+    },
+    Variable {
+        name: "DATABASE_OUTAGE_TOLERANCE",
+        default: Some("60s"),
+        kind: Kind::Duration(seconds(0), seconds(3_600)),
+        meaning: "how long a worker waits for a store that cannot be written",
+    },
+    Variable {
+        name: "POSTGRES_POOL_MAX",
+        default: None,
+        kind: Kind::Number(2, 256),
+        meaning: "connections to the store (unset: MAX_CONCURRENT_ANALYSES + 2)",
+    },
+    Variable {
+        name: "POSTGRES_POOL_MIN",
+        default: Some("0"),
+        kind: Kind::Number(0, 256),
+        meaning: "idle connections kept open",
+    },
+    Variable {
+        name: "POSTGRES_POOL_TIMEOUT",
+        default: Some("20s"),
+        kind: Kind::Duration(Duration::from_millis(100), seconds(300)),
+        meaning: "how long an operation waits for a connection",
+    },
+    Variable {
+        name: "LEAK_DETECTION_SECONDS",
+        default: Some("60s"),
+        kind: Kind::Duration(seconds(1), seconds(86_400)),
+        meaning: "an operation that holds a connection for longer is logged with its name",
+    },
+    Variable {
+        name: "DATA_DIR",
+        default: None,
+        kind: Kind::Path,
+        meaning: "CSV files and an optional catalog.toml (unset: the sample data)",
+    },
+    Variable {
+        name: "JWT_SECRET",
+        default: None,
+        kind: Kind::Secret(32),
+        meaning: "verifies HS256 tokens (unset: loopback only, with a secret of its own)",
+    },
+    Variable {
+        name: "JWT_ISSUER",
+        default: None,
+        kind: Kind::Text,
+        meaning: "the only issuer whose tokens are accepted (unset: any)",
+    },
+    Variable {
+        name: "JWT_AUDIENCE",
+        default: None,
+        kind: Kind::Text,
+        meaning: "the audience that tokens must name (unset: not asked)",
+    },
+    Variable {
+        name: "JWT_IDENTITY_CLAIM",
+        default: Some("email"),
+        kind: Kind::Text,
+        meaning: "the claim that says who the user is",
+    },
+    Variable {
+        name: "CORS_ALLOWED_ORIGINS",
+        default: Some("*"),
+        kind: Kind::Origins,
+        meaning: "the origins whose pages may call the API",
+    },
+    Variable {
+        name: "RATE_LIMIT_REQUESTS",
+        default: Some("100"),
+        kind: Kind::Number(1, 1_000_000_000),
+        meaning: "requests that one client may make within RATE_LIMIT_WINDOW",
+    },
+    Variable {
+        name: "RATE_LIMIT_WINDOW",
+        default: Some("60s"),
+        kind: Kind::Duration(seconds(1), seconds(86_400)),
+        meaning: "the time over which requests are counted",
+    },
+    Variable {
+        name: "RATE_LIMIT_BURST",
+        default: Some("20"),
+        kind: Kind::Number(1, 1_000_000),
+        meaning: "requests that one client may make at once",
+    },
+    Variable {
+        name: "MAX_BODY_BYTES",
+        default: Some("1MiB"),
+        kind: Kind::Bytes(1024, 64 * MIB),
+        meaning: "how large a request's body may be",
+    },
+    Variable {
+        name: "MAX_CONNECTIONS",
+        default: Some("4096"),
+        kind: Kind::Number(16, 1_000_000),
+        meaning: "how many clients may be connected",
+    },
+    Variable {
+        name: "MEMORY_LIMIT",
+        default: None,
+        kind: Kind::Bytes(32 * MIB, 1 << 50),
+        meaning: "the memory that the server may use (unset: WEB_MEMORY, the cgroup's, the machine's)",
+    },
+    Variable {
+        name: "WEB_MEMORY",
+        default: None,
+        kind: Kind::Megabytes(32, 1 << 30),
+        meaning: "the same in MB, for platforms that set it",
+    },
+    Variable {
+        name: "LOG",
+        default: Some("info"),
+        kind: Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
+        meaning: "how much is logged",
+    },
+    Variable {
+        name: "LOG_FORMAT",
+        default: Some("text"),
+        kind: Kind::Choice(&["text", "json"]),
+        meaning: "for people or for machines",
+    },
+];
+
+/// Settings that would be dangerous to ignore and that this version does not know how to obey.
+const REFUSED: &[(&str, &str)] = &[
+    ("DATABASE_URL", "this version stores in STATE_DIRECTORY only; remove the variable"),
+    ("JWT_JWKS", "this version verifies tokens with JWT_SECRET only; remove the variable"),
+];
+
+/// What the server is to do, complete and within bounds.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `BIND`.
+    pub bind: SocketAddr,
+    /// `STATE_DIRECTORY`.
+    pub state_directory: PathBuf,
+    /// `MAX_CONCURRENT_ANALYSES`.
+    pub max_concurrent_analyses: usize,
+    /// `ANALYSIS_TIMEOUT`.
+    pub analysis_timeout: Duration,
+    /// `MAX_ATTEMPTS`.
+    pub max_attempts: u32,
+    /// `MAX_RESULT_BYTES`.
+    pub max_result_bytes: usize,
+    /// `MAX_QUEUED`.
+    pub max_queued: u64,
+    /// `MAX_QUEUED_PER_USER`.
+    pub max_queued_per_user: u64,
+    /// `DRAIN_TIMEOUT`.
+    pub drain_timeout: Duration,
+    /// `DATABASE_OUTAGE_TOLERANCE`.
+    pub database_outage_tolerance: Duration,
+    /// `POSTGRES_POOL_MAX`.
+    pub pool_max: u32,
+    /// `POSTGRES_POOL_MIN`.
+    pub pool_min: u32,
+    /// `POSTGRES_POOL_TIMEOUT`.
+    pub pool_timeout: Duration,
+    /// `LEAK_DETECTION_SECONDS`.
+    pub leak_detection: Duration,
+    /// `DATA_DIR`.
+    pub data_dir: Option<PathBuf>,
+    /// `JWT_SECRET`.
+    pub jwt_secret: Option<Secret>,
+    /// `JWT_ISSUER`.
+    pub jwt_issuer: Option<String>,
+    /// `JWT_AUDIENCE`.
+    pub jwt_audience: Option<String>,
+    /// `JWT_IDENTITY_CLAIM`.
+    pub jwt_identity_claim: String,
+    /// `CORS_ALLOWED_ORIGINS`; `None` is every origin.
+    pub cors_allowed_origins: Option<Vec<String>>,
+    /// `RATE_LIMIT_REQUESTS`.
+    pub rate_limit_requests: u32,
+    /// `RATE_LIMIT_WINDOW`.
+    pub rate_limit_window: Duration,
+    /// `RATE_LIMIT_BURST`.
+    pub rate_limit_burst: u32,
+    /// `MAX_BODY_BYTES`.
+    pub max_body_bytes: usize,
+    /// `MAX_CONNECTIONS`.
+    pub max_connections: usize,
+    /// `MEMORY_LIMIT`, in bytes.
+    pub memory_limit: Option<u64>,
+    /// `WEB_MEMORY`, in bytes.
+    pub web_memory: Option<u64>,
+    /// `LOG`.
+    pub log: String,
+    /// `LOG_FORMAT`: whether it is `json`.
+    pub log_json: bool,
+}
+
+/// Bytes that are never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// The bytes, for whoever signs or verifies with them.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("********")
+    }
+}
+
+/// One thing that is wrong with the configuration: the variable, its value and what is allowed, in one sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault(pub String);
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A variable as it holds, for `holdfast check`.
+#[derive(Clone, Debug)]
+pub struct Effective {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value, masked if it is a secret, `(unset)` if there is none.
+    pub shown: String,
+    /// `default`, `environment`, `.env` or the name of the file.
+    pub origin: String,
+}
+
+/// The configuration of this process: its environment over the `.env` file in the current directory.
+///
+/// # Errors
+/// Every fault there is.
+pub fn load() -> Result<(Config, Vec<Effective>), Vec<Fault>> {
+    let environment: HashMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    read(&environment, Path::new(".env"))
+}
+
+/// The configuration that these variables over this `.env` file give; the file need not exist.
+///
+/// # Errors
+/// Every fault there is.
+pub fn read(environment: &HashMap<String, String>, dotenv: &Path) -> Result<(Config, Vec<Effective>), Vec<Fault>> {
+    let mut reader = Reader { environment, dotenv: HashMap::new(), faults: Vec::new(), effective: Vec::new() };
+    reader.read_dotenv(dotenv);
+    for (name, why) in REFUSED {
+        if reader.lookup(name).is_some() {
+            reader.faults.push(Fault(format!("{name} is set, but {why}")));
+        }
+    }
+    let config = reader.config();
+    if reader.faults.is_empty() { Ok((config, reader.effective)) } else { Err(reader.faults) }
+}
+
+struct Reader<'a> {
+    environment: &'a HashMap<String, String>,
+    dotenv: HashMap<String, String>,
+    faults: Vec<Fault>,
+    effective: Vec<Effective>,
+}
+
+/// A value as it was parsed.
+enum Value {
+    Number(u64),
+    Duration(Duration),
+    Address(SocketAddr),
+    Text(String),
+    Secret(Secret),
+}
+
+impl Reader<'_> {
+    fn config(&mut self) -> Config {
+        let mut values: HashMap<&'static str, Value> = HashMap::new();
+        for variable in VARIABLES {
+            if let Some(value) = self.value(variable) {
+                values.insert(variable.name, value);
+            }
+        }
+        let mut take = |name: &'static str| {
+            debug_assert!(VARIABLES.iter().any(|variable| variable.name == name), "{name} is not in the table");
+            values.remove(name)
+        };
+        // A variable without a value has a fault, and then nobody sees what stands here instead.
+        let mut number = |name| match take(name) {
+            Some(Value::Number(n)) => Some(n),
+            _ => None,
+        };
+        let max_concurrent_analyses = number("MAX_CONCURRENT_ANALYSES").unwrap_or(1);
+        let max_attempts = number("MAX_ATTEMPTS").unwrap_or(1) as u32;
+        let max_result_bytes = number("MAX_RESULT_BYTES").unwrap_or(0) as usize;
+        let max_queued = number("MAX_QUEUED").unwrap_or(0);
+        let max_queued_per_user = number("MAX_QUEUED_PER_USER").unwrap_or(0);
+        let pool_max = number("POSTGRES_POOL_MAX").unwrap_or(max_concurrent_analyses + 2) as u32;
+        let pool_min = number("POSTGRES_POOL_MIN").unwrap_or(0) as u32;
+        let rate_limit_requests = number("RATE_LIMIT_REQUESTS").unwrap_or(1) as u32;
+        let rate_limit_burst = number("RATE_LIMIT_BURST").unwrap_or(1) as u32;
+        let max_body_bytes = number("MAX_BODY_BYTES").unwrap_or(0) as usize;
+        let max_connections = number("MAX_CONNECTIONS").unwrap_or(0) as usize;
+        let memory_limit = number("MEMORY_LIMIT");
+        let web_memory = number("WEB_MEMORY");
+        let mut duration = |name| match take(name) {
+            Some(Value::Duration(duration)) => duration,
+            _ => Duration::ZERO,
+        };
+        let analysis_timeout = duration("ANALYSIS_TIMEOUT");
+        let drain_timeout = duration("DRAIN_TIMEOUT");
+        let database_outage_tolerance = duration("DATABASE_OUTAGE_TOLERANCE");
+        let pool_timeout = duration("POSTGRES_POOL_TIMEOUT");
+        let leak_detection = duration("LEAK_DETECTION_SECONDS");
+        let rate_limit_window = duration("RATE_LIMIT_WINDOW");
+        let bind = match take("BIND") {
+            Some(Value::Address(address)) => address,
+            _ => SocketAddr::from(([127, 0, 0, 1], 0)),
+        };
+        let jwt_secret = match take("JWT_SECRET") {
+            Some(Value::Secret(secret)) => Some(secret),
+            _ => None,
+        };
+        let mut text = |name| match take(name) {
+            Some(Value::Text(text)) => Some(text),
+            _ => None,
+        };
+        let config = Config {
+            bind,
+            state_directory: text("STATE_DIRECTORY").unwrap_or_default().into(),
+            max_concurrent_analyses: max_concurrent_analyses as usize,
+            analysis_timeout,
+            max_attempts,
+            max_result_bytes,
+            max_queued,
+            max_queued_per_user,
+            drain_timeout,
+            database_outage_tolerance,
+            pool_max,
+            pool_min,
+            pool_timeout,
+            leak_detection,
+            data_dir: text("DATA_DIR").map(PathBuf::from),
+            jwt_secret,
+            jwt_issuer: text("JWT_ISSUER"),
+            jwt_audience: text("JWT_AUDIENCE"),
+            jwt_identity_claim: text("JWT_IDENTITY_CLAIM").unwrap_or_default(),
+            cors_allowed_origins: text("CORS_ALLOWED_ORIGINS")
+                .filter(|origins| origins != "*")
+                .map(|origins| origins.split(',').map(|origin| origin.trim().to_owned()).collect()),
+            rate_limit_requests,
+            rate_limit_window,
+            rate_limit_burst,
+            max_body_bytes,
+            max_connections,
+            memory_limit,
+            web_memory,
+            log: text("LOG").unwrap_or_default(),
+            log_json: text("LOG_FORMAT").is_some_and(|format| format == "json"),
+        };
+        debug_assert!(values.is_empty(), "variables that nobody reads: {:?}", values.keys());
+        self.check_together(&config);
+        config
+    }
+
+    /// What no single variable can get wrong.
+    fn check_together(&mut self, config: &Config) {
+        if !self.faults.is_empty() {
+            return;
+        }
+        if config.pool_min > config.pool_max {
+            self.faults.push(Fault(format!(
+                "POSTGRES_POOL_MIN is {}, more than POSTGRES_POOL_MAX, which is {}",
+                config.pool_min, config.pool_max
+            )));
+        }
+        if config.jwt_secret.is_none() && !config.bind.ip().is_loopback() {
+            self.faults.push(Fault(format!(
+                "BIND is {}, which others can reach, but nothing says whose tokens to accept: set JWT_SECRET (at \
+                 least 32 bytes), or bind to a loopback address such as 127.0.0.1:8000",
+                config.bind
+            )));
+        }
+    }
+
+    fn read_dotenv(&mut self, path: &Path) {
+        let entries = match dotenvy::from_path_iter(path) {
+            Ok(entries) => entries,
+            Err(dotenvy::Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => return,
+            Err(error) => {
+                self.faults.push(Fault(format!("the .env file cannot be read: {error}")));
+                return;
+            }
+        };
+        for entry in entries {
+            match entry {
+                Ok((name, value)) => drop(self.dotenv.insert(name, value)),
+                // The text of the line may hold a secret, so it is not repeated.
+                Err(dotenvy::Error::LineParse(..)) => {
+                    self.faults.push(Fault("the .env file has a line that is not NAME=VALUE".into()));
+                    return;
+                }
+                Err(error) => {
+                    self.faults.push(Fault(format!("the .env file cannot be read: {error}")));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What is written in the variable, and where; an empty value counts as none.
+    fn lookup(&self, name: &str) -> Option<(String, &'static str)> {
+        let environment = self.environment.get(name).map(|value| (value, "environment"));
+        let found = environment.or_else(|| self.dotenv.get(name).map(|value| (value, ".env")));
+        found.map(|(value, origin)| (value.trim().to_owned(), origin)).filter(|(value, _)| !value.is_empty())
+    }
+
+    fn value(&mut self, variable: &'static Variable) -> Option<Value> {
+        let is_secret = matches!(variable.kind, Kind::Secret(_));
+        let mut written = self.lookup(variable.name).map(|(value, origin)| (value, origin.to_owned()));
+        if is_secret && let Some((path, _)) = self.lookup(&format!("{}_FILE", variable.name)) {
+            if written.is_some() {
+                self.faults.push(Fault(format!("{0} and {0}_FILE are both set; set one of them", variable.name)));
+            }
+            match std::fs::read_to_string(&path) {
+                Ok(text) => written = Some((text.trim().to_owned(), format!("file {path}"))),
+                Err(error) => {
+                    self.faults.push(Fault(format!("{}_FILE is {path}, which cannot be read: {error}", variable.name)));
+                    return None;
+                }
+            }
+        }
+        let default = || variable.default.map(|default| (default.to_owned(), "default".to_owned()));
+        let Some((value, origin)) = written.or_else(default) else {
+            let effective = Effective { name: variable.name, shown: "(unset)".into(), origin: "default".into() };
+            self.effective.push(effective);
+            return None;
+        };
+        let shown = if is_secret { "********".to_owned() } else { value.clone() };
+        let parsed = variable.kind.parse(&value);
+        if parsed.is_none() {
+            let shown = if is_secret { format!("{} bytes long", value.len()) } else { format!("{value:?}") };
+            let fault = format!("{} is {shown}; allowed is {}", variable.name, variable.kind);
+            self.faults.push(Fault(fault));
+        }
+        self.effective.push(Effective { name: variable.name, shown, origin });
+        parsed
+    }
+}
+
+impl Kind {
+    fn parse(&self, text: &str) -> Option<Value> {
+        match self {
+            Kind::Number(min, max) => text.parse().ok().filter(|n| (min..=max).contains(&n)).map(Value::Number),
+            Kind::Duration(min, max) => {
+                parse_duration(text).filter(|duration| (min..=max).contains(&duration)).map(Value::Duration)
+            }
+            Kind::Bytes(min, max) => parse_bytes(text, 1).filter(|n| (min..=max).contains(&n)).map(Value::Number),
+            Kind::Megabytes(min, max) => {
+                let bytes = parse_bytes(text, MIB)?;
+                (min.checked_mul(MIB)?..=max.checked_mul(MIB)?).contains(&bytes).then_some(Value::Number(bytes))
+            }
+            Kind::Choice(words) => words.contains(&text).then(|| Value::Text(text.to_owned())),
+            Kind::Address => text.parse().ok().map(Value::Address),
+            Kind::Path | Kind::Text => Some(Value::Text(text.to_owned())),
+            Kind::Origins => {
+                let is_origin = |origin: &str| {
+                    let origin = origin.trim();
+                    let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+                    host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '*', ' ', '\r', '\n']))
+                };
+                (text == "*" || text.split(',').all(is_origin)).then(|| Value::Text(text.to_owned()))
+            }
+            Kind::Secret(bytes_min) => {
+                (text.len() >= *bytes_min).then(|| Value::Secret(Secret(text.as_bytes().to_vec())))
+            }
+        }
+    }
+}
+
+/// What is allowed, in words.
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kind::Number(min, max) => write!(f, "a whole number from {min} to {max}"),
+            Kind::Duration(min, max) => {
+                write!(f, "a duration from {} to {} (500ms, 30s, 5m, 2h)", Plain(*min), Plain(*max))
+            }
+            Kind::Bytes(min, max) => write!(f, "a size from {min} to {max} bytes (64KB, 64MB, 1GiB)"),
+            Kind::Megabytes(min, max) => write!(f, "a size from {min} to {max} MB"),
+            Kind::Choice(words) => write!(f, "one of {}", words.join(", ")),
+            Kind::Address => f.write_str("an address and a port, such as 127.0.0.1:8000 or [::1]:8000"),
+            Kind::Path => f.write_str("a path"),
+            Kind::Text => f.write_str("a text that is not empty"),
+            Kind::Origins => f.write_str("* or origins such as https://app.example, separated by commas"),
+            Kind::Secret(bytes_min) => write!(f, "a secret of at least {bytes_min} bytes"),
+        }
+    }
+}
+
+/// A duration as it would be written.
+struct Plain(Duration);
+
+impl fmt::Display for Plain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.subsec_millis() == 0 {
+            write!(f, "{}s", self.0.as_secs())
+        } else {
+            write!(f, "{}ms", self.0.as_millis())
+        }
+    }
+}
+
+/// Reads `500ms`, `30s`, `5m`, `2h`, `7d`, or a plain number of seconds.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let (digits, unit) = split_unit(text)?;
+    let n: u64 = digits.parse().ok()?;
+    let seconds = match unit {
+        "ms" => return Some(Duration::from_millis(n)),
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    n.checked_mul(seconds).map(Duration::from_secs)
+}
+
+/// Reads `64KB`, `64KiB`, `64MB`, `1GiB` and so on, or a plain number of `plain` bytes.
+fn parse_bytes(text: &str, plain: u64) -> Option<u64> {
+    let (digits, unit) = split_unit(text)?;
+    let factor = match unit.to_ascii_lowercase().as_str() {
+        "" => plain,
+        "b" => 1,
+        "kb" => 1_000,
+        "kib" | "k" => 1 << 10,
+        "mb" => 1_000_000,
+        "mib" | "m" => 1 << 20,
+        "gb" => 1_000_000_000,
+        "gib" | "g" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+fn split_unit(text: &str) -> Option<(&str, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    (end > 0).then(|| (&text[..end], text[end..].trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_from(pairs: &[(&str, &str)]) -> Result<(Config, Vec<Effective>), Vec<Fault>> {
+        let environment = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        read(&environment, Path::new("/nonexistent/.env"))
+    }
+
+    #[test]
+    fn nothing_set_gives_the_documented_defaults() {
+        let (config, effective) = read_from(&[]).unwrap();
+        assert_eq!(config.max_concurrent_analyses, 3);
+        assert_eq!(config.pool_max, 5);
+        assert_eq!(config.bind.to_string(), "127.0.0.1:8000");
+        assert_eq!(config.analysis_timeout, Duration::from_secs(480));
+        assert_eq!(config.max_result_bytes, 4 * 1024 * 1024);
+        assert_eq!(config.cors_allowed_origins, None);
+        assert_eq!(effective.len(), VARIABLES.len());
+    }
+
+    #[test]
+    fn all_faults_are_reported_together_with_name_value_and_what_is_allowed() {
+        let faults = read_from(&[
+            ("MAX_CONCURRENT_ANALYSES", "65"),
+            ("ANALYSIS_TIMEOUT", "soon"),
+            ("MAX_BODY_BYTES", "1"),
+            ("BIND", "everywhere"),
+            ("LOG", "loud"),
+            ("CORS_ALLOWED_ORIGINS", "app.example"),
+        ])
+        .unwrap_err();
+        let texts: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        assert_eq!(texts.len(), 6, "{texts:?}");
+        assert!(
+            texts.contains(&"MAX_CONCURRENT_ANALYSES is \"65\"; allowed is a whole number from 1 to 64".to_owned())
+        );
+        for (name, value) in [("ANALYSIS_TIMEOUT", "soon"), ("MAX_BODY_BYTES", "1"), ("BIND", "everywhere")] {
+            assert!(texts.iter().any(|text| text.contains(name) && text.contains(value) && text.contains("allowed")));
+        }
+    }
+
+    #[test]
+    fn a_short_secret_is_refused_without_being_shown() {
+        let faults = read_from(&[("JWT_SECRET", "hunter2hunter2")]).unwrap_err();
+        assert_eq!(faults[0].0, "JWT_SECRET is 14 bytes long; allowed is a secret of at least 32 bytes");
+    }
+
+    #[test]
+    fn a_secret_is_masked_in_everything_that_is_printed() {
+        let secret = "a-secret-that-is-long-enough-to-be-one";
+        let (config, effective) = read_from(&[("JWT_SECRET", secret)]).unwrap();
+        assert!(!format!("{config:?}{effective:?}").contains(secret));
+    }
+
+    #[test]
+    fn a_public_address_without_a_secret_is_refused() {
+        let faults = read_from(&[("BIND", "0.0.0.0:8000")]).unwrap_err();
+        assert!(faults[0].0.contains("JWT_SECRET"), "{}", faults[0]);
+        let secret = "a-secret-that-is-long-enough-to-be-one";
+        assert!(read_from(&[("BIND", "0.0.0.0:8000"), ("JWT_SECRET", secret)]).is_ok());
+    }
+
+    #[test]
+    fn a_setting_that_would_be_dangerous_to_ignore_is_refused() {
+        let faults = read_from(&[("DATABASE_URL", "postgres://u:p@h/d")]).unwrap_err();
+        assert!(faults[0].0.starts_with("DATABASE_URL is set") && !faults[0].0.contains("u:p"), "{}", faults[0]);
+    }
+
+    #[test]
+    fn the_environment_goes_before_the_file_and_a_secret_may_come_from_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let dotenv = directory.path().join(".env");
+        let secret_file = directory.path().join("secret");
+        std::fs::write(&secret_file, "a-secret-that-is-long-enough-to-be-one\n").unwrap();
+        let text = format!("MAX_ATTEMPTS=7\nMAX_QUEUED=9\nJWT_SECRET_FILE={}\n", secret_file.display());
+        std::fs::write(&dotenv, text).unwrap();
+        let environment = HashMap::from([("MAX_QUEUED".to_owned(), "8".to_owned())]);
+        let (config, _) = read(&environment, &dotenv).unwrap();
+        assert_eq!((config.max_attempts, config.max_queued), (7, 8));
+        assert_eq!(config.jwt_secret.unwrap().expose(), b"a-secret-that-is-long-enough-to-be-one");
+    }
+
+    #[test]
+    fn durations_and_sizes_are_read_with_their_units() {
+        assert_eq!(parse_duration("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(parse_duration("30"), Some(Duration::from_secs(30)));
+        assert_eq!(parse_duration("5m"), Some(Duration::from_secs(300)));
+        for wrong in ["", "s", "-1s", "1.5s", "5 weeks", "99999999999999999999"] {
+            assert_eq!(parse_duration(wrong), None, "{wrong}");
+        }
+        assert_eq!(parse_bytes("64MB", 1), Some(64_000_000));
+        assert_eq!(parse_bytes("1GiB", 1), Some(1 << 30));
+        assert_eq!(parse_bytes("512", MIB), Some(512 * MIB));
+        assert_eq!(parse_bytes("512TB", 1), None);
+    }
+}

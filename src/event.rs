@@ -10,6 +10,36 @@ macro_rules! events {
 }
 
 events! {
+    /// The server is ready to be asked.
+    SERVER_STARTED = "server.started";
+    /// A drain began: new analyses are refused, running ones stop at their next step.
+    DRAIN_BEGAN = "drain.began";
+    /// Steps did not stop within `DRAIN_TIMEOUT`; the next start repeats them.
+    DRAIN_ABANDONED = "drain.abandoned";
+    /// Everything has been closed in order.
+    SERVER_STOPPED = "server.stopped";
+    /// A worker was given a run.
+    RUN_CLAIMED = "run.claimed";
+    /// A run reached its final status.
+    RUN_ENDED = "run.ended";
+    /// A run went back to the queue without being charged an attempt.
+    RUN_HANDED_BACK = "run.handed_back";
+    /// A run whose worker is gone was taken over.
+    RUN_RESCUED = "run.rescued";
+    /// A worker found that it had lost its claim, and wrote nothing more.
+    RUN_FENCED = "run.fenced";
+    /// A worker gave up on storing; a rescue takes the run from its last step.
+    RUN_LEFT = "run.left";
+    /// A token was refused; the reason says why.
+    TOKEN_REFUSED = "token.refused";
+    /// A request failed in a way that it should not; the client got 500.
+    REQUEST_FAILED = "request.failed";
+    /// An engine panicked; its run failed.
+    RUN_PANICKED = "run.panicked";
+    /// The store could not be used; logged once a series.
+    STORE_UNAVAILABLE = "store.unavailable";
+    /// The store can be used again.
+    STORE_AVAILABLE = "store.available";
     /// An operation has held its connection for longer than `LEAK_DETECTION_SECONDS`.
     POOL_OPERATION_OLD = "pool.operation.old";
     /// A connection could not be made; it is tried again, at most a second later.
@@ -20,4 +50,18 @@ events! {
     POOL_CLOSED = "pool.closed";
     /// A pool was closed although operations had not ended; they are named.
     POOL_ABANDONED = "pool.abandoned";
+    /// There is not even a descriptor to refuse a connection with; accepting goes on within a quarter of a second.
+    HTTP_ACCEPT_PAUSED = "http.accept.paused";
+    /// A request's handler panicked; its client got a 500.
+    HTTP_PANIC = "http.panic";
+    /// The http threads have ended and every connection is closed.
+    HTTP_STOPPED = "http.stopped";
+    /// A job panicked; its thread goes on with the next.
+    LANE_PANIC = "lane.panic";
+    /// Memory went from one pressure to another: normal, elevated (given back) or critical (no new run is claimed).
+    MEMORY_PRESSURE_CHANGED = "memory.pressure.changed";
+    /// The allocator gave memory back to the system because it was tight.
+    MEMORY_GIVEN_BACK = "memory.given_back";
+    /// Memory has been growing with the number of requests for a while: perhaps a leak.
+    MEMORY_GROWTH = "memory.growth.noticed";
 }

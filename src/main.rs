@@ -1,1 +1,112 @@
-fn main() {}
+//! The command line: `serve` is the main job, everything else is for whoever runs the server.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use holdfast::config::{self, Config, Effective};
+use holdfast::{app, auth, datasets};
+
+#[derive(Parser)]
+#[command(version, about, after_help = "Everything else is set by environment variables: see `holdfast check`.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve until a signal (the default)
+    Serve,
+    /// Print the configuration as it holds and try the store
+    Check,
+    /// Make a token with the configured secret, or with the server's own
+    Token {
+        /// Whose token it is
+        #[arg(long)]
+        email: String,
+        /// How long it is good for: 90s, 30m, 12h, 30d
+        #[arg(long, default_value = "30d", value_parser = duration)]
+        expires: Duration,
+    },
+    /// Add CSV files as tables; nothing of a file with a fault is added
+    Import {
+        /// The files; each becomes the table of its name
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    config::parse_duration(text)
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "a duration such as 90s, 30m, 12h or 30d is wanted".to_owned())
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let (config, effective) = match config::load() {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            for fault in &faults {
+                eprintln!("holdfast: {fault}.");
+            }
+            return ExitCode::from(2);
+        }
+    };
+    ExitCode::from(match arguments.command.unwrap_or(Command::Serve) {
+        Command::Serve => app::serve(&config, Vec::new()),
+        Command::Check => check(&config, &effective),
+        Command::Token { email, expires } => token(&config, &email, expires),
+        Command::Import { files } => import(&config, &files),
+    })
+}
+
+#[allow(clippy::print_stdout, reason = "what these commands print is their result")]
+fn check(config: &Config, effective: &[Effective]) -> u8 {
+    let width = effective.iter().map(|variable| variable.name.len()).max().unwrap_or(0);
+    for Effective { name, shown, origin } in effective {
+        println!("{name:width$}  {shown}  ({origin})");
+    }
+    match app::inspect(config) {
+        Ok(sentence) => {
+            println!("\n{sentence}");
+            0
+        }
+        Err(error) => {
+            eprintln!("\nholdfast: {error}.");
+            error.exit_code()
+        }
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "what these commands print is their result")]
+fn token(config: &Config, email: &str, expires: Duration) -> u8 {
+    let secret = match app::secret(config) {
+        Ok(secret) => secret,
+        Err(error) => {
+            eprintln!("holdfast: {error}.");
+            return 2;
+        }
+    };
+    match auth::issue(&secret, &app::verifier_options(config), email, expires) {
+        Ok(token) => {
+            println!("{token}");
+            0
+        }
+        Err(error) => {
+            eprintln!("holdfast: --email is {email:?}: {error}.");
+            2
+        }
+    }
+}
+
+fn import(config: &Config, files: &[PathBuf]) -> u8 {
+    if let Err(error) = app::make_state_directory(config) {
+        eprintln!("holdfast: {error}.");
+        return error.exit_code();
+    }
+    datasets::run_import(&config.state_directory.join(app::DATASETS_FILE), files)
+}

@@ -1,1 +1,248 @@
-//! Placeholder.
+//! What clients see: one file a subject, one table of routes, problems instead of bare status codes.
+//!
+//! A request is let in on the http thread (route, token, rate). What needs the store goes on in the store lane, and
+//! whoever waits for a run leaves its connection with the runner: no thread waits for anything.
+
+mod analyze;
+mod call;
+mod conversations;
+mod data;
+mod debug;
+mod envelope;
+mod health;
+mod json;
+mod openapi;
+pub mod page;
+mod probes;
+mod problem;
+mod routes;
+mod runs;
+mod waiting;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tiny_http::Method;
+
+pub use envelope::Origins;
+pub use probes::Probes;
+
+use crate::auth::Verifier;
+use crate::datasets::Datasets;
+use crate::domain::{Run, Status};
+use crate::http::{Exchange, Found, LaneStats, Params, Refusal, Response, Router, Service};
+use crate::limits::{Client, RateLimiter};
+use crate::memory::Memory;
+use crate::runner::Runner;
+use crate::store::{QueueLimits, Store};
+use call::Call;
+use envelope::Envelope;
+use problem::Problem;
+use routes::{Lane, Route};
+use waiting::{Task, Way};
+
+/// How long a client may wait for a run in one request: longer than any analysis may run by default.
+const WAIT_MAX: Duration = Duration::from_secs(900);
+/// What a user whose queue is full is asked to wait, in seconds: about one analysis.
+const QUEUE_RETRY_AFTER_SECONDS: u64 = 10;
+/// Requests that may wait for the store lane: at a millisecond each, a quarter of a second of work.
+const LANE_CAPACITY: usize = 256;
+
+/// What the handlers work with.
+pub struct Api {
+    store: Arc<dyn Store>,
+    runner: Arc<Runner>,
+    datasets: Arc<Datasets>,
+    memory: Arc<Memory>,
+    probes: Probes,
+    /// Counts requests per client.
+    pub limiter: RateLimiter,
+    verifier: Verifier,
+    origins: Origins,
+    queue_limits: QueueLimits,
+    router: Router<&'static Route>,
+    openapi: Vec<u8>,
+    lane: crate::http::Lane<Task>,
+    started: Instant,
+    requests: AtomicU64,
+    /// When the housekeeper last came by; held for a copy.
+    housekept: Mutex<Instant>,
+}
+
+/// What an [`Api`] is made of.
+pub struct Parts {
+    /// Runs, checkpoints, threads.
+    pub store: Arc<dyn Store>,
+    /// Executes what is submitted.
+    pub runner: Arc<Runner>,
+    /// The tables that questions are about.
+    pub datasets: Arc<Datasets>,
+    /// Memory in use.
+    pub memory: Arc<Memory>,
+    /// Who may come in.
+    pub verifier: Verifier,
+    /// How often.
+    pub limiter: RateLimiter,
+    /// Whose pages may call.
+    pub origins: Origins,
+    /// How much may wait.
+    pub queue_limits: QueueLimits,
+    /// Threads of the store lane.
+    pub store_threads: usize,
+}
+
+impl Api {
+    /// The API over these parts, with its store lane started.
+    ///
+    /// # Errors
+    /// If the machine has no threads left.
+    pub fn start(parts: Parts) -> std::io::Result<Arc<Self>> {
+        let mut router = Router::default();
+        for route in routes::all() {
+            let method = route.method.parse().unwrap_or(Method::Get);
+            router = router.with(method, route.path, route);
+        }
+        Ok(Arc::new(Self {
+            store: parts.store,
+            runner: parts.runner,
+            datasets: parts.datasets,
+            memory: parts.memory,
+            probes: Probes::default(),
+            limiter: parts.limiter,
+            verifier: parts.verifier,
+            origins: parts.origins,
+            queue_limits: parts.queue_limits,
+            router,
+            openapi: openapi::document(),
+            lane: crate::http::Lane::start("store-lane", parts.store_threads, LANE_CAPACITY, Task::run)?,
+            started: Instant::now(),
+            requests: AtomicU64::new(0),
+            housekept: Mutex::new(Instant::now()),
+        }))
+    }
+
+    /// Asks the store how it is doing, if that has not been done lately. Blocks as long as the store does.
+    pub fn probe(&self, now: Instant) {
+        self.probes.refresh(&*self.store, now);
+    }
+
+    /// What the housekeeper does for the API, several times a second: waiters that are late or gone.
+    pub fn housekeep(&self, now: Instant) {
+        self.runner.sweep_waiters(now);
+        *self.housekept.lock() = now;
+    }
+
+    /// How many requests have been answered.
+    pub fn requests_processed(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// How the store lane is doing.
+    pub fn lane_stats(&self) -> LaneStats {
+        self.lane.stats()
+    }
+
+    /// Ends the store lane after the requests that it has.
+    pub fn stop(&self) {
+        self.lane.stop();
+    }
+
+    /// Makes a cancellation felt: by the worker that has the run, or by those who wait for it.
+    fn cancelled(&self, run: &Run) {
+        if run.status == Status::Cancelling {
+            self.runner.cancel(run.id);
+        } else {
+            self.runner.ended(&Arc::new(run.clone()));
+        }
+    }
+
+    /// Route, token and rate: everything that is decided before anything is done.
+    fn admit(&self, exchange: &Exchange) -> Result<(&'static Route, Params, String), Problem> {
+        let request = &exchange.request;
+        let (route, params) = match self.router.find(request.method(), request.path()) {
+            Ok(Found::Route(route, params)) => (*route, params),
+            Ok(Found::MethodNotAllowed(allowed)) => {
+                return Err(
+                    Problem::new(405, format!("This path understands {allowed}.")).with_header("Allow", allowed)
+                );
+            }
+            Ok(Found::NotFound) => return Err(Problem::not_found("path")),
+            Err(error) => return Err(Problem::new(400, format!("The path cannot be read: {error}."))),
+        };
+        let address = Client::Address(request.peer.ip());
+        if !route.token {
+            if route.limited {
+                self.count(address)?;
+            }
+            return Ok((route, params, String::new()));
+        }
+        let headers: Vec<&str> = request.header_values("authorization").collect();
+        match self.verifier.verify(&headers) {
+            Ok(principal) => {
+                self.count(Client::User(principal.identity()))?;
+                Ok((route, params, principal.identity().to_owned()))
+            }
+            Err(refused) => {
+                // Guessing tokens is limited like everything else.
+                self.count(address)?;
+                tracing::info!(event = crate::event::TOKEN_REFUSED, reason = refused.reason(), path = route.path);
+                Err(refused.into())
+            }
+        }
+    }
+
+    fn count(&self, client: Client<'_>) -> Result<(), Problem> {
+        self.limiter.check(client).map_err(|retry| {
+            let detail = format!("Too many requests; the next one is welcome in {} seconds.", retry.seconds);
+            Problem::new(429, detail).with_retry_after(retry.seconds)
+        })
+    }
+}
+
+/// The API as the http threads call it.
+pub struct Front(pub Arc<Api>);
+
+impl Service for Front {
+    fn call(&self, exchange: Exchange) {
+        let api = &self.0;
+        api.requests.fetch_add(1, Ordering::Relaxed);
+        let envelope = Envelope::of(&exchange.request, &api.origins);
+        if *exchange.request.method() == Method::Options {
+            let answer = envelope::options(&exchange.request, &api.router);
+            exchange.responder.send(envelope.seal(answer));
+            return;
+        }
+        let (route, params, user) = match api.admit(&exchange) {
+            Ok(admitted) => admitted,
+            Err(problem) => {
+                let response = problem.into_response(&envelope.request_id);
+                exchange.responder.send(envelope.seal(response));
+                return;
+            }
+        };
+        let Exchange { request, responder } = exchange;
+        let task = Task::Handle(Box::new(waiting::Handling {
+            api: Arc::clone(api),
+            route,
+            call: Call { request, params, user },
+            envelope,
+            way: Way::Direct(responder),
+        }));
+        match route.lane {
+            Lane::Here => task.run(),
+            Lane::Store => {
+                if let Err(task) = api.lane.submit(task) {
+                    task.refuse();
+                }
+            }
+        }
+    }
+
+    fn refuse(&self, refusal: &Refusal, request_id: Option<&str>) -> Response {
+        let envelope = Envelope::of_refused(request_id, &self.0.origins);
+        let response = Problem::from(refusal).into_response(&envelope.request_id);
+        envelope.seal(response)
+    }
+}

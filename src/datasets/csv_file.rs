@@ -270,8 +270,7 @@ impl Watch {
             self.quoting = match (self.quoting, byte) {
                 (_, 0) => return Err((self.line, "this is not a CSV file: it contains a NUL byte".into())),
                 (Quoting::Quoted(line), b'"') => Quoting::QuoteSeen(line),
-                (Quoting::Quoted(line), _) => Quoting::Quoted(line),
-                (Quoting::QuoteSeen(line), b'"') => Quoting::Quoted(line),
+                (Quoting::Quoted(line), _) | (Quoting::QuoteSeen(line), b'"') => Quoting::Quoted(line),
                 (_, b',' | b'\n' | b'\r') => Quoting::FieldStart,
                 (Quoting::FieldStart, b'"') => Quoting::Quoted(self.line),
                 (Quoting::FieldStart | Quoting::Plain, _) => Quoting::Plain,

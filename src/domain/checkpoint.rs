@@ -112,6 +112,6 @@ pub struct ListCheckpoints {
     pub filter: serde_json::Map<String, Value>,
     /// Only those with a smaller id.
     pub before: Option<String>,
-    /// At most so many; `None` is all.
+    /// At most so many; `None` is as many as the store gives at once.
     pub limit: Option<usize>,
 }

@@ -1,1 +1,236 @@
-//! Placeholder.
+//! Executes runs: a dispatcher claims them for idle workers, workers take their steps, a pulse keeps the claims alive.
+//!
+//! The protocols of claim and drain are written down in ARCHITECTURE.md.
+
+mod active;
+mod dispatcher;
+mod persist;
+mod pulse;
+mod snapshots;
+mod waiters;
+mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use parking_lot::Mutex;
+
+pub use waiters::{Outcome, Waiter};
+
+use crate::domain::{InstanceId, RunId};
+use crate::engine::{Engine, Interruption};
+use crate::event;
+use crate::store::Store;
+use active::ActiveRuns;
+use waiters::Waiters;
+
+/// How long a claim holds without being renewed. Long enough for a garbage-collecting disk, short enough that another
+/// instance takes over within 45 s.
+pub const CLAIM_LEASE: Duration = Duration::from_secs(30);
+/// How often claims are renewed and lost ones looked for: two renewals may fail before a claim expires.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
+/// A worker whose claim has no more than this left stops by itself: longer than any single store operation should take.
+const CLAIM_MARGIN: Duration = Duration::from_secs(5);
+/// How often an idle dispatcher looks for work that nobody announced.
+const CLAIM_POLL: Duration = Duration::from_secs(1);
+/// What a drain keeps of its time for storing and closing after it has interrupted the steps that are left.
+const DRAIN_RESERVE: Duration = Duration::from_secs(5);
+
+/// What the runner is to do and within which bounds.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Holder of the claims.
+    pub instance: InstanceId,
+    /// How many runs at once.
+    pub workers: usize,
+    /// How long workers may work on one run.
+    pub analysis_timeout: Duration,
+    /// How often a run may lose its worker without a step stored.
+    pub attempts_max: u32,
+    /// How large an answer may be.
+    pub result_bytes_max: usize,
+    /// How long a worker waits for a store that cannot be written.
+    pub outage_tolerance: Duration,
+}
+
+/// The running runner. Dropping it without [`Runner::drain`] leaves its threads to the end of the process.
+pub struct Runner {
+    shared: Arc<Shared>,
+    /// Dropped to stop the dispatcher.
+    stop_dispatcher: Mutex<Option<Sender<()>>>,
+    /// Dropped to stop the pulse, after the last worker.
+    stop_pulse: Mutex<Option<Sender<()>>>,
+    /// Disconnected once the last worker has ended.
+    workers_ended: Receiver<()>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the runner's threads share.
+struct Shared {
+    store: Arc<dyn Store>,
+    engines: Vec<Arc<dyn Engine>>,
+    settings: Settings,
+    /// Whether runs may be claimed: not while memory is critical.
+    may_claim: Box<dyn Fn() -> bool + Send + Sync>,
+    active: ActiveRuns,
+    waiters: Waiters,
+    wake: Sender<()>,
+    draining: AtomicBool,
+}
+
+impl Shared {
+    fn wake(&self) {
+        match self.wake.try_send(()) {
+            // A full channel means that the dispatcher has a wake-up ahead of it already.
+            Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
+        }
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+}
+
+impl Runner {
+    /// Starts the threads: workers, dispatcher and pulse. The first of `engines` answers when a request names none.
+    ///
+    /// # Errors
+    /// If the machine has no threads left.
+    pub fn start(
+        store: Arc<dyn Store>,
+        engines: Vec<Arc<dyn Engine>>,
+        settings: Settings,
+        may_claim: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> std::io::Result<Self> {
+        assert!(!engines.is_empty(), "a runner without an engine can answer nothing");
+        let workers = settings.workers;
+        let (wake, woken) = bounded(1);
+        let shared = Arc::new(Shared {
+            store,
+            engines,
+            settings,
+            may_claim: Box::new(may_claim),
+            active: ActiveRuns::default(),
+            waiters: Waiters::default(),
+            wake,
+            draining: AtomicBool::new(false),
+        });
+        let (jobs, claimed) = bounded(workers);
+        let (idle, idle_workers) = bounded(workers);
+        let (alive, workers_ended) = bounded(0);
+        let (stop_dispatcher, dispatcher_stopped) = bounded(0);
+        let (stop_pulse, pulse_stopped) = bounded(0);
+        let mut threads = Vec::with_capacity(workers + 2);
+        for n in 0..workers {
+            let worker = worker::Worker::new(Arc::clone(&shared), idle.clone(), claimed.clone(), alive.clone());
+            threads.push(spawn(format!("run-worker-{n}"), move || worker.run())?);
+        }
+        let dispatcher = dispatcher::Dispatcher {
+            shared: Arc::clone(&shared),
+            idle_workers,
+            jobs,
+            woken,
+            stopped: dispatcher_stopped,
+        };
+        threads.push(spawn("dispatcher".into(), move || dispatcher.run())?);
+        let pulse = pulse::Pulse { shared: Arc::clone(&shared), stopped: pulse_stopped };
+        threads.push(spawn("pulse".into(), move || pulse.run())?);
+        Ok(Self {
+            shared,
+            stop_dispatcher: Mutex::new(Some(stop_dispatcher)),
+            stop_pulse: Mutex::new(Some(stop_pulse)),
+            workers_ended,
+            threads: Mutex::new(threads),
+        })
+    }
+
+    /// Says that a run may have become claimable.
+    pub fn wake(&self) {
+        self.shared.wake();
+    }
+
+    /// How many runs are being executed by this process.
+    pub fn running(&self) -> usize {
+        self.shared.active.len()
+    }
+
+    /// How many runs are executed at once.
+    pub fn workers(&self) -> usize {
+        self.shared.settings.workers
+    }
+
+    /// Whether new analyses are refused because the server is shutting down.
+    pub fn is_draining(&self) -> bool {
+        self.shared.is_draining()
+    }
+
+    /// The names of the engines, the one that answers by default first.
+    pub fn engines(&self) -> impl Iterator<Item = &str> {
+        self.shared.engines.iter().map(|engine| engine.name())
+    }
+
+    /// Interrupts the run if it is executed here, because its user cancelled it.
+    pub fn cancel(&self, id: RunId) {
+        self.shared.active.interrupt(id, Interruption::Cancelled);
+    }
+
+    /// Registers a waiter for the end of a run. Register first and look at the run afterwards: then no end is missed.
+    pub fn wait(&self, id: RunId, deadline: Instant, waiter: Box<dyn Waiter>) {
+        self.shared.waiters.add(id, deadline, waiter);
+    }
+
+    /// Tells everybody who waits for this run that it has ended.
+    pub fn ended(&self, run: &Arc<crate::domain::Run>) {
+        self.shared.waiters.ended(run);
+        self.shared.wake();
+    }
+
+    /// Answers waiters whose time is over and forgets those whose client has left; cheap, called several times a second.
+    pub fn sweep_waiters(&self, now: Instant) {
+        self.shared.waiters.sweep(now);
+    }
+
+    /// Drains: claims nothing more, lets each worker end its step and hand its run back, interrupts the steps that
+    /// would outlast the deadline, and tells waiting clients where to look. Blocks until then; may be called twice.
+    /// Gives the runs that had to be left to the next start.
+    pub fn drain(&self, deadline: Instant) -> Vec<RunId> {
+        self.shared.draining.store(true, Ordering::Release);
+        drop(self.stop_dispatcher.lock().take());
+        self.shared.waiters.drain(|id| self.shared.active.contains(id));
+        let soft_deadline = deadline.checked_sub(DRAIN_RESERVE).unwrap_or(deadline).max(
+            // A short drain still gives a step half of its time.
+            Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2,
+        );
+        let mut ended = self.workers_end_by(soft_deadline);
+        if !ended {
+            self.shared.active.interrupt_all(Interruption::Draining);
+            ended = self.workers_end_by(deadline);
+        }
+        drop(self.stop_pulse.lock().take());
+        let abandoned = self.shared.active.ids();
+        self.shared.waiters.drain(|_| false);
+        if ended {
+            for thread in self.threads.lock().drain(..) {
+                // A panic of one of these threads has been reported by the panic hook.
+                drop(thread.join());
+            }
+        } else {
+            tracing::warn!(event = event::DRAIN_ABANDONED, runs = ?abandoned, "steps did not stop in time; the next start repeats them");
+        }
+        abandoned
+    }
+
+    fn workers_end_by(&self, deadline: Instant) -> bool {
+        matches!(self.workers_ended.recv_deadline(deadline), Err(RecvTimeoutError::Disconnected))
+    }
+}
+
+/// Runs need little stack: engines keep their data on the heap, and SQLite's deepest recursion is bounded by its limits.
+const STACK_BYTES: usize = 1024 * 1024;
+
+fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(body)
+}

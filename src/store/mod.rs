@@ -12,7 +12,10 @@ use crate::domain::{
     Answer, CheckpointRef, CheckpointTuple, ClaimToken, InstanceId, ListCheckpoints, NewCheckpoint, PendingWrite, Run,
     RunError, RunEvent, RunId, Status, ThreadKey,
 };
-use crate::pool::PoolStatus;
+use crate::pool::{PoolError, PoolStatus};
+
+/// How many checkpoints a list has at most, asked for or not; `before` goes on from there.
+pub const CHECKPOINTS_MAX: usize = 1000;
 
 /// Why an operation on the store failed.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +43,18 @@ pub enum StoreError {
     /// A bug, or a database that something else has changed.
     #[error("the store failed: {0}")]
     Failed(String),
+}
+
+impl From<PoolError> for StoreError {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Closing | PoolError::Closed => StoreError::Closing,
+            // Why connecting failed may name the host or the file; the pool has logged it.
+            PoolError::Timeout { waited, .. } => {
+                StoreError::Unavailable(format!("no connection became free within {:.1} s", waited.as_secs_f32()))
+            }
+        }
+    }
 }
 
 /// A run to be stored.
@@ -213,7 +228,8 @@ pub trait RunStore: Send + Sync {
     fn renew(&self, holder: InstanceId, lease: Duration) -> Result<Vec<Held>, StoreError>;
 
     /// Stores a step: checkpoint, changed channels, `step` and `checkpoint` events, and the renewed claim.
-    /// Says whether somebody asked to cancel the run.
+    /// Says whether somebody asked to cancel the run. Repeating it after an unknown outcome is safe: a checkpoint that is
+    /// the run's last one already is not stored again.
     fn record_step(&self, claim: &Claim, step: &StepRecord, lease: Duration) -> Result<Status, StoreError>;
 
     /// Ends the run with its `finished` event and gives up the claim. Repeating it after an unknown outcome is safe:
@@ -249,7 +265,7 @@ pub trait CheckpointStore: Send + Sync {
     /// A checkpoint with its channels and the writes after it.
     fn get_tuple(&self, checkpoint: &CheckpointRef) -> Result<Option<CheckpointTuple>, StoreError>;
 
-    /// Checkpoints of a thread, newest first.
+    /// Checkpoints of a thread, newest first, at most [`CHECKPOINTS_MAX`].
     fn list(&self, query: &ListCheckpoints) -> Result<Vec<CheckpointTuple>, StoreError>;
 
     /// Removes every checkpoint, channel and write of a thread, and says how many of each.
@@ -330,13 +346,14 @@ pub struct Probe {
     pub backend: &'static str,
     /// The server's own version.
     pub server_version: String,
-    /// How long the smallest query took.
+    /// How long the smallest query took, from asking for a connection to its answer.
     pub latency: Duration,
 }
 
 /// A store as a whole: every subject, and its life.
 pub trait Store: RunStore + CheckpointStore + ConversationStore {
-    /// Runs the smallest query there is, in both directions: it reads, and it proves that a write can be committed.
+    /// Runs the smallest query there is. After a write has failed for want of room or of a working disk, it also proves
+    /// that a write of ordinary size is committed again, and fails until it is; before, the writes of work are the proof.
     fn probe(&self) -> Result<Probe, StoreError>;
 
     /// The store's pools, the one that clients wait for first.

@@ -1,1 +1,162 @@
-//! Placeholder.
+//! The store in a SQLite file of this process alone: one connection writes, several read.
+
+mod checkpoints;
+mod claims;
+mod conversations;
+mod error;
+mod events;
+mod file;
+mod json;
+mod queries;
+mod rows;
+mod runs;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use r2d2_sqlite::SqliteConnectionManager;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use scheduled_thread_pool::ScheduledThreadPool;
+
+use super::{Probe, Store, StoreError};
+use crate::clock::Timestamp;
+use crate::pool::{GuardedPool, Interrupt, PoolConfig, PoolStatus};
+
+/// The store in a SQLite file.
+///
+/// Writers wait for the one writing connection, so none ever meets SQLite's own lock; readers never wait for a writer.
+/// An operation takes one lease and one transaction, and a read sees one snapshot.
+pub struct SqliteStore {
+    readers: GuardedPool<SqliteConnectionManager>,
+    writer: GuardedPool<SqliteConnectionManager>,
+    /// Whether a write has failed for want of room, or of a working disk, since the last proof that one succeeds.
+    write_failed: AtomicBool,
+}
+
+impl SqliteStore {
+    /// Opens the file, makes it if there is none, and brings its schema up to date; blocks for as long as that takes.
+    ///
+    /// At most `readers` operations read at the same time. An operation waits up to `lease_timeout` for its connection.
+    ///
+    /// # Errors
+    ///
+    /// `Newer` and `Failed` (not a SQLite database, another program's) have left the file as it was.
+    pub fn open(
+        path: &Path,
+        readers: u32,
+        lease_timeout: Duration,
+        connector: &Arc<ScheduledThreadPool>,
+    ) -> Result<Self, StoreError> {
+        file::check(path)?;
+        file::create(path)?;
+        let config = |name, connections_max| PoolConfig {
+            lease_timeout,
+            interrupt: Arc::new(interrupt),
+            ..PoolConfig::new(name, connections_max, Arc::clone(connector))
+        };
+        // Kept ready: while it is open, readers find the WAL, and its last close is this store's own.
+        let writer = GuardedPool::new(file::writer(path), PoolConfig { idle_min: 1, ..config("sqlite-writer", 1) });
+        file::migrate(&mut *writer.lease("schema.migrate")?)?;
+        let readers = GuardedPool::new(file::reader(path), config("sqlite-readers", readers));
+        let store = Self { readers, writer, write_failed: AtomicBool::new(false) };
+        store.prove_write()?;
+        Ok(store)
+    }
+
+    /// Runs `work` in a transaction that nobody else's write can come between, and commits it if it succeeds.
+    fn write<T>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut lease = self.writer.lease(operation)?;
+        let written = in_transaction(&mut lease, work);
+        if matches!(written, Err(StoreError::DiskFull | StoreError::Unavailable(_))) {
+            self.write_failed.store(true, Ordering::Release);
+        }
+        written
+    }
+
+    /// Runs `work` on a snapshot.
+    fn read<T>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut lease = self.readers.lease(operation)?;
+        work(&lease.transaction()?)
+    }
+
+    /// Commits and takes back as much as an ordinary operation writes. A full disk lets smaller writes through, into
+    /// pages that are free already; forgiving a failed write for one of those would have health say yes and no in turn.
+    fn prove_write(&self) -> Result<(), StoreError> {
+        for statement in [queries::WRITE_PROBE, queries::WRITE_PROBE_CLEAR] {
+            self.write("store.probe", |tx| Ok(tx.prepare_cached(statement)?.execute([])?))?;
+        }
+        self.write_failed.store(false, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl Store for SqliteStore {
+    fn probe(&self) -> Result<Probe, StoreError> {
+        let started = Instant::now();
+        self.read("store.probe", |tx| Ok(tx.prepare_cached(queries::READ_PROBE)?.query_row([], |_| Ok(()))?))?;
+        let latency = started.elapsed();
+        if self.write_failed.load(Ordering::Acquire) {
+            self.prove_write()?;
+        }
+        Ok(Probe { backend: "sqlite", server_version: rusqlite::version().to_owned(), latency })
+    }
+
+    fn pools(&self) -> Vec<(&'static str, PoolStatus)> {
+        vec![("readers", self.readers.status()), ("writer", self.writer.status())]
+    }
+
+    fn log_old_operations(&self, threshold: Duration) {
+        self.readers.log_old_operations(threshold);
+        self.writer.log_old_operations(threshold);
+    }
+
+    fn close(&self, deadline: Duration) -> Vec<&'static str> {
+        let started = Instant::now();
+        let readers = self.readers.close(deadline);
+        // What is in the WAL then goes into the file, which is whole without it after the last connection's close.
+        let writer = self.writer.close(deadline.saturating_sub(started.elapsed()));
+        readers.abandoned.iter().chain(&writer.abandoned).map(|operation| operation.name).collect()
+    }
+}
+
+fn in_transaction<T>(
+    connection: &mut Connection,
+    work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let value = work(&tx)?;
+    tx.commit()?;
+    Ok(value)
+}
+
+/// The time by the database's clock; asked once per operation, so that everything in it has one time.
+fn now(tx: &Transaction<'_>) -> Result<Timestamp, StoreError> {
+    Ok(Timestamp(tx.prepare_cached(queries::NOW)?.query_row([], |row| row.get(0))?))
+}
+
+fn interrupt(connection: &Connection) -> Interrupt {
+    let handle = connection.get_interrupt_handle();
+    Box::new(move || handle.interrupt())
+}
+
+/// A number as SQLite stores it; none of ours comes near the limit.
+fn int(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A `LIMIT`.
+fn rows_max(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,161 @@
+//! Asking a question.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::call::{Call, Reply};
+use super::json::{self, Fields};
+use super::problem::{Fault, Problem};
+use super::routes::{Document, Lane, Parameter, Route, schema};
+use super::runs::{RunView, ended_or_accepted, wait_fault};
+use super::{Api, WAIT_MAX};
+use crate::domain::RunId;
+use crate::http::Request;
+use crate::store::{Idempotency, NewRun, Submission};
+
+/// How many characters a question may have.
+const PROMPT_CHARS_MAX: usize = 10_000;
+/// How many characters a thread's name may have.
+pub(super) const THREAD_ID_CHARS_MAX: usize = 100;
+/// How many characters an engine's name may have.
+const ENGINE_CHARS_MAX: usize = 100;
+/// How many bytes an `Idempotency-Key` may have.
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+pub(super) const ROUTES: &[Route] = &[Route {
+    method: "POST",
+    path: "/analyze",
+    handler: analyze,
+    lane: Lane::Store,
+    token: true,
+    limited: true,
+    document: Document {
+        summary: "Asks a question; the run is stored before anything else happens",
+        parameters: &[
+            Parameter::header("Idempotency-Key", "1 to 255 visible ASCII characters; repeating is safe with it"),
+            Parameter::header("Prefer", "respond-async, or wait=SECONDS (900)"),
+        ],
+        request: Some(schema::<AnalyzeRequest>),
+        answers: &[
+            (200, "the run succeeded", Some(schema::<RunView>)),
+            (202, "it has not ended yet; Location says where to look", Some(schema::<RunView>)),
+            (408, "it exceeded ANALYSIS_TIMEOUT", None),
+            (409, "it was cancelled", None),
+            (422, "the request is not valid, or the analysis cannot succeed as it was asked", None),
+            (429, "the user's queue is full", None),
+            (500, "it failed", None),
+            (503, "the whole queue is full, or the server is shutting down", None),
+        ],
+    },
+}];
+
+/// A question.
+#[derive(Serialize, schemars::JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct AnalyzeRequest {
+    /// The question: in words, or a statement in SQL.
+    #[schemars(length(min = 1, max = 10_000))]
+    prompt: String,
+    /// The user's name for the conversation that it belongs to.
+    #[schemars(length(min = 1, max = 100))]
+    thread_id: String,
+    /// The engine that answers; the built-in `analyst` if it is not named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine: Option<String>,
+}
+
+fn analyze(api: &Api, call: &Call) -> Result<Reply, Problem> {
+    let body = read_body(api, &call.request)?;
+    let wait = preferred_wait(&call.request)?;
+    let idempotency = idempotency(&call.request, &body)?;
+    if api.runner.is_draining() {
+        return Err(Problem::draining(None));
+    }
+    let engine = match body.engine {
+        Some(engine) => engine,
+        None => api.runner.engines().next().unwrap_or_default().to_owned(),
+    };
+    let new = NewRun {
+        id: RunId::new(),
+        owner: call.user.clone(),
+        thread_id: body.thread_id,
+        prompt: body.prompt,
+        engine,
+        idempotency,
+    };
+    let run = match api.store.submit(&new, api.queue_limits)? {
+        Submission::Accepted(run) => {
+            api.runner.wake();
+            run
+        }
+        Submission::Repeated(run) => run,
+        Submission::KeyReused(id) => {
+            let fault = Fault::header(
+                "Idempotency-Key",
+                "key_reused",
+                "was used with another body; take a new key for a new question",
+            );
+            return Err(Problem::validation(&[fault]).with("run_id", id.to_string()));
+        }
+        Submission::UserQueueFull => {
+            let detail = format!("{} of your analyses are waiting already.", api.queue_limits.queued_per_user_max);
+            return Err(Problem::new(429, detail).with_retry_after(super::QUEUE_RETRY_AFTER_SECONDS));
+        }
+        Submission::QueueFull => return Err(Problem::busy("The queue of analyses is full.")),
+    };
+    match wait {
+        Some(wait) => Ok(Reply::AtEndOf(Box::new(run), wait)),
+        None => ended_or_accepted(api, &run)
+            .map(|response| Reply::Now(response.with_header("Preference-Applied", "respond-async"))),
+    }
+}
+
+fn read_body(api: &Api, request: &Request) -> Result<AnalyzeRequest, Problem> {
+    let mut fields = Fields::of(json::object(request)?);
+    let body = AnalyzeRequest {
+        prompt: fields.text("prompt", PROMPT_CHARS_MAX),
+        thread_id: fields.text("thread_id", THREAD_ID_CHARS_MAX),
+        engine: fields.optional_text("engine", ENGINE_CHARS_MAX),
+    };
+    if let Some(engine) = body.engine.as_deref().filter(|engine| !engine.is_empty())
+        && !api.runner.engines().any(|known| known == engine)
+    {
+        let known: Vec<&str> = api.runner.engines().collect();
+        fields.fault(Fault::body("engine", "value_error", format!("must be one of {}", known.join(", "))));
+    }
+    fields.end()?;
+    Ok(body)
+}
+
+/// How long the client wants to wait; `None` if it does not (RFC 7240).
+fn preferred_wait(request: &Request) -> Result<Option<Duration>, Problem> {
+    let mut wait = Some(WAIT_MAX);
+    for preference in request.header_values("prefer").flat_map(|value| value.split(',')) {
+        let preference = preference.split(';').next().unwrap_or_default().trim();
+        let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
+        if name.trim().eq_ignore_ascii_case("respond-async") {
+            return Ok(None);
+        }
+        if name.trim().eq_ignore_ascii_case("wait") {
+            let seconds = value.trim().trim_matches('"');
+            let parsed: u64 = seconds.parse().map_err(|_| Problem::validation(&[wait_fault(seconds)]))?;
+            wait = Some(Duration::from_secs(parsed).min(WAIT_MAX));
+        }
+    }
+    Ok(wait)
+}
+
+fn idempotency(request: &Request, body: &AnalyzeRequest) -> Result<Option<Idempotency>, Problem> {
+    let mut keys = request.header_values("idempotency-key");
+    let Some(key) = keys.next() else { return Ok(None) };
+    let is_sane = (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
+    if !is_sane || keys.next().is_some() {
+        let msg = format!("must be given once, as 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters");
+        return Err(Problem::validation(&[Fault::header("Idempotency-Key", "value_error", msg)]));
+    }
+    // The body as it was understood: white space and the order of its members make no difference.
+    let understood = serde_json::to_vec(body).expect("a body of texts can be serialised");
+    Ok(Some(Idempotency { key: key.to_owned(), fingerprint: Sha256::digest(understood).into() }))
+}

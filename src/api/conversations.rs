@@ -1,0 +1,288 @@
+//! Threads: what a user asked, and what came of it.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::Api;
+use super::call::{Call, Reply, json_response};
+use super::problem::Problem;
+use super::routes::{Document, Lane, Parameter, Route, schema};
+use crate::clock::Timestamp;
+use crate::domain::{Run, RunId};
+use crate::store::{Cancellation, Deletion, ThreadCursor, ThreadSummary};
+
+/// How many threads a page has when the request does not say.
+const PAGE_DEFAULT: u64 = 50;
+/// How many it may have.
+const PAGE_MAX: u64 = 200;
+/// How many runs of a thread are shown: its newest.
+const THREAD_RUNS_MAX: usize = 200;
+/// How many characters of a question make a thread's title.
+const TITLE_CHARS: usize = 50;
+/// How long a deletion waits for the thread's running analysis to stop.
+const DELETION_WAIT: Duration = Duration::from_secs(30);
+
+const THREAD: Parameter = Parameter::path("thread_id", "the user's name for the thread");
+
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        method: "GET",
+        path: "/chat-threads",
+        handler: threads,
+        lane: Lane::Store,
+        token: true,
+        limited: true,
+        document: Document {
+            summary: "The user's threads, newest first; the next page is in the Link header",
+            parameters: &[
+                Parameter::query("limit", "threads a page, 1 to 200 (50)"),
+                Parameter::query("cursor", "from the Link header of the page before"),
+            ],
+            request: None,
+            answers: &[(200, "a page of threads", Some(schema::<Vec<ThreadView>>))],
+        },
+    },
+    Route {
+        method: "GET",
+        path: "/chat/{thread_id}/messages",
+        handler: messages,
+        lane: Lane::Store,
+        token: true,
+        limited: true,
+        document: Document {
+            summary: "Questions and answers of a thread, oldest first; a running analysis is an answer that is loading",
+            parameters: &[THREAD],
+            request: None,
+            answers: &[(200, "the newest 200 questions with their answers", Some(schema::<Vec<Message>>))],
+        },
+    },
+    Route {
+        method: "GET",
+        path: "/chat/{thread_id}/run-ids",
+        handler: run_ids,
+        lane: Lane::Store,
+        token: true,
+        limited: true,
+        document: Document {
+            summary: "The runs of a thread, oldest first",
+            parameters: &[THREAD],
+            request: None,
+            answers: &[(200, "the newest 200 runs", Some(schema::<RunIds>))],
+        },
+    },
+    Route {
+        method: "DELETE",
+        path: "/chat/{thread_id}",
+        handler: delete,
+        lane: Lane::Store,
+        token: true,
+        limited: true,
+        document: Document {
+            summary: "Cancels what runs in a thread, then removes everything of it",
+            parameters: &[THREAD],
+            request: None,
+            answers: &[(200, "it is gone", Some(schema::<DeletedThread>)), (404, "no such thread of this user", None)],
+        },
+    },
+];
+
+#[derive(Serialize, schemars::JsonSchema)]
+struct ThreadView {
+    thread_id: String,
+    latest_timestamp: Timestamp,
+    run_count: u64,
+    /// The first 50 characters of its first question.
+    title: String,
+    /// Its first question.
+    full_prompt: String,
+}
+
+impl From<ThreadSummary> for ThreadView {
+    fn from(summary: ThreadSummary) -> Self {
+        let mut title: String = summary.first_prompt.chars().take(TITLE_CHARS).collect();
+        if title.len() < summary.first_prompt.len() {
+            title.push('…');
+        }
+        Self {
+            thread_id: summary.thread_id,
+            latest_timestamp: summary.latest_at,
+            run_count: summary.run_count,
+            title,
+            full_prompt: summary.first_prompt,
+        }
+    }
+}
+
+fn threads(api: &Api, call: &Call) -> Result<Reply, Problem> {
+    let mut query = call.parameters()?;
+    let limit = query.number("limit", PAGE_DEFAULT, 1, PAGE_MAX) as usize;
+    let after = query.parsed("cursor", "the cursor of a Link header", parse_cursor);
+    query.end()?;
+    let mut threads = api.store.threads(&call.user, after, limit + 1)?;
+    let more = threads.len() > limit;
+    threads.truncate(limit);
+    let next = threads.last().filter(|_| more).map(|last| {
+        format!("</chat-threads?limit={limit}&cursor={}.{}>; rel=\"next\"", last.cursor.latest_at.0, last.cursor.key)
+    });
+    let body: Vec<ThreadView> = threads.into_iter().map(ThreadView::from).collect();
+    let response = json_response(200, &body);
+    Ok(Reply::Now(match next {
+        Some(link) => response.with_header("Link", &link),
+        None => response,
+    }))
+}
+
+fn parse_cursor(text: &str) -> Option<ThreadCursor> {
+    let (latest_at, key) = text.split_once('.')?;
+    Some(ThreadCursor { latest_at: Timestamp(latest_at.parse().ok()?), key: key.parse().ok()? })
+}
+
+#[derive(Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Message<'a> {
+    /// The run's id, followed by `-question` or `-answer`.
+    id: String,
+    thread_id: &'a str,
+    user: &'a str,
+    content: &'a str,
+    is_user: bool,
+    /// Milliseconds since 1970.
+    created_at: i64,
+    /// Why there is no answer.
+    error: Option<&'a str>,
+    meta: Meta<'a>,
+    queries_and_results: &'a [(String, String)],
+    /// Whether the answer is still being worked on.
+    is_loading: bool,
+    /// When the work on it began, in milliseconds since 1970.
+    started_at: Option<i64>,
+    is_error: bool,
+}
+
+#[derive(Serialize, schemars::JsonSchema)]
+struct Meta<'a> {
+    run_id: RunId,
+    #[serde(rename = "sqlQuery")]
+    sql_query: Option<&'a str>,
+    #[serde(rename = "datasetsUsed")]
+    datasets_used: &'a [String],
+}
+
+impl<'a> Message<'a> {
+    fn question(run: &'a Run) -> Self {
+        Self {
+            id: format!("{}-question", run.id),
+            thread_id: &run.thread_id,
+            user: &run.owner,
+            content: &run.prompt,
+            is_user: true,
+            created_at: run.submitted_at.0,
+            error: None,
+            meta: Meta { run_id: run.id, sql_query: None, datasets_used: &[] },
+            queries_and_results: &[],
+            is_loading: false,
+            started_at: None,
+            is_error: false,
+        }
+    }
+
+    fn answer(run: &'a Run) -> Self {
+        let answer = run.answer.as_ref();
+        let error = run.error.as_ref().map(|error| error.message.as_str());
+        let cancelled = run.status == crate::domain::Status::Cancelled;
+        Self {
+            id: format!("{}-answer", run.id),
+            thread_id: &run.thread_id,
+            user: &run.owner,
+            content: answer.map_or("", |answer| &answer.result),
+            is_user: false,
+            created_at: run.finished_at.unwrap_or(run.submitted_at).0,
+            error: if cancelled { Some("The analysis was cancelled.") } else { error },
+            meta: Meta {
+                run_id: run.id,
+                sql_query: answer.and_then(|answer| answer.sql.as_deref()),
+                datasets_used: answer.map_or(&[], |answer| &answer.datasets_used),
+            },
+            queries_and_results: answer.map_or(&[], |answer| &answer.queries_and_results),
+            is_loading: !run.status.is_final(),
+            started_at: run.started_at.map(|at| at.0),
+            is_error: run.status.is_final() && answer.is_none(),
+        }
+    }
+}
+
+fn messages(api: &Api, call: &Call) -> Result<Reply, Problem> {
+    let runs = api.store.thread_runs(&call.user, call.thread_id(), THREAD_RUNS_MAX)?;
+    let messages: Vec<Message> = runs.iter().flat_map(|run| [Message::question(run), Message::answer(run)]).collect();
+    Ok(Reply::json(&messages))
+}
+
+#[derive(Serialize, schemars::JsonSchema)]
+struct RunIds<'a> {
+    run_ids: Vec<RunIdView<'a>>,
+}
+
+#[derive(Serialize, schemars::JsonSchema)]
+struct RunIdView<'a> {
+    run_id: RunId,
+    prompt: &'a str,
+    timestamp: Timestamp,
+}
+
+fn run_ids(api: &Api, call: &Call) -> Result<Reply, Problem> {
+    let runs = api.store.thread_runs(&call.user, call.thread_id(), THREAD_RUNS_MAX)?;
+    let run_ids =
+        runs.iter().map(|run| RunIdView { run_id: run.id, prompt: &run.prompt, timestamp: run.submitted_at }).collect();
+    Ok(Reply::json(&RunIds { run_ids }))
+}
+
+#[derive(Serialize, schemars::JsonSchema)]
+struct DeletedThread<'a> {
+    message: &'static str,
+    thread_id: &'a str,
+    deleted: DeletedRows,
+}
+
+#[derive(Serialize, schemars::JsonSchema)]
+struct DeletedRows {
+    runs: u64,
+    checkpoints: u64,
+    checkpoint_blobs: u64,
+    checkpoint_writes: u64,
+}
+
+fn delete(api: &Api, call: &Call) -> Result<Reply, Problem> {
+    let mut asked = HashSet::new();
+    loop {
+        match api.store.delete(&call.user, call.thread_id())? {
+            Deletion::Deleted { runs, checkpoints } => {
+                return Ok(Reply::json(&DeletedThread {
+                    message: "The thread was deleted.",
+                    thread_id: call.thread_id(),
+                    deleted: DeletedRows {
+                        runs,
+                        checkpoints: checkpoints.checkpoints,
+                        checkpoint_blobs: checkpoints.blobs,
+                        checkpoint_writes: checkpoints.writes,
+                    },
+                }));
+            }
+            Deletion::Unknown => return Err(Problem::not_found("thread")),
+            Deletion::StillOpen(open) => {
+                // A run that has been asked already is stopping: the deletion goes on when it has.
+                if let Some(id) = open.iter().find(|id| asked.contains(*id)) {
+                    return Ok(Reply::AgainAfter(*id, DELETION_WAIT));
+                }
+                // The newest first, so that cancelling one does not start the next.
+                for id in open.into_iter().rev() {
+                    asked.insert(id);
+                    if let Cancellation::Accepted(run) = api.store.cancel(&call.user, id)? {
+                        api.cancelled(&run);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Request bodies: strict JSON, and every fault of it at once.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use super::problem::{Fault, Problem};
+use crate::http::Request;
+
+/// How deep a body may nest: far deeper than any request of this API, far less than what would cost stack.
+const NESTING_MAX: usize = 64;
+
+/// The object that is the request's body.
+///
+/// # Errors
+/// 415 for another content type, 400 for what is not JSON in UTF-8 or nests too deeply, 422 for a key given twice, a NUL
+/// in a string, or anything but an object.
+pub(super) fn object(request: &Request) -> Result<Map<String, Value>, Problem> {
+    let content_type = request.header("content-type").unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    if !media_type.eq_ignore_ascii_case("application/json") {
+        return Err(Problem::new(415, "The body must be JSON, with Content-Type: application/json."));
+    }
+    let (value, faults) = parse(&request.body)?;
+    if !faults.is_empty() {
+        return Err(Problem::validation(&faults));
+    }
+    let Value::Object(object) = value else {
+        let fault = Fault { loc: vec!["body".into()], msg: "must be an object".into(), kind: "object_type" };
+        return Err(Problem::validation(&[fault]));
+    };
+    Ok(object)
+}
+
+fn parse(body: &[u8]) -> Result<(Value, Vec<Fault>), Problem> {
+    let reading = Reading { faults: RefCell::new(Vec::new()), too_deep: RefCell::new(false) };
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let seed = Strict { reading: &reading, path: Path::Root, depth: 0 };
+    let outcome = seed.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
+    match outcome {
+        Ok(value) => Ok((value, reading.faults.into_inner())),
+        Err(_) if *reading.too_deep.borrow() => {
+            Err(Problem::new(400, format!("The body nests deeper than {NESTING_MAX} levels.")))
+        }
+        Err(error) => {
+            Err(Problem::new(400, format!("The body is not JSON: line {}, column {}.", error.line(), error.column())))
+        }
+    }
+}
+
+struct Reading {
+    faults: RefCell<Vec<Fault>>,
+    too_deep: RefCell<bool>,
+}
+
+/// Where in the body a value stands; a chain on the stack.
+#[derive(Clone, Copy)]
+enum Path<'a> {
+    Root,
+    Key(&'a Path<'a>, &'a str),
+    Index(&'a Path<'a>, usize),
+}
+
+impl Path<'_> {
+    fn loc(&self) -> Vec<String> {
+        match self {
+            Path::Root => vec!["body".into()],
+            Path::Key(parent, key) => {
+                let mut loc = parent.loc();
+                loc.push((*key).to_owned());
+                loc
+            }
+            Path::Index(parent, index) => {
+                let mut loc = parent.loc();
+                loc.push(index.to_string());
+                loc
+            }
+        }
+    }
+}
+
+/// Reads one value, as `serde_json` does, but sees what `serde_json` lets pass.
+struct Strict<'a> {
+    reading: &'a Reading,
+    path: Path<'a>,
+    depth: usize,
+}
+
+impl Strict<'_> {
+    fn fault(&self, kind: &'static str, msg: &str) {
+        self.reading.faults.borrow_mut().push(Fault { loc: self.path.loc(), msg: msg.into(), kind });
+    }
+
+    fn enter<E: serde::de::Error>(&self) -> Result<usize, E> {
+        if self.depth == NESTING_MAX {
+            *self.reading.too_deep.borrow_mut() = true;
+            return Err(E::custom("too deep"));
+        }
+        Ok(self.depth + 1)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Strict<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        if value.contains('\0') {
+            self.fault("nul", "must not contain NUL");
+        }
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let depth = self.enter()?;
+        let mut values = Vec::new();
+        loop {
+            let path = Path::Index(&self.path, values.len());
+            match seq.next_element_seed(Strict { reading: self.reading, path, depth })? {
+                Some(value) => values.push(value),
+                None => return Ok(Value::Array(values)),
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let depth = self.enter()?;
+        let mut object = Map::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let path = Path::Key(&self.path, &key);
+            let strict = Strict { reading: self.reading, path, depth };
+            if key.contains('\0') {
+                strict.fault("nul", "must not contain NUL");
+            }
+            if object.contains_key(&key) {
+                strict.fault("duplicate_key", "is given twice");
+            }
+            let value = map.next_value_seed(strict)?;
+            object.insert(key, value);
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+/// Takes the fields out of a body, one by one, and gathers what is wrong with them.
+pub(super) struct Fields {
+    object: Map<String, Value>,
+    faults: Vec<Fault>,
+}
+
+impl Fields {
+    /// The fields of this object.
+    pub(super) fn of(object: Map<String, Value>) -> Self {
+        Self { object, faults: Vec::new() }
+    }
+
+    /// A text that has to be there: trimmed, and then not empty and at most so many characters.
+    pub(super) fn text(&mut self, field: &str, chars_max: usize) -> String {
+        if !self.object.contains_key(field) {
+            self.faults.push(Fault::body(field, "missing", "is missing"));
+            return String::new();
+        }
+        self.optional_text(field, chars_max).unwrap_or_default()
+    }
+
+    /// A text that may be missing or null.
+    pub(super) fn optional_text(&mut self, field: &str, chars_max: usize) -> Option<String> {
+        let text = match self.object.remove(field)? {
+            Value::Null => return None,
+            Value::String(text) => text.trim().to_owned(),
+            _ => {
+                self.faults.push(Fault::body(field, "string_type", "must be a text"));
+                return None;
+            }
+        };
+        if text.is_empty() {
+            self.faults.push(Fault::body(field, "string_too_short", "must not be empty"));
+        } else if text.chars().count() > chars_max {
+            let msg = format!("must have at most {chars_max} characters");
+            self.faults.push(Fault::body(field, "string_too_long", msg));
+        }
+        Some(text)
+    }
+
+    /// One more fault, found by the caller.
+    pub(super) fn fault(&mut self, fault: Fault) {
+        self.faults.push(fault);
+    }
+
+    /// Ends the reading.
+    ///
+    /// # Errors
+    /// Every fault so far, and a fault for each field that nobody took.
+    pub(super) fn end(mut self) -> Result<(), Problem> {
+        for field in self.object.keys() {
+            self.faults.push(Fault::body(field, "extra_forbidden", "is not a field of this request"));
+        }
+        if self.faults.is_empty() { Ok(()) } else { Err(Problem::validation(&self.faults)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(body: &str) -> Vec<(Vec<String>, &'static str)> {
+        parse(body.as_bytes()).unwrap().1.into_iter().map(|fault| (fault.loc, fault.kind)).collect()
+    }
+
+    #[test]
+    fn a_valid_body_comes_back_as_it_was_sent() {
+        let body = r#"{"a":[1,-2,3.5,"x",null,true,{"b":{}}]}"#;
+        let (value, faults) = parse(body.as_bytes()).unwrap();
+        assert_eq!(value.to_string(), body);
+        assert_eq!(faults, []);
+    }
+
+    #[test]
+    fn what_is_not_json_in_utf8_is_refused() {
+        let bodies: [&[u8]; 9] = [
+            b"",
+            b"{",
+            b"{\"a\":1,}",
+            b"{\"a\":1} x",
+            b"{\"a\":\"\\ud800\"}",
+            b"{\"a\":\"\xff\"}",
+            b"{'a':1}",
+            b"{\"a\":NaN}",
+            b"\xef\xbb\xbf{}",
+        ];
+        for body in bodies {
+            assert!(parse(body).is_err(), "{}", String::from_utf8_lossy(body));
+        }
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(parse(nested(NESTING_MAX).as_bytes()).is_ok());
+        let problem = format!("{:?}", parse(nested(NESTING_MAX + 1).as_bytes()).unwrap_err());
+        assert!(problem.contains("nests deeper"), "{problem}");
+        assert!(parse("[".repeat(1_000_000).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_key_given_twice_and_a_nul_are_both_named() {
+        let path = |parts: &[&str]| parts.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            faults(r#"{"a":{"b":1,"b":2},"c":["x","\u0000"]}"#),
+            [(path(&["body", "a", "b"]), "duplicate_key"), (path(&["body", "c", "1"]), "nul")]
+        );
+    }
+
+    #[test]
+    fn all_faults_of_the_fields_are_reported_together() {
+        let (value, _) = parse(br#"{"prompt":"  ","thread_id":7,"extra":1}"#).unwrap();
+        let Value::Object(object) = value else { unreachable!("it is an object") };
+        let mut fields = Fields::of(object);
+        fields.text("prompt", 10);
+        fields.text("thread_id", 10);
+        fields.text("absent", 10);
+        let problem = format!("{:?}", fields.end().unwrap_err());
+        for kind in ["string_too_short", "string_type", "missing", "extra_forbidden"] {
+            assert!(problem.contains(kind), "{problem}");
+        }
+    }
+}

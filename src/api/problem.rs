@@ -1,0 +1,206 @@
+//! Everything that can go wrong, as a client reads it: RFC 9457 problems. Status codes are chosen here and nowhere else.
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use tiny_http::StatusCode;
+
+use crate::auth::TokenError;
+use crate::domain::{ErrorKind, Run, Status};
+use crate::http::{Refusal, Response};
+use crate::store::StoreError;
+
+/// What a busy or draining server asks clients to wait, in seconds: longer than a restart takes.
+const RETRY_AFTER_SECONDS: u64 = 5;
+
+/// An answer that says what was wrong.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: u16,
+    detail: String,
+    extra: Vec<(&'static str, Value)>,
+    headers: Vec<(&'static str, String)>,
+}
+
+/// One fault of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub(super) struct Fault {
+    /// Where: `body` or `query`, and the field.
+    pub(super) loc: Vec<String>,
+    /// What is wrong and what is allowed.
+    pub(super) msg: String,
+    /// The class of the fault, for programs.
+    #[serde(rename = "type")]
+    pub(super) kind: &'static str,
+}
+
+impl Fault {
+    /// A fault of a field of the body.
+    pub(super) fn body(field: &str, kind: &'static str, msg: impl Into<String>) -> Self {
+        Self { loc: vec!["body".into(), field.into()], msg: msg.into(), kind }
+    }
+
+    /// A fault of a parameter of the query.
+    pub(super) fn query(field: &str, kind: &'static str, msg: impl Into<String>) -> Self {
+        Self { loc: vec!["query".into(), field.into()], msg: msg.into(), kind }
+    }
+
+    /// A fault of a header.
+    pub(super) fn header(name: &str, kind: &'static str, msg: impl Into<String>) -> Self {
+        Self { loc: vec!["header".into(), name.into()], msg: msg.into(), kind }
+    }
+}
+
+/// The shape of every problem, for the OpenAPI document.
+#[derive(schemars::JsonSchema)]
+#[schemars(rename = "Problem")]
+#[allow(dead_code, reason = "read by the schema generator only")]
+pub(super) struct ProblemShape {
+    /// `about:blank`: the status says it all.
+    #[schemars(rename = "type")]
+    kind: String,
+    /// The status in words.
+    title: String,
+    /// The status code.
+    status: u16,
+    /// One plain sentence for a person.
+    detail: String,
+    /// The same as the `X-Request-Id` header.
+    request_id: String,
+    /// Each fault of a request that was not valid.
+    errors: Option<Vec<Fault>>,
+    /// Seconds to wait before the next try.
+    retry_after: Option<u64>,
+    /// Why a token was refused.
+    reason: Option<String>,
+    /// The run that this is about.
+    run_id: Option<String>,
+    /// Why a run ended without an answer.
+    error: Option<crate::domain::RunError>,
+}
+
+impl Problem {
+    /// A problem with that status and sentence.
+    pub(super) fn new(status: u16, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into(), extra: Vec::new(), headers: Vec::new() }
+    }
+
+    /// The same with one more member.
+    #[must_use]
+    pub(super) fn with(mut self, member: &'static str, value: impl Into<Value>) -> Self {
+        self.extra.push((member, value.into()));
+        self
+    }
+
+    /// The same with one more header.
+    #[must_use]
+    pub(super) fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// The same with the time to wait, as a member and as a header.
+    #[must_use]
+    pub(super) fn with_retry_after(self, seconds: u64) -> Self {
+        self.with("retry_after", seconds).with_header("Retry-After", seconds.to_string())
+    }
+
+    /// Faults of a request, all of them.
+    pub(super) fn validation(faults: &[Fault]) -> Self {
+        Self::new(422, "Validation error").with("errors", json!(faults))
+    }
+
+    /// Something is not there, or not this user's: the two are answered alike.
+    pub(super) fn not_found(what: &str) -> Self {
+        Self::new(404, format!("There is no such {what}."))
+    }
+
+    /// The server has more to do than it can hold.
+    pub(super) fn busy(detail: impl Into<String>) -> Self {
+        Self::new(503, detail).with_retry_after(RETRY_AFTER_SECONDS)
+    }
+
+    /// The server is shutting down; if it has stored the run, it goes on with it after its restart.
+    pub(super) fn draining(run: Option<crate::domain::RunId>) -> Self {
+        match run {
+            None => Self::busy("The server is shutting down and accepts nothing new."),
+            Some(id) => {
+                Self::busy("The server is shutting down; the run is stored and goes on after the restart.").about(id)
+            }
+        }
+    }
+
+    /// The same, about this run, with the place to look for it.
+    #[must_use]
+    pub(super) fn about(self, id: crate::domain::RunId) -> Self {
+        self.with("run_id", id.to_string()).with_header("Location", format!("/runs/{id}"))
+    }
+
+    /// What whoever waited for the run is told when it ended without an answer; `None` when it has one.
+    pub(super) fn of_ended(run: &Run) -> Option<Self> {
+        let status = match (run.status, run.error.as_ref().map(|error| error.kind)) {
+            (Status::TimedOut, _) => 408,
+            (Status::Cancelled, _) => 409,
+            (Status::Failed, Some(ErrorKind::InvalidQuery)) => 422,
+            (Status::Failed, _) => 500,
+            (Status::Succeeded | Status::Queued | Status::Running | Status::Cancelling, _) => return None,
+        };
+        let detail = match &run.error {
+            Some(error) => error.message.clone(),
+            None => "The analysis was cancelled.".into(),
+        };
+        let mut problem = Self::new(status, detail).about(run.id).with("run_status", run.status.as_str());
+        if let Some(error) = &run.error {
+            problem = problem.with("error", json!(error));
+        }
+        Some(problem)
+    }
+
+    /// The response.
+    pub(super) fn into_response(self, request_id: &str) -> Response {
+        let mut body = Map::new();
+        body.insert("type".into(), "about:blank".into());
+        body.insert("title".into(), StatusCode(self.status).default_reason_phrase().into());
+        body.insert("status".into(), self.status.into());
+        body.insert("detail".into(), self.detail.into());
+        body.insert("request_id".into(), request_id.into());
+        body.extend(self.extra.into_iter().map(|(member, value)| (member.to_owned(), value)));
+        let body = Value::Object(body).to_string().into_bytes();
+        let mut response = Response::new(self.status, "application/problem+json", body);
+        for (name, value) in self.headers {
+            response = response.with_header(name, &value);
+        }
+        response
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::busy("The store cannot be used at the moment; nothing was lost."),
+            StoreError::DiskFull => {
+                Self::busy("The store's disk is full; nothing new can be stored until there is room again.")
+            }
+            StoreError::Closing => Self::draining(None),
+            error @ (StoreError::Fenced(_) | StoreError::Newer { .. } | StoreError::Failed(_)) => {
+                tracing::error!(event = crate::event::REQUEST_FAILED, %error);
+                Self::new(500, "The store failed in a way that it should not.")
+            }
+        }
+    }
+}
+
+impl From<TokenError> for Problem {
+    fn from(error: TokenError) -> Self {
+        Self::new(401, error.to_string()).with("reason", error.reason()).with_header("WWW-Authenticate", "Bearer")
+    }
+}
+
+impl From<&Refusal> for Problem {
+    fn from(refusal: &Refusal) -> Self {
+        let problem = Self::new(refusal.status().0, refusal.sentence());
+        match refusal.retry_after() {
+            Some(seconds) => problem.with_retry_after(seconds.into()),
+            None => problem,
+        }
+    }
+}

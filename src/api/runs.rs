@@ -1,0 +1,254 @@
+//! Runs: looking at them, waiting for them, cancelling them.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::call::{Call, Reply, json_response};
+use super::problem::{Fault, Problem};
+use super::routes::{Document, Lane, Parameter, Route, schema};
+use super::{Api, WAIT_MAX};
+use crate::clock::Timestamp;
+use crate::domain::{Answer, Run, RunError, RunId, Status};
+use crate::http::Response;
+use crate::memory::Pressure;
+use crate::store::{Cancellation, QueuePlace};
+
+/// How many runs a page has when the request does not say.
+const PAGE_DEFAULT: u64 = 50;
+/// How many it may have: without their answers, a few hundred kilobytes.
+const PAGE_MAX: u64 = 200;
+
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        method: "GET",
+        path: "/runs",
+        handler: list,
+        lane: Lane::Store,
+        token: true,
+        limited: true,
+        document: Document {
+            summary: "The user's runs, newest first, without their answers",
+            parameters: &[
+                Parameter::query("status", "only runs with this status"),
+                Parameter::query("limit", "runs a page, 1 to 200 (50)"),
+                Parameter::query("cursor", "the next_cursor of the page before"),
+            ],
+            request: None,
+            answers: &[(200, "a page of runs", Some(schema::<RunList>))],
+        },
+    },
+    Route {
+        method: "GET",
+        path: "/runs/{run_id}",
+        handler: show,
+        lane: Lane::Store,
+        token: true,
+        limited: true,
+        document: Document {
+            summary: "A run, with its answer once it has one",
+            parameters: &[Parameter::path("run_id", "the run")],
+            request: None,
+            answers: &[(200, "the run", Some(schema::<RunView>)), (404, "no such run of this user", None)],
+        },
+    },
+    Route {
+        method: "GET",
+        path: "/runs/{run_id}/wait",
+        handler: wait,
+        lane: Lane::Store,
+        token: true,
+        limited: true,
+        document: Document {
+            summary: "The run's end, as POST /analyze waits for it",
+            parameters: &[
+                Parameter::path("run_id", "the run"),
+                Parameter::query("timeout", "seconds to wait, 0 to 900 (900)"),
+            ],
+            request: None,
+            answers: &[
+                (200, "the run succeeded", Some(schema::<RunView>)),
+                (202, "it has not ended yet", Some(schema::<RunView>)),
+                (404, "no such run of this user", None),
+                (408, "it exceeded ANALYSIS_TIMEOUT", None),
+                (409, "it was cancelled", None),
+                (422, "it cannot succeed as it was asked", None),
+                (500, "it failed", None),
+            ],
+        },
+    },
+    Route {
+        method: "POST",
+        path: "/runs/{run_id}/cancel",
+        handler: cancel,
+        lane: Lane::Store,
+        token: true,
+        limited: true,
+        document: Document {
+            summary: "Cancels a run",
+            parameters: &[Parameter::path("run_id", "the run")],
+            request: None,
+            answers: &[
+                (202, "it is cancelled or being cancelled", Some(schema::<RunView>)),
+                (404, "no such run of this user", None),
+                (409, "it had ended otherwise", None),
+            ],
+        },
+    },
+];
+
+/// A run as its user sees it.
+#[derive(Serialize, schemars::JsonSchema)]
+#[schemars(rename = "Run")]
+pub(super) struct RunView<'a> {
+    run_id: RunId,
+    thread_id: &'a str,
+    status: Status,
+    prompt: &'a str,
+    engine: &'a str,
+    /// Its place in the queue, from 1; null when it is not queued.
+    position: Option<u64>,
+    /// What a queued run waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting_for: Option<WaitingFor>,
+    /// From 1; it grows when a worker was lost before a new step was stored.
+    attempt: u32,
+    /// How many steps have been stored.
+    step: u32,
+    submitted_at: Timestamp,
+    started_at: Option<Timestamp>,
+    finished_at: Option<Timestamp>,
+    /// From the first start to the end.
+    duration_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a RunError>,
+    #[serde(flatten)]
+    answer: Option<AnswerView<'a>>,
+}
+
+#[derive(Serialize, schemars::JsonSchema)]
+struct AnswerView<'a> {
+    #[serde(flatten)]
+    answer: &'a Answer,
+    /// The same as `datasets_used`.
+    top_selection_codes: &'a [String],
+}
+
+/// What a queued run waits for.
+#[derive(Serialize, schemars::JsonSchema)]
+struct WaitingFor {
+    /// `slot`, `thread`, `memory` or `draining`.
+    reason: &'static str,
+    /// The same in words.
+    detail: &'static str,
+}
+
+impl<'a> RunView<'a> {
+    pub(super) fn new(run: &'a Run) -> Self {
+        Self {
+            run_id: run.id,
+            thread_id: &run.thread_id,
+            status: run.status,
+            prompt: &run.prompt,
+            engine: &run.engine,
+            position: None,
+            waiting_for: None,
+            attempt: run.attempt,
+            step: run.step,
+            submitted_at: run.submitted_at,
+            started_at: run.started_at,
+            finished_at: run.finished_at,
+            duration_ms: run.started_at.zip(run.finished_at).map(|(start, end)| end.millis_since(start)),
+            error: run.error.as_ref(),
+            answer: run.answer.as_ref().map(|answer| AnswerView { answer, top_selection_codes: &answer.datasets_used }),
+        }
+    }
+
+    /// The same with its place in the queue and what it waits for.
+    fn placed(mut self, api: &Api, place: Option<QueuePlace>) -> Self {
+        self.position = place.map(|place| place.position);
+        self.waiting_for = place.map(|place| {
+            if api.runner.is_draining() {
+                WaitingFor { reason: "draining", detail: "the server is shutting down; it goes on after the restart" }
+            } else if place.behind_own_thread {
+                WaitingFor { reason: "thread", detail: "an earlier analysis of the same thread has to end first" }
+            } else if api.memory.pressure() == Pressure::Critical {
+                WaitingFor { reason: "memory", detail: "the server starts nothing new until it has memory again" }
+            } else {
+                WaitingFor { reason: "slot", detail: "all workers are busy" }
+            }
+        });
+        self
+    }
+}
+
+/// The run's end as the answer to whoever waited for it; the run itself with 202 when it has not ended.
+pub(super) fn ended_or_accepted(api: &Api, run: &Run) -> Result<Response, Problem> {
+    if let Some(problem) = Problem::of_ended(run) {
+        return Err(problem);
+    }
+    if run.status.is_final() {
+        return Ok(json_response(200, &RunView::new(run)));
+    }
+    let place = if run.status == Status::Queued { api.store.queue_place(run.id)? } else { None };
+    let location = format!("/runs/{}", run.id);
+    Ok(json_response(202, &RunView::new(run).placed(api, place)).with_header("Location", &location))
+}
+
+#[derive(Serialize, schemars::JsonSchema)]
+struct RunList<'a> {
+    runs: Vec<RunView<'a>>,
+    /// What the next page's `cursor` is; null on the last page.
+    next_cursor: Option<RunId>,
+}
+
+fn list(api: &Api, call: &Call) -> Result<Reply, Problem> {
+    let mut query = call.parameters()?;
+    let names = Status::ALL.map(Status::as_str).join(", ");
+    let status = query.parsed("status", &format!("one of {names}"), Status::parse);
+    let limit = query.number("limit", PAGE_DEFAULT, 1, PAGE_MAX) as usize;
+    let before: Option<RunId> = query.parsed("cursor", "the next_cursor of a page before", |text| text.parse().ok());
+    query.end()?;
+    let mut runs = api.store.runs(&call.user, status, before, limit + 1)?;
+    let more = runs.len() > limit;
+    runs.truncate(limit);
+    let next_cursor = runs.last().filter(|_| more).map(|run| run.id);
+    Ok(Reply::json(&RunList { runs: runs.iter().map(RunView::new).collect(), next_cursor }))
+}
+
+fn owned(api: &Api, call: &Call) -> Result<Run, Problem> {
+    api.store.run(&call.user, call.run_id()?)?.ok_or_else(|| Problem::not_found("run"))
+}
+
+fn show(api: &Api, call: &Call) -> Result<Reply, Problem> {
+    let run = owned(api, call)?;
+    let place = if run.status == Status::Queued { api.store.queue_place(run.id)? } else { None };
+    Ok(Reply::json(&RunView::new(&run).placed(api, place)))
+}
+
+fn wait(api: &Api, call: &Call) -> Result<Reply, Problem> {
+    let mut query = call.parameters()?;
+    let seconds = query.number("timeout", WAIT_MAX.as_secs(), 0, WAIT_MAX.as_secs());
+    query.end()?;
+    Ok(Reply::AtEndOf(Box::new(owned(api, call)?), Duration::from_secs(seconds)))
+}
+
+fn cancel(api: &Api, call: &Call) -> Result<Reply, Problem> {
+    match api.store.cancel(&call.user, call.run_id()?)? {
+        Cancellation::Accepted(run) => {
+            api.cancelled(&run);
+            Ok(Reply::Now(
+                json_response(202, &RunView::new(&run)).with_header("Location", &format!("/runs/{}", run.id)),
+            ))
+        }
+        Cancellation::AlreadyEnded(run) => {
+            Err(Problem::new(409, format!("The run has already ended: {}.", run.status)).about(run.id))
+        }
+        Cancellation::Unknown => Err(Problem::not_found("run")),
+    }
+}
+
+/// A fault of the `Prefer: wait=` preference.
+pub(super) fn wait_fault(text: &str) -> Fault {
+    Fault::header("Prefer", "value_error", format!("wait={text} is not a whole number of seconds"))
+}

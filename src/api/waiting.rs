@@ -1,0 +1,195 @@
+//! Requests on their way: through the store lane, and beyond it while they wait for a run.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Api;
+use super::call::{Call, Reply};
+use super::envelope::Envelope;
+use super::problem::Problem;
+use super::routes::Route;
+use super::runs::ended_or_accepted;
+use crate::domain::{Run, RunId};
+use crate::http::{Parked, Responder, Response};
+use crate::runner::{Outcome, Waiter};
+
+/// What the store lane works on.
+pub(super) enum Task {
+    /// A request.
+    Handle(Box<Handling>),
+    /// The state of a run, for a client that has waited long enough.
+    Report(Box<WaitingClient>),
+}
+
+impl Task {
+    pub(super) fn run(self) {
+        match self {
+            Task::Handle(handling) => handling.run(),
+            Task::Report(client) => client.report(),
+        }
+    }
+
+    /// Answers without doing anything, because there is no room for it.
+    pub(super) fn refuse(self) {
+        match self {
+            Task::Handle(handling) => handling.answer(Err(Problem::busy("The server is busy; nothing was done."))),
+            Task::Report(client) => {
+                let problem = Problem::busy("The server is busy; the run is stored and goes on.").about(client.id);
+                client.send(Err(problem));
+            }
+        }
+    }
+}
+
+/// The way back to a client, which may have been asked to wait already.
+pub(super) enum Way {
+    Direct(Responder),
+    Parked(Parked),
+}
+
+impl Way {
+    fn send(self, response: Response) {
+        match self {
+            Way::Direct(responder) => responder.send(response),
+            Way::Parked(parked) => parked.send(response),
+        }
+    }
+
+    fn park(self) -> Parked {
+        match self {
+            Way::Direct(responder) => responder.park(),
+            Way::Parked(parked) => parked,
+        }
+    }
+}
+
+/// A request that was let in, with everything that its answer needs.
+pub(super) struct Handling {
+    pub(super) api: Arc<Api>,
+    pub(super) route: &'static Route,
+    pub(super) call: Call,
+    pub(super) envelope: Envelope,
+    pub(super) way: Way,
+}
+
+impl Handling {
+    fn run(self) {
+        match (self.route.handler)(&self.api, &self.call) {
+            Ok(Reply::Now(response)) => self.answer(Ok(response)),
+            Ok(Reply::AtEndOf(run, at_most)) => self.wait_for(&run, at_most),
+            Ok(Reply::AgainAfter(id, at_most)) => self.suspend(id, at_most),
+            Err(problem) => self.answer(Err(problem)),
+        }
+    }
+
+    fn answer(self, answer: Result<Response, Problem>) {
+        let response = answer.unwrap_or_else(|problem| problem.into_response(&self.envelope.request_id));
+        self.way.send(self.envelope.seal(response));
+    }
+
+    fn wait_for(self, run: &Run, at_most: Duration) {
+        if run.status.is_final() || at_most.is_zero() {
+            let answer = ended_or_accepted(&self.api, run);
+            return self.answer(answer);
+        }
+        let Handling { api, call, envelope, way, .. } = self;
+        let (id, user) = (run.id, call.user);
+        let client = WaitingClient { api: Arc::clone(&api), id, user: user.clone(), envelope, way: way.park() };
+        api.runner.wait(id, Instant::now() + at_most, Box::new(client));
+        look_again(&api, &user, id);
+    }
+
+    fn suspend(self, id: RunId, at_most: Duration) {
+        let Handling { api, route, call, envelope, way } = self;
+        let user = call.user.clone();
+        let way = Way::Parked(way.park());
+        let suspended = Suspended(Handling { api: Arc::clone(&api), route, call, envelope, way });
+        api.runner.wait(id, Instant::now() + at_most, Box::new(suspended));
+        look_again(&api, &user, id);
+    }
+}
+
+/// A run may have ended between the look that made somebody wait and the waiting.
+fn look_again(api: &Api, user: &str, id: RunId) {
+    // If the store does not answer now, the waiter's deadline or the run's end will.
+    if let Ok(Some(run)) = api.store.run(user, id)
+        && run.status.is_final()
+    {
+        api.runner.ended(&Arc::new(run));
+    }
+}
+
+/// A client that waits for the end of a run.
+pub(super) struct WaitingClient {
+    api: Arc<Api>,
+    id: RunId,
+    user: String,
+    envelope: Envelope,
+    way: Parked,
+}
+
+impl WaitingClient {
+    fn send(self, answer: Result<Response, Problem>) {
+        let response = answer.unwrap_or_else(|problem| problem.into_response(&self.envelope.request_id));
+        self.way.send(self.envelope.seal(response));
+    }
+
+    fn report(self) {
+        let answer = match self.api.store.run(&self.user, self.id) {
+            Ok(Some(run)) => ended_or_accepted(&self.api, &run),
+            Ok(None) => Err(Problem::not_found("run")),
+            Err(error) => Err(Problem::from(error).about(self.id)),
+        };
+        self.send(answer);
+    }
+}
+
+impl Waiter for WaitingClient {
+    fn is_gone(&self) -> bool {
+        self.way.is_gone()
+    }
+
+    fn answer(self: Box<Self>, outcome: Outcome) {
+        match outcome {
+            Outcome::Ended(run) => {
+                let answer = ended_or_accepted(&self.api, &run);
+                self.send(answer);
+            }
+            Outcome::Drained => {
+                let problem = Problem::draining(Some(self.id));
+                self.send(Err(problem));
+            }
+            Outcome::TimedOut => {
+                let api = Arc::clone(&self.api);
+                if let Err(task) = api.lane.submit(Task::Report(self)) {
+                    task.refuse();
+                }
+            }
+        }
+    }
+}
+
+/// A request that is handled again once a run has ended.
+struct Suspended(Handling);
+
+impl Waiter for Suspended {
+    fn is_gone(&self) -> bool {
+        matches!(&self.0.way, Way::Parked(parked) if parked.is_gone())
+    }
+
+    fn answer(self: Box<Self>, outcome: Outcome) {
+        let handling = self.0;
+        match outcome {
+            Outcome::Ended(_) => {
+                let api = Arc::clone(&handling.api);
+                if let Err(task) = api.lane.submit(Task::Handle(Box::new(handling))) {
+                    task.refuse();
+                }
+            }
+            Outcome::Drained => handling.answer(Err(Problem::draining(None))),
+            Outcome::TimedOut => {
+                handling.answer(Err(Problem::busy("The analysis that has to stop first is still stopping.")));
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What has to be done again and again.
+//!
+//! Two threads, because one kind of chore may block: the prober asks the store, which may be gone, and the housekeeper
+//! does everything that must not be late for it.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use crate::api::Api;
+use crate::http::Server;
+use crate::memory::Memory;
+use crate::store::Store;
+
+/// How often deadlines are looked at: a client waits at most so much longer than promised.
+const TICK: Duration = Duration::from_millis(250);
+/// How often memory is sampled and old operations are looked for.
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+/// How often clients that have not been seen for long are forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+
+/// What the housekeeper looks after.
+pub(super) struct Chores {
+    pub(super) http: Arc<Server>,
+    pub(super) api: Arc<Api>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) memory: Arc<Memory>,
+    pub(super) leak_detection: Duration,
+}
+
+/// The thread of the chores that never block.
+pub(super) struct Housekeeper(Ticker);
+
+/// The thread that probes the store.
+pub(super) struct Prober(Ticker);
+
+impl Housekeeper {
+    pub(super) fn start(chores: Chores) -> io::Result<Self> {
+        let (mut sampled, mut forgotten) = (Instant::now(), Instant::now());
+        Ticker::start("housekeeper", move || {
+            let now = Instant::now();
+            chores.http.sweep(now);
+            chores.api.housekeep(now);
+            if now.duration_since(sampled) >= SAMPLE_EVERY {
+                sampled = now;
+                chores.memory.sample(chores.api.requests_processed());
+                chores.store.log_old_operations(chores.leak_detection);
+            }
+            if now.duration_since(forgotten) >= FORGET_EVERY {
+                forgotten = now;
+                chores.api.limiter.forget_idle();
+            }
+        })
+        .map(Self)
+    }
+
+    pub(super) fn stop(self) {
+        self.0.stop();
+    }
+}
+
+impl Prober {
+    /// Probes once, so that the first request finds a result, and then again and again.
+    pub(super) fn start(api: Arc<Api>) -> io::Result<Self> {
+        api.probe(Instant::now());
+        Ticker::start("prober", move || api.probe(Instant::now())).map(Self)
+    }
+
+    pub(super) fn stop(self) {
+        self.0.stop();
+    }
+}
+
+/// A thread that does the same every [`TICK`].
+struct Ticker {
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Ticker {
+    fn start(name: &str, mut work: impl FnMut() + Send + 'static) -> io::Result<Self> {
+        let (stop, stopped): (_, Receiver<()>) = bounded(0);
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(TICK) {
+                work();
+            }
+        })?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Returns when the thread has ended.
+    fn stop(self) {
+        drop(self.stop);
+        // A panic in a chore has been reported by the panic hook.
+        drop(self.thread.join());
+    }
+}

@@ -1,0 +1,286 @@
+//! The whole: built from the bottom up, started, drained, and stopped from the top down.
+
+mod housekeeper;
+mod logging;
+mod signals;
+mod state_directory;
+mod welcome;
+
+use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use scheduled_thread_pool::ScheduledThreadPool;
+pub use state_directory::{StateDirectory, StateDirectoryError};
+
+use crate::api::{Api, Front, Origins, Parts};
+use crate::auth::{Secret, SecretError, Verifier, VerifierOptions};
+use crate::config::Config;
+use crate::datasets::{Datasets, DatasetsError, Source};
+use crate::engine::Engine;
+use crate::engine::analyst::Analyst;
+use crate::event;
+use crate::http::{Limits, Server};
+use crate::limits::{RateLimiter, RateQuota};
+use crate::memory::{Limit, Memory, Pressure};
+use crate::pool::connector;
+use crate::runner::{Runner, Settings};
+use crate::store::sqlite::SqliteStore;
+use crate::store::{QueueLimits, RunStore, Store, StoreError};
+use housekeeper::{Housekeeper, Prober};
+
+/// The file of the store, in the state directory.
+pub const STORE_FILE: &str = "holdfast.sqlite";
+/// The file of the data tables, in the state directory.
+pub const DATASETS_FILE: &str = "datasets.sqlite";
+/// Threads that answer HTTP: one more than cores would only take turns, one alone would wait for a page fault.
+const HTTP_THREADS_MIN: usize = 2;
+/// More than this many http threads contend for the epoll set on small machines.
+const HTTP_THREADS_MAX: usize = 4;
+/// What a shutdown keeps of its time for sending answers and closing the store.
+const CLOSE_RESERVE: Duration = Duration::from_secs(3);
+/// How long a shutdown sends what clients have not taken yet.
+const SEND_GRACE: Duration = Duration::from_secs(1);
+/// The user of the token that the first start prints.
+const FIRST_USER: &str = "you@localhost";
+
+/// Why the server did not start. Each is one sentence that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    StateDirectory(#[from] StateDirectoryError),
+    /// The store cannot be opened.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The data tables cannot be loaded.
+    #[error(transparent)]
+    Datasets(#[from] DatasetsError),
+    /// The secret cannot be used.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The address cannot be bound.
+    #[error("BIND is {0}, which cannot be listened on: {1}")]
+    Bind(SocketAddr, std::io::Error),
+    /// The system gives no thread or descriptor.
+    #[error("the system refuses what the server needs: {0}")]
+    System(#[from] std::io::Error),
+}
+
+impl StartError {
+    /// 2 for what the configuration has to mend, 3 for what has to be mended elsewhere.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            StartError::StateDirectory(StateDirectoryError::Unusable { .. })
+            | StartError::Datasets(_)
+            | StartError::Secret(_) => 2,
+            StartError::StateDirectory(_) | StartError::Store(_) | StartError::Bind(..) | StartError::System(_) => 3,
+        }
+    }
+}
+
+/// A running server.
+pub struct App {
+    http: Arc<Server>,
+    api: Arc<Api>,
+    runner: Arc<Runner>,
+    datasets: Arc<Datasets>,
+    store: Arc<dyn Store>,
+    housekeeper: Housekeeper,
+    prober: Prober,
+    address: SocketAddr,
+    /// Held to the end: nobody else may have the store meanwhile.
+    _state: StateDirectory,
+}
+
+impl App {
+    /// Starts everything. `more_engines` answer to their names beside the built-in analyst.
+    ///
+    /// # Errors
+    /// See [`StartError`]; whatever was started has been stopped.
+    pub fn start(config: &Config, more_engines: Vec<Arc<dyn Engine>>) -> Result<Self, StartError> {
+        crate::memory::bound_arenas();
+        let state = StateDirectory::open(&config.state_directory)?;
+        let listener = TcpListener::bind(config.bind).map_err(|error| StartError::Bind(config.bind, error))?;
+        let secret = secret(config)?;
+        let connector = connector();
+        let store: Arc<dyn Store> = Arc::new(open_store(&state, config, &connector)?);
+        let source = config.data_dir.clone().map_or(Source::Sample, Source::Dir);
+        let datasets =
+            Arc::new(Datasets::open(&state.path().join(DATASETS_FILE), &source, config.pool_max, connector)?);
+        let memory = Arc::new(Memory::new(Limit::find(config.memory_limit, config.web_memory)));
+        let mut engines: Vec<Arc<dyn Engine>> = vec![Arc::new(Analyst::new(Arc::clone(&datasets)))];
+        engines.extend(more_engines);
+        let pressure = Arc::clone(&memory);
+        let settings = Settings {
+            instance: state.instance(),
+            workers: config.max_concurrent_analyses,
+            analysis_timeout: config.analysis_timeout,
+            attempts_max: config.max_attempts,
+            result_bytes_max: config.max_result_bytes,
+            outage_tolerance: config.database_outage_tolerance,
+        };
+        let runner = Arc::new(Runner::start(Arc::clone(&store), engines, settings, move || {
+            pressure.pressure() != Pressure::Critical
+        })?);
+        let api = Api::start(Parts {
+            store: Arc::clone(&store),
+            runner: Arc::clone(&runner),
+            datasets: Arc::clone(&datasets),
+            memory: Arc::clone(&memory),
+            verifier: Verifier::new(&secret, verifier_options(config)),
+            limiter: RateLimiter::new(rate_quota(config)),
+            origins: config.cors_allowed_origins.clone().map_or(Origins::Any, Origins::Listed),
+            queue_limits: QueueLimits {
+                queued_max: config.max_queued,
+                queued_per_user_max: config.max_queued_per_user,
+            },
+            store_threads: store_threads(config),
+        })?;
+        let limits = Limits {
+            body_bytes_max: config.max_body_bytes,
+            connections_max: config.max_connections,
+            ..Limits::default()
+        };
+        let prober = Prober::start(Arc::clone(&api))?;
+        let http = Arc::new(Server::start(vec![listener], limits, http_threads(), Front(Arc::clone(&api)))?);
+        let address = http.addresses()[0];
+        let housekeeper = Housekeeper::start(housekeeper::Chores {
+            http: Arc::clone(&http),
+            api: Arc::clone(&api),
+            store: Arc::clone(&store),
+            memory: Arc::clone(&memory),
+            leak_detection: config.leak_detection,
+        })?;
+        memory.mark_ready();
+        tracing::info!(event = event::SERVER_STARTED, %address, version = env!("CARGO_PKG_VERSION"));
+        Ok(Self { http, api, runner, datasets, store, housekeeper, prober, address, _state: state })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Drains and stops, within `timeout`: workers first, then whoever still waits for an answer, the store last.
+    pub fn stop(self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        tracing::info!(event = event::DRAIN_BEGAN, running = self.runner.running());
+        let left = || deadline.saturating_duration_since(Instant::now());
+        self.runner.drain(Instant::now() + timeout.saturating_sub(CLOSE_RESERVE).max(timeout / 2));
+        self.http.stop_accepting();
+        self.api.stop();
+        self.http.stop(SEND_GRACE.min(left()));
+        self.prober.stop();
+        self.housekeeper.stop();
+        self.datasets.close(left() / 2);
+        self.store.close(left());
+        tracing::info!(event = event::SERVER_STOPPED);
+    }
+}
+
+/// The main job: starts the server, serves until a signal, drains. Gives the process's exit code.
+pub fn serve(config: &Config, more_engines: Vec<Arc<dyn Engine>>) -> u8 {
+    logging::start(config);
+    let signals = match signals::Signals::install() {
+        Ok(signals) => signals,
+        Err(error) => {
+            eprintln!("holdfast: signals cannot be handled: {error}");
+            return 3;
+        }
+    };
+    let app = match App::start(config, more_engines) {
+        Ok(app) => app,
+        Err(error) => {
+            eprintln!("holdfast: {error}.");
+            return error.exit_code();
+        }
+    };
+    welcome::print(config, app.address());
+    signals.wait();
+    app.stop(config.drain_timeout);
+    0
+}
+
+fn open_store(
+    state: &StateDirectory,
+    config: &Config,
+    connector: &Arc<ScheduledThreadPool>,
+) -> Result<SqliteStore, StoreError> {
+    SqliteStore::open(&state.path().join(STORE_FILE), config.pool_max, config.pool_timeout, connector)
+}
+
+/// Tries the store as the server would, and says in a sentence what it found; for `holdfast check`.
+///
+/// # Errors
+/// Whatever would keep the server from starting.
+pub fn inspect(config: &Config) -> Result<String, StartError> {
+    let shown = config.state_directory.display();
+    if !config.state_directory.exists() {
+        return Ok(format!("The store does not exist yet; the first start makes it in {shown}."));
+    }
+    let state = match StateDirectory::open(&config.state_directory) {
+        Ok(state) => state,
+        Err(StateDirectoryError::Locked(_)) => {
+            return Ok(format!("The store in {shown} is in use by a running server; ask its /health/database."));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if !state.path().join(STORE_FILE).exists() {
+        return Ok(format!("The store does not exist yet; the first start makes it in {shown}."));
+    }
+    let store = open_store(&state, config, &connector())?;
+    let counts = store.counts()?;
+    let probe = store.probe()?;
+    store.close(CLOSE_RESERVE);
+    Ok(format!(
+        "The store in {shown} can be read and written ({} {}): {} analyses are queued, {} were being worked on.",
+        probe.backend, probe.server_version, counts.queued, counts.running
+    ))
+}
+
+/// Makes the state directory if there is none, for commands that a running server does not mind.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn make_state_directory(config: &Config) -> Result<(), StartError> {
+    Ok(state_directory::make(&config.state_directory)?)
+}
+
+/// The secret that tokens are verified and made with: the configured one, else the server's own.
+///
+/// # Errors
+/// If the server's own can be neither read nor made.
+pub fn secret(config: &Config) -> Result<Secret, SecretError> {
+    match &config.jwt_secret {
+        Some(secret) => Secret::new(secret.expose()),
+        None => Secret::of(&config.state_directory),
+    }
+}
+
+/// How tokens are read and made.
+pub fn verifier_options(config: &Config) -> VerifierOptions {
+    VerifierOptions {
+        issuer: config.jwt_issuer.clone(),
+        audience: config.jwt_audience.clone(),
+        identity_claim: config.jwt_identity_claim.clone(),
+    }
+}
+
+fn rate_quota(config: &Config) -> RateQuota {
+    RateQuota {
+        requests: NonZeroU32::new(config.rate_limit_requests).unwrap_or(NonZeroU32::MIN),
+        window: config.rate_limit_window,
+        burst: NonZeroU32::new(config.rate_limit_burst).unwrap_or(NonZeroU32::MIN),
+    }
+}
+
+/// Requests and workers do not fight for connections: whatever the workers can hold at once is theirs.
+fn store_threads(config: &Config) -> usize {
+    (config.pool_max as usize).saturating_sub(config.max_concurrent_analyses).max(1)
+}
+
+fn http_threads() -> usize {
+    std::thread::available_parallelism().map_or(HTTP_THREADS_MIN, usize::from).clamp(HTTP_THREADS_MIN, HTTP_THREADS_MAX)
+}

@@ -1,0 +1,132 @@
+//! The directory that is this instance: its data and its identity. One process at a time holds it.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::domain::InstanceId;
+
+/// The lock file; the kernel gives up the lock when the process ends, however it ends.
+const LOCK: &str = "lock";
+/// The file that holds the instance's id.
+const INSTANCE: &str = "instance";
+
+/// The state directory, locked.
+pub struct StateDirectory {
+    path: PathBuf,
+    instance: InstanceId,
+    _lock: File,
+}
+
+/// Why the state directory cannot be used. Nothing in it was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StateDirectoryError {
+    /// It cannot be made or written.
+    #[error("the state directory {path} cannot be used: {cause}. Set STATE_DIRECTORY to one that this user may write")]
+    Unusable {
+        /// The directory.
+        path: String,
+        /// What the system says.
+        cause: std::io::Error,
+    },
+    /// Another process holds it.
+    #[error(
+        "the state directory {0} is in use by another process: stop that one first, or set STATE_DIRECTORY to another"
+    )]
+    Locked(String),
+    /// The identity is not readable.
+    #[error("{0} does not hold an instance id; restore it from a backup, or remove it if no other server runs")]
+    BadInstance(String),
+}
+
+impl StateDirectory {
+    /// Makes the directory if need be, locks it, and reads or makes the instance's id.
+    ///
+    /// # Errors
+    /// If it cannot be written, or another process has it.
+    pub fn open(path: &Path) -> Result<Self, StateDirectoryError> {
+        make(path)?;
+        let unusable = |cause| StateDirectoryError::Unusable { path: path.display().to_string(), cause };
+        let lock = private().create(true).truncate(false).open(path.join(LOCK)).map_err(unusable)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(StateDirectoryError::Locked(path.display().to_string()));
+            }
+            Err(errno) => return Err(unusable(errno.into())),
+        }
+        let instance = instance(path)?;
+        Ok(Self { path: path.to_owned(), instance, _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Holder of the claims of whichever process has this directory.
+    pub fn instance(&self) -> InstanceId {
+        self.instance
+    }
+}
+
+/// Makes the directory (0700) if there is none.
+pub(super) fn make(path: &Path) -> Result<(), StateDirectoryError> {
+    let unusable = |cause| StateDirectoryError::Unusable { path: path.display().to_string(), cause };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    options
+}
+
+fn instance(directory: &Path) -> Result<InstanceId, StateDirectoryError> {
+    let path = directory.join(INSTANCE);
+    let unusable = |cause| StateDirectoryError::Unusable { path: path.display().to_string(), cause };
+    match File::open(&path) {
+        Ok(mut file) => {
+            let mut text = String::new();
+            file.read_to_string(&mut text).map_err(unusable)?;
+            text.trim().parse().map_err(|_| StateDirectoryError::BadInstance(path.display().to_string()))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let instance = InstanceId::new();
+            // Written aside and renamed: a crash in between leaves no half an id.
+            let fresh = directory.join("instance.new");
+            let mut file = private().create(true).truncate(true).open(&fresh).map_err(unusable)?;
+            writeln!(file, "{instance}").and_then(|()| file.sync_all()).map_err(unusable)?;
+            std::fs::rename(&fresh, &path).map_err(unusable)?;
+            Ok(instance)
+        }
+        Err(error) => Err(unusable(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_identity_survives_and_a_second_holder_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        let first = StateDirectory::open(&path).unwrap();
+        assert!(matches!(StateDirectory::open(&path), Err(StateDirectoryError::Locked(_))));
+        let instance = first.instance();
+        drop(first);
+        assert_eq!(StateDirectory::open(&path).unwrap().instance(), instance);
+    }
+
+    #[test]
+    fn a_damaged_identity_is_refused_and_left_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(INSTANCE), "who?").unwrap();
+        assert!(matches!(StateDirectory::open(directory.path()), Err(StateDirectoryError::BadInstance(_))));
+        assert_eq!(std::fs::read(directory.path().join(INSTANCE)).unwrap(), b"who?");
+    }
+}

@@ -1,0 +1,46 @@
+//! What the main job prints once it can be asked: a summary for a terminal, one line for a pipe.
+
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::api::page::FIRST_QUESTION;
+use crate::auth;
+use crate::config::Config;
+
+/// How long the printed token is good for.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
+
+/// Prints it to standard output. With a configured secret no token is made: its users have theirs.
+pub(super) fn print(config: &Config, address: SocketAddr) {
+    let base = format!("http://{address}");
+    let token = if config.jwt_secret.is_none() { first_token(config) } else { None };
+    let text = match (&token, std::io::stdout().is_terminal()) {
+        (Some(token), true) => format!(
+            "Holdfast {version} is ready, for this machine only.\n\n\
+             Open      {base}/#token={token}\n\n\
+             or paste  TOKEN={token}\n\
+             \x20         curl {base}/health\n\
+             \x20         curl {base}/catalog -H \"Authorization: Bearer $TOKEN\"\n\
+             \x20         curl {base}/analyze -H \"Authorization: Bearer $TOKEN\" -H \"Content-Type: application/json\" \\\n\
+             \x20           -d '{FIRST_QUESTION}'\n\n\
+             Kept in   {state}    Stop with Ctrl-C; nothing is lost by it.\n",
+            version = env!("CARGO_PKG_VERSION"),
+            state = config.state_directory.display(),
+        ),
+        (None, true) => format!(
+            "Holdfast {version} is ready on {base}. Kept in {state}. Stop with Ctrl-C; nothing is lost by it.\n",
+            version = env!("CARGO_PKG_VERSION"),
+            state = config.state_directory.display(),
+        ),
+        (Some(token), false) => format!("{base}/#token={token}\n"),
+        (None, false) => format!("{base}/\n"),
+    };
+    // Whoever started the server may have closed its output; it serves all the same.
+    drop(std::io::stdout().write_all(text.as_bytes()));
+}
+
+fn first_token(config: &Config) -> Option<String> {
+    let secret = super::secret(config).ok()?;
+    auth::issue(&secret, &super::verifier_options(config), super::FIRST_USER, TOKEN_LIFETIME).ok()
+}

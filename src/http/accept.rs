@@ -1,0 +1,189 @@
+//! New connections, and what happens when there is no room for one.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
+
+use super::connection::{Connection, Phase};
+use super::front::Front;
+use super::limits::ACCEPTS_MAX;
+use super::refusal::Refusal;
+use crate::event;
+
+/// A listening socket in the epoll set.
+#[derive(Debug)]
+pub(super) struct Listener {
+    /// The data of its events.
+    data: u64,
+    /// `None` once it is closed. The lock is held for one `accept`.
+    socket: Mutex<Option<TcpListener>>,
+    /// A descriptor that is given up when there is no other, so that a connection can be accepted, and so refused.
+    reserve: Mutex<Option<File>>,
+    /// Armed by the sweeps only: there was not even a descriptor to refuse with.
+    is_paused: AtomicBool,
+}
+
+enum Accepted {
+    Connection(TcpStream, SocketAddr),
+    /// The client has gone again.
+    Nothing,
+    /// No one else waits.
+    Drained,
+    /// No descriptors, or no memory.
+    Exhausted,
+}
+
+impl Listener {
+    pub(super) fn new(socket: TcpListener, data: u64, front: &Front) -> io::Result<Listener> {
+        socket.set_nonblocking(true)?;
+        let listener = Listener {
+            data,
+            socket: Mutex::new(Some(socket)),
+            reserve: Mutex::new(Some(open_reserve()?)),
+            is_paused: AtomicBool::new(false),
+        };
+        if let Some(socket) = listener.socket.lock().as_ref() {
+            epoll::add(&front.epoll, socket, EventData::new_u64(data), EventFlags::IN | EventFlags::ONESHOT)?;
+        }
+        Ok(listener)
+    }
+
+    /// Closes the socket; whoever connects from now on is refused by the kernel.
+    pub(super) fn close(&self) {
+        drop(self.socket.lock().take());
+    }
+
+    /// Admits some of those who wait, then lets the epoll set watch for more.
+    pub(super) fn on_event(&self, front: &Arc<Front>) {
+        for _ in 0..ACCEPTS_MAX {
+            match self.accept() {
+                Accepted::Connection(socket, peer) => admit(front, socket, peer),
+                Accepted::Nothing => {}
+                Accepted::Drained => break,
+                Accepted::Exhausted if self.refuse_one() => {}
+                Accepted::Exhausted => {
+                    if !self.is_paused.swap(true, Ordering::AcqRel) {
+                        tracing::warn!(
+                            event = event::HTTP_ACCEPT_PAUSED,
+                            "no descriptor is left to accept a connection"
+                        );
+                    }
+                    // Armed, the listener would wake the threads again and again for nothing.
+                    return;
+                }
+            }
+        }
+        self.is_paused.store(false, Ordering::Release);
+        self.arm(front);
+    }
+
+    /// Tries again what had to pause.
+    pub(super) fn resume(&self, front: &Front) {
+        if self.is_paused.load(Ordering::Acquire) {
+            self.arm(front);
+        }
+    }
+
+    fn arm(&self, front: &Front) {
+        if let Some(socket) = self.socket.lock().as_ref() {
+            let armed = epoll::modify(
+                &front.epoll,
+                socket,
+                EventData::new_u64(self.data),
+                EventFlags::IN | EventFlags::ONESHOT,
+            );
+            armed.expect("a listener stays in the epoll set for as long as it is open");
+        }
+    }
+
+    fn accept(&self) -> Accepted {
+        let socket = self.socket.lock();
+        let Some(socket) = socket.as_ref() else { return Accepted::Drained };
+        match rustix::net::acceptfrom_with(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+            Ok((accepted, peer)) => match peer.map(SocketAddr::try_from) {
+                Some(Ok(peer)) => Accepted::Connection(TcpStream::from(accepted), peer),
+                _ => Accepted::Nothing,
+            },
+            Err(Errno::AGAIN) => Accepted::Drained,
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => Accepted::Exhausted,
+            // All others concern the one connection that was next (accept(2), "Error handling").
+            Err(_) => Accepted::Nothing,
+        }
+    }
+
+    /// Accepts one with the reserved descriptor, says why it is closed, and takes the descriptor back. False when that did
+    /// not work: another thread was quicker to use it, or it is not the descriptors that are missing.
+    fn refuse_one(&self) -> bool {
+        let mut reserve = self.reserve.lock();
+        drop(reserve.take());
+        let accepted = self.accept();
+        if let Accepted::Connection(socket, _) = &accepted {
+            // Best effort: there is no descriptor to keep the connection with until its client has read this.
+            let _ = (&*socket).write(OUT_OF_DESCRIPTORS);
+        }
+        let is_refused = !matches!(accepted, Accepted::Exhausted);
+        drop(accepted);
+        *reserve = open_reserve().ok();
+        is_refused && reserve.is_some()
+    }
+}
+
+#[cfg(test)]
+impl Listener {
+    pub(super) fn take_reserve(&self) -> Option<File> {
+        self.reserve.lock().take()
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.is_paused.load(Ordering::Acquire)
+    }
+}
+
+const OUT_OF_DESCRIPTORS: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+fn open_reserve() -> io::Result<File> {
+    File::open("/dev/null")
+}
+
+/// Begins a connection's life. Past `connections_max` the idlest connection makes room; where none is idle, the new one is told so.
+fn admit(front: &Arc<Front>, socket: TcpStream, peer: SocketAddr) {
+    let Some(seat) = front.slots.reserve() else { return };
+    // Best effort: without it answers are right, only later.
+    let _ = socket.set_nodelay(true);
+    let mut connection = Box::new(Connection::new(seat, socket, peer));
+    if front.slots.used() <= front.limits.connections_max || evict_idlest(front) {
+        connection.await_request(Instant::now(), &front.limits);
+        front.watch(connection);
+    } else if front.register(&connection, EventFlags::empty()) {
+        front.refuse_for_good(connection, &Refusal::TooManyConnections, None);
+    }
+}
+
+/// Closes the connection that has waited longest for its next request, if that request is not just coming in.
+fn evict_idlest(front: &Front) -> bool {
+    let is_idle = |connection: &Connection| connection.phase == Phase::Idle && !connection.has_pipelined();
+    for _ in 0..EVICTION_TRIES {
+        let idle_since = |connection: &Connection| is_idle(connection).then_some(connection.deadline);
+        let Some(idlest) = front.slots.least(idle_since) else { return false };
+        let Some(mut connection) = front.slots.take(idlest, is_idle) else { continue };
+        if !connection.has_unread() {
+            return true;
+        }
+        connection.deadline = None;
+        connection.await_request(Instant::now(), &front.limits);
+        front.rewatch(connection);
+    }
+    false
+}
+
+/// Each try that fails met a connection whose request was just arriving.
+const EVICTION_TRIES: usize = 8;

@@ -1,0 +1,227 @@
+//! One client's connection: its socket, what has arrived, what is still to be sent, and until when.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Instant;
+
+use tiny_http::Method;
+
+use super::limits::Limits;
+use super::parser::{Awaiting, Parsed, Parser, Refused};
+use super::request::{Head, Request, Version};
+use super::response::{Form, Response};
+use super::slots::Seat;
+
+/// A connection, owned by exactly one party at a time: its slot while the epoll set watches it, an http thread while it reads,
+/// a `Responder` while its request is being answered.
+#[derive(Debug)]
+pub(super) struct Connection {
+    // Before its seat, so that a slot is vacant only once its descriptor is closed.
+    pub(super) socket: TcpStream,
+    pub(super) seat: Seat,
+    pub(super) peer: SocketAddr,
+    pub(super) phase: Phase,
+    /// When the phase has lasted too long; `None` while a handler has the request.
+    pub(super) deadline: Option<Instant>,
+    /// How the answer to the request in hand is written.
+    pub(super) form: Form,
+    /// The `X-Request-Id` of the request in hand, for an answer of our own.
+    pub(super) request_id: Option<String>,
+    parser: Parser,
+    /// Bytes that arrived behind the request in hand; nothing more is read until they are used up.
+    pipelined: Stretch,
+    /// What the socket has not taken yet of an answer.
+    unsent: Stretch,
+}
+
+/// What the connection waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The next request; the connection may be closed to make room for another.
+    Idle,
+    /// The rest of a request's head.
+    Head,
+    /// The rest of a request's body.
+    Body,
+    /// Its client, who does not read fast enough, to take the rest of an answer.
+    Writing,
+    /// Its answer, which takes long; the epoll set watches only whether the client goes away.
+    Parked,
+    /// Its client to close, after the last answer; what still arrives is thrown away.
+    Lingering,
+}
+
+/// What one look at the socket gave.
+#[derive(Debug)]
+pub(super) enum Received {
+    Request(Request),
+    /// Not a whole request yet.
+    Partial,
+    /// The client is gone.
+    Gone,
+}
+
+/// Bytes that are used up from the front without moving the rest.
+#[derive(Debug, Default)]
+struct Stretch {
+    bytes: Vec<u8>,
+    used: usize,
+}
+
+impl Connection {
+    pub(super) fn new(seat: Seat, socket: TcpStream, peer: SocketAddr) -> Connection {
+        Connection {
+            socket,
+            seat,
+            peer,
+            phase: Phase::Idle,
+            deadline: None,
+            form: Form { version: Version::Http11, head_only: false, keep_alive: true },
+            request_id: None,
+            parser: Parser::new(),
+            pipelined: Stretch::default(),
+            unsent: Stretch::default(),
+        }
+    }
+
+    /// Parses what was pipelined, or else reads once, into `scratch`, and parses that. Does not block.
+    pub(super) fn receive(&mut self, scratch: &mut [u8], limits: &Limits) -> Result<Received, Refused> {
+        let parsed = if self.pipelined.is_empty() {
+            let read = match (&self.socket).read(scratch) {
+                Ok(0) => return Ok(Received::Gone),
+                Ok(read) => read,
+                Err(error) if is_transient(&error) => return Ok(Received::Partial),
+                Err(_) => return Ok(Received::Gone),
+            };
+            let parsed = self.parser.advance(&scratch[..read], self.peer, limits)?;
+            if let Parsed::Whole(_, end) = parsed {
+                self.pipelined = Stretch::from(&scratch[end..read]);
+            }
+            parsed
+        } else {
+            let parsed = self.parser.advance(self.pipelined.rest(), self.peer, limits)?;
+            match parsed {
+                Parsed::Whole(_, end) => self.pipelined.advance(end),
+                Parsed::Partial | Parsed::Expecting => self.pipelined = Stretch::default(),
+            }
+            parsed
+        };
+        match parsed {
+            Parsed::Whole(request, _) => Ok(Received::Request(request)),
+            Parsed::Partial => Ok(Received::Partial),
+            Parsed::Expecting => {
+                // These few bytes fit unless the client has not read its earlier answers; then it gets no further.
+                match (&self.socket).write(CONTINUE) {
+                    Ok(written) if written == CONTINUE.len() => Ok(Received::Partial),
+                    _ => Ok(Received::Gone),
+                }
+            }
+        }
+    }
+
+    /// Whether a request, or part of one, is here already.
+    pub(super) fn has_pipelined(&self) -> bool {
+        !self.pipelined.is_empty()
+    }
+
+    /// The bytes held of a request that is not whole.
+    pub(super) fn unfinished_bytes(&self) -> usize {
+        self.parser.held_bytes()
+    }
+
+    /// Sets the phase and its deadline by what is still missing of a request; a deadline that runs is not prolonged.
+    pub(super) fn await_request(&mut self, now: Instant, limits: &Limits) {
+        let (phase, allowed) = match self.parser.awaiting() {
+            Awaiting::Request => (Phase::Idle, limits.idle_deadline),
+            Awaiting::RestOfHead => (Phase::Head, limits.head_deadline),
+            Awaiting::Body => (Phase::Body, limits.body_deadline),
+        };
+        if self.phase != phase || self.deadline.is_none() {
+            self.phase = phase;
+            self.deadline = Some(now + allowed);
+        }
+    }
+
+    /// Gives up the request whose body is missing.
+    pub(super) fn abandon_request(&mut self) -> Option<Box<Head>> {
+        self.parser.take_head()
+    }
+
+    /// Keeps what an answer depends on while a handler has the request itself.
+    pub(super) fn note(&mut self, head: &Head) {
+        self.form = Form { version: head.version, head_only: head.method == Method::Head, keep_alive: head.keep_alive };
+        self.request_id = head.header(REQUEST_ID).map(str::to_owned);
+    }
+
+    /// Renders an answer; `flush` sends it.
+    pub(super) fn answer(&mut self, response: Response) {
+        self.unsent = Stretch { bytes: response.render(self.form), used: 0 };
+    }
+
+    /// Sends what the socket takes; true once nothing is left. Does not block.
+    pub(super) fn flush(&mut self) -> io::Result<bool> {
+        while !self.unsent.is_empty() {
+            match (&self.socket).write(self.unsent.rest()) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => self.unsent.advance(written),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Says that nothing more will be sent, throws away what was pipelined, and lets the client read in peace.
+    pub(super) fn linger(&mut self, now: Instant, limits: &Limits) -> io::Result<()> {
+        self.pipelined = Stretch::default();
+        self.parser = Parser::new();
+        self.phase = Phase::Lingering;
+        self.deadline = Some(now + limits.linger_deadline);
+        self.socket.shutdown(Shutdown::Write)
+    }
+
+    /// Throws away what arrives; false once the client has closed.
+    pub(super) fn discard(&mut self, scratch: &mut [u8]) -> bool {
+        match (&self.socket).read(scratch) {
+            Ok(read) => read > 0,
+            Err(error) => is_transient(&error),
+        }
+    }
+
+    /// Whether bytes have arrived that nobody has read. Does not block.
+    pub(super) fn has_unread(&self) -> bool {
+        self.socket.peek(&mut [0]).is_ok_and(|peeked| peeked > 0)
+    }
+}
+
+/// The header by which clients and proxies recognise a request in logs.
+const REQUEST_ID: &str = "X-Request-Id";
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+impl Stretch {
+    fn from(bytes: &[u8]) -> Stretch {
+        Stretch { bytes: bytes.to_vec(), used: 0 }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.used..]
+    }
+
+    /// Frees the memory with the last byte, so that an idle connection holds none.
+    fn advance(&mut self, count: usize) {
+        self.used += count;
+        if self.used == self.bytes.len() {
+            *self = Stretch::default();
+        }
+    }
+}

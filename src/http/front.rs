@@ -1,0 +1,227 @@
+//! What an http thread does with a connection, and who has it next.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Instant;
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::fd::OwnedFd;
+
+use super::connection::{Connection, Phase, Received};
+use super::limits::Limits;
+use super::refusal::{Refusal, STATUSES};
+use super::request::{Head, Request};
+use super::responder::{Exchange, Responder};
+use super::response::Response;
+use super::slots::{Slots, Token};
+use crate::event;
+
+/// What answers requests.
+pub trait Service: Send + Sync {
+    /// Takes a request; called on an http thread, so it must not block, but hand what takes time to a lane.
+    fn call(&self, exchange: Exchange);
+
+    /// Renders an answer that the connection layer gives by itself. `request_id` is the `X-Request-Id` that came with the
+    /// request, if that much of it could be read. Called on any thread; must not block.
+    fn refuse(&self, refusal: &Refusal, request_id: Option<&str>) -> Response;
+}
+
+/// What all threads share.
+///
+/// A connection has exactly one owner, and Rust's ownership is the proof: its slot, while the epoll set waits for something to
+/// happen to it; an http thread, while it looks at what has happened; a [`Responder`], while its request is being answered. Events are
+/// one-shot, so a connection that is not in its slot is not armed, and an event that comes late finds an empty slot or does
+/// nothing that a second look at the socket would not do.
+pub(super) struct Front {
+    pub(super) limits: Limits,
+    pub(super) slots: Arc<Slots>,
+    pub(super) epoll: OwnedFd,
+    pub(super) service: Box<dyn Service>,
+    pub(super) stage: AtomicU8,
+    pub(super) panics: AtomicU64,
+    pub(super) refusals: [AtomicU64; STATUSES.len()],
+}
+
+/// How far the server has come; it only ever goes forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    Serving,
+    /// No new request is read; every answer is its connection's last.
+    Closing,
+    /// Nobody waits on the epoll set any more.
+    Halted,
+}
+
+impl std::fmt::Debug for Front {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Front").finish_non_exhaustive()
+    }
+}
+
+impl Front {
+    /// Does what an event asks for; what may come of it is a request to be served.
+    pub(super) fn on_event(
+        &self,
+        token: Token,
+        flags: EventFlags,
+        scratch: &mut [u8],
+    ) -> Option<(Request, Box<Connection>)> {
+        let is_hangup = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+        // A late event finds a parked connection where whoever answers it must find it, so it is left there.
+        let concerns = |connection: &Connection| connection.phase != Phase::Parked || is_hangup;
+        let mut connection = self.slots.take(token, concerns)?;
+        match connection.phase {
+            Phase::Idle | Phase::Head | Phase::Body => return self.receive(connection, scratch),
+            Phase::Writing => self.deliver(connection),
+            Phase::Lingering => {
+                if connection.discard(scratch) {
+                    self.arm(connection, EventFlags::IN);
+                }
+            }
+            // The client is gone; that the connection is dropped is what `Parked::is_gone` sees.
+            Phase::Parked => {}
+        }
+        None
+    }
+
+    fn receive(&self, mut connection: Box<Connection>, scratch: &mut [u8]) -> Option<(Request, Box<Connection>)> {
+        match connection.receive(scratch, &self.limits) {
+            Ok(Received::Request(request)) => return Some((request, connection)),
+            Ok(Received::Partial) => {
+                let unfinished = connection.unfinished_bytes();
+                if connection.seat.charge(unfinished) > self.limits.unfinished_bytes_max && unfinished > 0 {
+                    let head = connection.abandon_request();
+                    self.refuse_for_good(connection, &Refusal::TooManyUnfinished, head.as_deref());
+                } else if self.stage() == Stage::Serving {
+                    connection.await_request(Instant::now(), &self.limits);
+                    self.arm(connection, EventFlags::IN);
+                }
+            }
+            Ok(Received::Gone) => {}
+            Err((refusal, head)) => self.refuse_for_good(connection, &refusal, head.as_deref()),
+        }
+        None
+    }
+
+    /// Hands a request to the service, and the connection with it.
+    pub(super) fn serve(self: &Arc<Self>, request: Request, mut connection: Box<Connection>) {
+        connection.seat.charge(0);
+        connection.note(&request.head);
+        connection.deadline = None;
+        let responder = Responder::new(Arc::clone(self), connection);
+        let call = AssertUnwindSafe(|| self.service.call(Exchange { request, responder }));
+        if catch_unwind(call).is_err() {
+            self.panics.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(event = event::HTTP_PANIC, "a request's handler panicked");
+        }
+    }
+
+    /// Sends an answer and sees to what comes after it.
+    pub(super) fn answer(&self, mut connection: Box<Connection>, response: Response) {
+        connection.form.keep_alive &= self.stage() == Stage::Serving;
+        connection.answer(response);
+        self.deliver(connection);
+    }
+
+    /// Answers in the handler's stead; the connection goes on.
+    pub(super) fn refuse(&self, mut connection: Box<Connection>, refusal: &Refusal) {
+        if let Some(index) = STATUSES.iter().position(|&status| refusal.status() == status) {
+            self.refusals[index].fetch_add(1, Ordering::Relaxed);
+        }
+        let request_id = connection.request_id.take();
+        let rendered = catch_unwind(AssertUnwindSafe(|| self.service.refuse(refusal, request_id.as_deref())));
+        let response = rendered.unwrap_or_else(|_| {
+            self.panics.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(event = event::HTTP_PANIC, "rendering a refusal panicked");
+            Response::empty(refusal.status().0)
+        });
+        self.answer(connection, response);
+    }
+
+    /// Answers a request that cannot be read to its end, and closes.
+    pub(super) fn refuse_for_good(&self, mut connection: Box<Connection>, refusal: &Refusal, head: Option<&Head>) {
+        if let Some(head) = head {
+            connection.note(head);
+        }
+        connection.form.keep_alive = false;
+        self.refuse(connection, refusal);
+    }
+
+    /// Watches for nothing but the client's going away.
+    pub(super) fn park(&self, mut connection: Box<Connection>) {
+        connection.phase = Phase::Parked;
+        connection.deadline = None;
+        self.arm(connection, EventFlags::RDHUP);
+    }
+
+    /// What a deadline that has passed means.
+    pub(super) fn expire(&self, mut connection: Box<Connection>) {
+        let refusal = match connection.phase {
+            Phase::Head => Refusal::HeadTimeout,
+            Phase::Body => Refusal::BodyTimeout,
+            Phase::Idle | Phase::Writing | Phase::Parked | Phase::Lingering => return,
+        };
+        let head = connection.abandon_request();
+        self.refuse_for_good(connection, &refusal, head.as_deref());
+    }
+
+    fn deliver(&self, mut connection: Box<Connection>) {
+        let Ok(is_sent) = connection.flush() else { return };
+        let now = Instant::now();
+        if !is_sent {
+            connection.phase = Phase::Writing;
+            connection.deadline = Some(now + self.limits.write_deadline);
+            self.arm(connection, EventFlags::OUT);
+        } else if connection.form.keep_alive {
+            connection.deadline = None;
+            connection.await_request(now, &self.limits);
+            // A request that is here already will not make the socket readable. Being writable wakes a thread for it, after
+            // those that have waited longer: one connection's pipeline does not keep the others waiting.
+            let pipelined = if connection.has_pipelined() { EventFlags::OUT } else { EventFlags::empty() };
+            self.arm(connection, EventFlags::IN | pipelined);
+        } else if connection.linger(now, &self.limits).is_ok() {
+            self.arm(connection, EventFlags::IN);
+        }
+    }
+
+    /// Gives a connection to the epoll set; closes it when the set cannot take it, or nobody waits on it any more.
+    fn arm(&self, connection: Box<Connection>, interest: EventFlags) {
+        let put = self.slots.put(connection, |connection| {
+            let data = EventData::new_u64(connection.seat.token().to_u64());
+            self.stage() < Stage::Halted
+                && epoll::modify(&self.epoll, &connection.socket, data, interest | EventFlags::ONESHOT).is_ok()
+        });
+        drop(put);
+    }
+
+    /// Takes a new connection into the epoll set, and waits for its request.
+    pub(super) fn watch(&self, connection: Box<Connection>) {
+        drop(self.slots.put(connection, |connection| self.register(connection, EventFlags::IN)));
+    }
+
+    /// Waits for more of a connection that was taken out of its slot for nothing.
+    pub(super) fn rewatch(&self, connection: Box<Connection>) {
+        self.arm(connection, EventFlags::IN);
+    }
+
+    /// Takes a new connection into the epoll set; false when the set is full or nobody waits on it any more.
+    pub(super) fn register(&self, connection: &Connection, interest: EventFlags) -> bool {
+        let data = EventData::new_u64(connection.seat.token().to_u64());
+        self.stage() < Stage::Halted
+            && epoll::add(&self.epoll, &connection.socket, data, interest | EventFlags::ONESHOT).is_ok()
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::Acquire) {
+            0 => Stage::Serving,
+            1 => Stage::Closing,
+            _ => Stage::Halted,
+        }
+    }
+
+    /// Goes forward to a stage.
+    pub(super) fn enter(&self, stage: Stage) {
+        self.stage.fetch_max(stage as u8, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,202 @@
+//! Work that blocks, away from the http threads.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::{fmt, io};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use parking_lot::Mutex;
+
+use crate::event;
+
+/// A bounded queue with threads of its own, which take one job each at a time.
+pub struct Lane<J> {
+    name: &'static str,
+    capacity: usize,
+    /// `None` once it has been stopped. The lock is held for one `try_send`.
+    jobs: Mutex<Option<Sender<J>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    counts: Arc<Counts>,
+}
+
+/// How a lane is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneStats {
+    /// Jobs that wait.
+    pub queued: usize,
+    /// Jobs that may wait.
+    pub capacity: usize,
+    /// Threads that are at a job.
+    pub busy: usize,
+    /// Jobs done since the start, those that panicked included.
+    pub done: u64,
+    /// Jobs that panicked.
+    pub panics: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    busy: AtomicUsize,
+    done: AtomicU64,
+    panics: AtomicU64,
+}
+
+impl<J: Send + 'static> Lane<J> {
+    /// Starts `threads` threads named `name-0` onwards that call `work` with one job after the other.
+    ///
+    /// A panic in `work` is caught and counted. What a job holds, such as a `Responder`, is dropped by it and can answer then.
+    ///
+    /// # Errors
+    /// Whatever the system says when it has no more threads; those started have ended then.
+    pub fn start(
+        name: &'static str,
+        threads: usize,
+        capacity: usize,
+        work: impl Fn(J) + Send + Sync + 'static,
+    ) -> io::Result<Lane<J>> {
+        let (sender, receiver) = bounded(capacity);
+        let lane = Lane {
+            name,
+            capacity,
+            jobs: Mutex::new(Some(sender)),
+            threads: Mutex::new(Vec::new()),
+            counts: Arc::default(),
+        };
+        let work = Arc::new(work);
+        for number in 0..threads {
+            let (receiver, work, counts) = (receiver.clone(), Arc::clone(&work), Arc::clone(&lane.counts));
+            let thread = std::thread::Builder::new().name(format!("{name}-{number}"));
+            lane.threads.lock().push(thread.spawn(move || counts.run(name, &receiver, &*work))?);
+        }
+        Ok(lane)
+    }
+
+    /// Queues a job. Does not block.
+    ///
+    /// # Errors
+    /// Gives the job back when the queue is full or the lane has been stopped.
+    pub fn submit(&self, job: J) -> Result<(), J> {
+        match self.jobs.lock().as_ref() {
+            None => Err(job),
+            Some(sender) => sender.try_send(job).map_err(TrySendError::into_inner),
+        }
+    }
+
+    /// The lane's counts; each is right, together they may be a moment apart.
+    pub fn stats(&self) -> LaneStats {
+        LaneStats {
+            queued: self.jobs.lock().as_ref().map_or(0, Sender::len),
+            capacity: self.capacity,
+            busy: self.counts.busy.load(Ordering::Relaxed),
+            done: self.counts.done.load(Ordering::Relaxed),
+            panics: self.counts.panics.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl<J> Lane<J> {
+    /// Refuses new jobs, waits for those that are queued, and joins the threads. May be called again, but not by a job.
+    pub fn stop(&self) {
+        drop(self.jobs.lock().take());
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            thread.join().expect("a lane's thread catches what its jobs throw");
+        }
+    }
+}
+
+impl<J> Drop for Lane<J> {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl<J> fmt::Debug for Lane<J> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Lane").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Counts {
+    fn run<J>(&self, name: &'static str, jobs: &Receiver<J>, work: &dyn Fn(J)) {
+        // Ends when the sender has been dropped and nothing is queued.
+        for job in jobs {
+            self.busy.fetch_add(1, Ordering::Relaxed);
+            if catch_unwind(AssertUnwindSafe(|| work(job))).is_err() {
+                self.panics.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(event = event::LANE_PANIC, lane = name, "a job panicked");
+            }
+            self.busy.fetch_sub(1, Ordering::Relaxed);
+            self.done.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::unbounded;
+
+    use super::*;
+
+    type Job = Box<dyn FnOnce() + Send>;
+
+    fn lane(threads: usize, capacity: usize) -> Lane<Job> {
+        Lane::start("test-lane", threads, capacity, |job: Job| job()).expect("threads can be had")
+    }
+
+    #[test]
+    fn a_full_lane_gives_the_job_back() {
+        let lane = lane(1, 1);
+        let (begun, has_begun) = unbounded();
+        let (release, is_released) = unbounded::<()>();
+        let block = move || {
+            begun.send(()).expect("the test listens");
+            let _ = is_released.recv();
+        };
+        assert!(lane.submit(Box::new(block)).is_ok());
+        has_begun.recv().expect("the first job has begun");
+        assert!(lane.submit(Box::new(|| {})).is_ok());
+        assert!(lane.submit(Box::new(|| {})).is_err());
+        assert_eq!((lane.stats().queued, lane.stats().busy), (1, 1));
+        drop(release);
+        lane.stop();
+        assert_eq!(lane.stats().done, 2);
+    }
+
+    #[test]
+    fn a_panic_is_counted_and_costs_no_thread() {
+        let lane = lane(1, 8);
+        for _ in 0..3 {
+            assert!(lane.submit(Box::new(|| panic!("a job's bug"))).is_ok());
+        }
+        let (sender, receiver) = unbounded();
+        assert!(lane.submit(Box::new(move || sender.send(7).expect("the test listens"))).is_ok());
+        assert_eq!(receiver.recv(), Ok(7));
+        assert_eq!(lane.stats().panics, 3);
+    }
+
+    #[test]
+    fn stopping_finishes_what_is_queued_and_refuses_what_comes_after() {
+        let lane = lane(2, 100);
+        let (sender, receiver) = unbounded();
+        for number in 0..100 {
+            let sender = sender.clone();
+            assert!(lane.submit(Box::new(move || sender.send(number).expect("the test listens"))).is_ok());
+        }
+        lane.stop();
+        assert_eq!(receiver.len(), 100);
+        assert!(lane.submit(Box::new(|| {})).is_err());
+        lane.stop();
+    }
+
+    #[test]
+    fn its_threads_have_its_name() {
+        let lane = lane(1, 1);
+        let (sender, receiver) = unbounded();
+        let tell = move || sender.send(std::thread::current().name().map(str::to_owned)).expect("the test listens");
+        assert!(lane.submit(Box::new(tell)).is_ok());
+        assert_eq!(receiver.recv(), Ok(Some("test-lane-0".into())));
+    }
+}

@@ -1,0 +1,178 @@
+//! An answer, and its bytes.
+
+use std::borrow::Cow;
+use std::io;
+
+use tiny_http::{HTTPVersion, Header, StatusCode};
+
+use super::request::Version;
+
+/// What a handler answers; `tiny_http` writes it.
+#[derive(Debug, Clone)]
+pub struct Response {
+    status: StatusCode,
+    headers: Vec<Header>,
+    body: Cow<'static, [u8]>,
+}
+
+/// What the request and the connection say about how an answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Form {
+    pub(super) version: Version,
+    /// `HEAD`: everything but the body.
+    pub(super) head_only: bool,
+    pub(super) keep_alive: bool,
+}
+
+impl Response {
+    /// An answer without a body.
+    pub fn empty(status: u16) -> Response {
+        Response { status: StatusCode(status), headers: Vec::with_capacity(8), body: Cow::Borrowed(&[]) }
+    }
+
+    /// An answer with a body.
+    pub fn new(status: u16, content_type: &str, body: impl Into<Cow<'static, [u8]>>) -> Response {
+        let mut response = Response::empty(status).with_header("Content-Type", content_type);
+        response.body = body.into();
+        response
+    }
+
+    /// Adds a header; `Connection`, `Content-Length`, `Date`, `Server` and `Transfer-Encoding` are written without being asked.
+    ///
+    /// A character outside visible ASCII, which could end the line and begin another, is written as `?`.
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: &str) -> Response {
+        let clean = |byte: u8| if matches!(byte, b' '..=b'~' | b'\t') { byte } else { b'?' };
+        let value: Vec<u8> = value.bytes().map(clean).collect();
+        let header =
+            Header::from_bytes(name, value).expect("the name is a literal and the value has just been made ASCII");
+        self.headers.push(header);
+        self
+    }
+
+    /// The status it was made with.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The first value of a header that was added.
+    pub fn header(&self, name: &'static str) -> Option<&str> {
+        self.headers.iter().find(|header| header.field.equiv(name)).map(|header| header.value.as_str())
+    }
+
+    /// The body as it is, encoded or not.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// Replaces the body, for what is encoded or shortened on its way out.
+    #[must_use]
+    pub fn with_body(mut self, body: impl Into<Cow<'static, [u8]>>) -> Response {
+        self.body = body.into();
+        self
+    }
+
+    /// The bytes that go over the wire.
+    pub(super) fn render(self, form: Form) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEAD_BYTES_USUAL + self.body.len());
+        let version = match form.version {
+            Version::Http10 => HTTPVersion(1, 0),
+            Version::Http11 => HTTPVersion(1, 1),
+        };
+        let server = Header::from_bytes("Server", "holdfast").expect("both are ASCII literals");
+        // The body is appended here and not by raw_print, whose chunks and copies it does not need.
+        tiny_http::Response::new(self.status, self.headers, io::empty(), Some(self.body.len()), None)
+            .with_header(server)
+            .with_chunked_threshold(usize::MAX)
+            .raw_print(&mut out, version, &[], true, None)
+            .expect("writing to memory cannot fail");
+        let bodiless = matches!(self.status.0, 100..=199 | 204 | 304);
+        if bodiless {
+            // RFC 9110 §8.6 forbids the Content-Length that raw_print has written last.
+            let length = format!("Content-Length: {}\r\n\r\n", self.body.len());
+            debug_assert!(out.ends_with(length.as_bytes()), "raw_print writes the length last");
+            out.truncate(out.len() - length.len());
+            out.extend_from_slice(b"\r\n");
+        }
+        // raw_print ignores a Connection header, so it is put before the empty line.
+        let connection = match (form.version, form.keep_alive) {
+            (_, false) => "Connection: close\r\n",
+            (Version::Http10, true) => "Connection: keep-alive\r\n",
+            (Version::Http11, true) => "",
+        };
+        if !connection.is_empty() {
+            out.truncate(out.len() - 2);
+            out.extend_from_slice(connection.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        if !bodiless && !form.head_only {
+            out.extend_from_slice(&self.body);
+        }
+        out
+    }
+}
+
+/// Room for the status line and the headers of most answers, so that they are written into one allocation.
+const HEAD_BYTES_USUAL: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HTTP_1_1: Form = Form { version: Version::Http11, head_only: false, keep_alive: true };
+
+    fn text(response: Response, form: Form) -> String {
+        String::from_utf8(response.render(form)).expect("these answers are texts")
+    }
+
+    #[test]
+    fn an_answer_of_any_size_has_a_length_and_comes_in_one_piece() {
+        for size in [0, 1, 32_767, 32_768, 100_000] {
+            let rendered = text(Response::new(200, "text/plain", vec![b'x'; size]), HTTP_1_1);
+            let (head, body) = rendered.split_once("\r\n\r\n").expect("an empty line");
+            assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+            assert!(head.contains(&format!("\r\nContent-Length: {size}")), "{head}");
+            assert!(!head.contains("Transfer-Encoding"), "{head}");
+            assert_eq!(body.len(), size);
+        }
+    }
+
+    #[test]
+    fn server_and_date_are_written_once_and_are_ours() {
+        let rendered = text(Response::empty(404), HTTP_1_1);
+        assert_eq!(rendered.matches("Server: holdfast\r\n").count(), 1);
+        assert_eq!(rendered.matches("Server: ").count(), 1);
+        assert_eq!(rendered.matches("Date: ").count(), 1);
+        assert!(rendered.contains(" GMT\r\n"));
+    }
+
+    #[test]
+    fn the_connection_header_says_what_becomes_of_the_connection() {
+        let connection = |version, keep_alive| {
+            let rendered = text(Response::empty(200), Form { version, head_only: false, keep_alive });
+            assert!(rendered.ends_with("\r\n\r\n"));
+            rendered.lines().find_map(|line| line.strip_prefix("Connection: ").map(str::to_owned))
+        };
+        assert_eq!(connection(Version::Http11, true), None);
+        assert_eq!(connection(Version::Http11, false), Some("close".into()));
+        assert_eq!(connection(Version::Http10, true), Some("keep-alive".into()));
+        assert_eq!(connection(Version::Http10, false), Some("close".into()));
+    }
+
+    #[test]
+    fn what_may_have_no_body_has_neither_body_nor_length() {
+        for status in [204, 304] {
+            let rendered =
+                text(Response::new(status, "text/plain", &b"no"[..]), Form { keep_alive: false, ..HTTP_1_1 });
+            assert!(rendered.ends_with("\r\nConnection: close\r\n\r\n"), "{rendered}");
+            assert!(!rendered.contains("Content-Length"), "{rendered}");
+        }
+    }
+
+    #[test]
+    fn a_value_cannot_end_its_line() {
+        let response = Response::empty(200).with_header("Location", "/a\r\nSet-Cookie: b\0\u{e4}");
+        assert_eq!(response.header("location"), Some("/a??Set-Cookie: b???"));
+        assert!(text(response, HTTP_1_1).contains("\r\nLocation: /a??Set-Cookie: b???\r\n"));
+    }
+}

@@ -1,0 +1,160 @@
+//! How connections begin and end, and the server with them.
+
+use std::time::Duration;
+
+use rustix::net::sockopt::set_socket_linger;
+
+use super::harness::{Harness, get};
+use crate::http::{Limits, Response};
+
+fn text(body: &'static str) -> Response {
+    Response::new(200, "text/plain", body.as_bytes())
+}
+
+#[test]
+fn a_parked_request_is_answered_when_its_answer_is_there() {
+    let harness = Harness::start(Limits::default());
+    let mut client = harness.client();
+    client.send(get("/park") + &get("/next"));
+    let parked = harness.parked.recv().expect("the request is handled");
+    assert!(!parked.is_gone());
+    parked.send(text("at last"));
+    assert_eq!(client.answer().text(), "at last");
+    assert_eq!(client.answer().text(), "GET /next ");
+}
+
+#[test]
+fn a_parked_client_that_goes_away_is_noticed() {
+    let harness = Harness::start(Limits::default());
+    for is_reset in [false, true] {
+        let mut client = harness.client();
+        client.send(get("/park"));
+        let parked = harness.parked.recv().expect("the request is handled");
+        assert!(!parked.is_gone());
+        if is_reset {
+            set_socket_linger(&client.socket, Some(Duration::ZERO)).expect("a TCP socket");
+        }
+        drop(client);
+        harness.wait_until("it is noticed", |_| parked.is_gone());
+        assert_eq!(harness.server.stats().connections, 0);
+        // The slot is another's now, who must not get this answer.
+        let mut other = harness.client();
+        assert_eq!(other.get("/other").text(), "GET /other ");
+        parked.send(text("not for you"));
+        assert_eq!(other.get("/other").text(), "GET /other ");
+    }
+}
+
+#[test]
+fn hundreds_of_parked_clients_hold_no_thread() {
+    let harness = Harness::start(Limits::default());
+    let mut clients: Vec<_> = (0..400).map(|_| harness.client()).collect();
+    for client in &mut clients {
+        client.send(get("/park"));
+    }
+    let parked: Vec<_> = clients.iter().map(|_| harness.parked.recv().expect("each is handled")).collect();
+    assert_eq!(harness.client().get("/").status, 200);
+    for parked in parked {
+        parked.send(text("done"));
+    }
+    for client in &mut clients {
+        assert_eq!(client.answer().text(), "done");
+    }
+}
+
+#[test]
+fn a_client_that_resets_its_connection_is_forgotten() {
+    let harness = Harness::start(Limits::default());
+    let mut client = harness.client();
+    assert_eq!(client.get("/").status, 200);
+    client.send("GET / HTT");
+    set_socket_linger(&client.socket, Some(Duration::ZERO)).expect("a TCP socket");
+    drop(client);
+    harness.wait_until("its connection is closed", |server| server.stats().connections == 0);
+}
+
+#[test]
+fn the_idlest_connection_makes_room_for_a_new_one() {
+    let limits = Limits { connections_max: 3, ..Limits::default() };
+    let harness = Harness::start(limits);
+    let mut clients: Vec<_> = (0..3).map(|_| harness.client()).collect();
+    // The first to have been idle is the second client, once all have been used.
+    for index in [1, 0, 2] {
+        assert_eq!(clients[index].get("/").status, 200);
+    }
+    let mut newcomer = harness.client();
+    assert_eq!(newcomer.get("/").status, 200);
+    clients[1].assert_gone();
+    assert_eq!(clients[0].get("/").status, 200);
+    assert_eq!(clients[2].get("/").status, 200);
+    assert_eq!(harness.server.stats().connections, 3);
+}
+
+#[test]
+fn a_new_connection_is_told_when_no_other_is_idle() {
+    let limits = Limits { connections_max: 2, ..Limits::default() };
+    let harness = Harness::start(limits);
+    let mut clients: Vec<_> = (0..2).map(|_| harness.client()).collect();
+    for client in &mut clients {
+        client.send(get("/hold"));
+    }
+    let held: Vec<_> = clients.iter().map(|_| harness.held.recv().expect("each is handled")).collect();
+    let mut newcomer = harness.client();
+    newcomer.send(get("/"));
+    assert_eq!(newcomer.answer().status, 503);
+    newcomer.assert_closed();
+    drop(newcomer);
+    for responder in held {
+        responder.send(text("done"));
+    }
+    for client in &mut clients {
+        assert_eq!(client.answer().text(), "done");
+        assert_eq!(client.get("/").status, 200);
+    }
+}
+
+#[test]
+fn stopping_closes_what_is_idle_and_finishes_what_is_asked() {
+    let harness = Harness::start(Limits::default());
+    let mut idle = harness.client();
+    assert_eq!(idle.get("/").status, 200);
+    let mut half = harness.client();
+    half.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhel");
+    let mut asking = harness.client();
+    asking.send(get("/hold") + &get("/never"));
+    let responder = harness.held.recv().expect("the request is handled");
+    std::thread::scope(|scope| {
+        let stopping = scope.spawn(|| harness.server.stop(super::harness::PATIENCE));
+        idle.assert_closed();
+        half.assert_gone();
+        assert!(!stopping.is_finished());
+        responder.send(text("the last"));
+        let answer = asking.answer();
+        assert_eq!((answer.text(), answer.header("Connection")), ("the last", Some("close")));
+        asking.assert_closed();
+        drop(asking);
+        stopping.join().expect("stopped");
+    });
+    assert_eq!(harness.server.stats().connections, 0);
+    harness.server.stop(Duration::ZERO);
+    assert!(std::net::TcpStream::connect(harness.address()).is_err());
+}
+
+#[test]
+fn stopping_does_not_wait_longer_than_it_is_told() {
+    let harness = Harness::start(Limits::default());
+    let mut asking = harness.client();
+    asking.send(get("/hold"));
+    let responder = harness.held.recv().expect("the request is handled");
+    let mut parked = harness.client();
+    parked.send(get("/park"));
+    let parked_responder = harness.parked.recv().expect("the request is handled");
+    harness.server.stop(Duration::from_millis(50));
+    parked.assert_gone();
+    assert!(parked_responder.is_gone());
+    // Too late, and harmless.
+    responder.send(text("late"));
+    assert_eq!(asking.answer().text(), "late");
+    asking.assert_closed();
+    assert_eq!(harness.server.stats().connections, 0);
+}

@@ -1,0 +1,85 @@
+//! The runs that this process executes at the moment.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::domain::{ClaimToken, RunId};
+use crate::engine::{Interrupter, Interruption};
+use crate::store::Claim;
+
+/// Runs in execution with what it takes to stop them.
+#[derive(Default)]
+pub(super) struct ActiveRuns {
+    /// Held for single look-ups and insertions only.
+    runs: Mutex<HashMap<RunId, Entry>>,
+}
+
+struct Entry {
+    token: ClaimToken,
+    interrupter: Interrupter,
+    /// Before this moment nobody else can have the claim.
+    valid_until: Instant,
+}
+
+/// Takes the run out again when its worker is done with it, however that came about.
+pub(super) struct Entered<'a> {
+    active: &'a ActiveRuns,
+    id: RunId,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.active.runs.lock().remove(&self.id);
+    }
+}
+
+impl ActiveRuns {
+    pub(super) fn enter(&self, claim: &Claim, interrupter: Interrupter, valid_until: Instant) -> Entered<'_> {
+        let entry = Entry { token: claim.token, interrupter, valid_until };
+        self.runs.lock().insert(claim.run_id, entry);
+        Entered { active: self, id: claim.run_id }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.runs.lock().len()
+    }
+
+    pub(super) fn contains(&self, id: RunId) -> bool {
+        self.runs.lock().contains_key(&id)
+    }
+
+    pub(super) fn ids(&self) -> Vec<RunId> {
+        self.runs.lock().keys().copied().collect()
+    }
+
+    /// The claims as they stand, for the pulse to compare with what the store says.
+    pub(super) fn claims(&self) -> Vec<(RunId, ClaimToken)> {
+        self.runs.lock().iter().map(|(id, entry)| (*id, entry.token)).collect()
+    }
+
+    /// The claim was renewed; it holds until `valid_until` at least.
+    pub(super) fn renewed(&self, id: RunId, token: ClaimToken, valid_until: Instant) {
+        if let Some(entry) = self.runs.lock().get_mut(&id).filter(|entry| entry.token == token) {
+            entry.valid_until = entry.valid_until.max(valid_until);
+        }
+    }
+
+    pub(super) fn interrupt(&self, id: RunId, reason: Interruption) {
+        if let Some(entry) = self.runs.lock().get(&id) {
+            entry.interrupter.interrupt(reason);
+        }
+    }
+
+    pub(super) fn interrupt_all(&self, reason: Interruption) {
+        self.runs.lock().values().for_each(|entry| entry.interrupter.interrupt(reason));
+    }
+
+    /// Stops the runs whose claim may be somebody else's from `moment` on.
+    pub(super) fn interrupt_expiring(&self, moment: Instant) {
+        for entry in self.runs.lock().values().filter(|entry| entry.valid_until <= moment) {
+            entry.interrupter.interrupt(Interruption::ClaimLost);
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! An engine's state as LangGraph's checkpoints, and back.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::clock::Timestamp;
+use crate::domain::{
+    ChannelBlob, ChannelValue, Checkpoint, CheckpointRef, CheckpointTuple, NewCheckpoint, Run, new_checkpoint_id,
+};
+use crate::engine::State;
+
+/// The version of LangGraph's checkpoint object that is written here.
+const FORMAT: u32 = 4;
+
+/// The checkpoints of one run, each the parent of the next, the first one a child of the thread's latest.
+pub(super) struct Snapshots {
+    parent_id: Option<String>,
+    versions: BTreeMap<String, String>,
+    newest_version: u64,
+}
+
+/// Names the checkpoint that the run goes on from: its own last one, else the latest of its thread.
+pub(super) fn predecessor(run: &Run) -> CheckpointRef {
+    CheckpointRef { thread_id: run.thread_key.to_string(), ns: String::new(), id: run.checkpoint_id.clone() }
+}
+
+impl Snapshots {
+    /// The chain that goes on from `predecessor`.
+    pub(super) fn after(predecessor: Option<&CheckpointTuple>) -> Self {
+        let Some(tuple) = predecessor else {
+            return Self { parent_id: None, versions: BTreeMap::new(), newest_version: 0 };
+        };
+        let versions: BTreeMap<String, String> = tuple.checkpoint.body["channel_versions"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(channel, version)| {
+                // Another writer's versions may be numbers.
+                (channel.clone(), version.as_str().map_or_else(|| version.to_string(), str::to_owned))
+            })
+            .collect();
+        let newest_version = versions.values().map(|version| version_number(version)).max().unwrap_or(0);
+        Self { parent_id: Some(tuple.checkpoint.id.clone()), versions, newest_version }
+    }
+
+    /// The state as the run's checkpoint after `step`; what changed since the last one gets a new version.
+    pub(super) fn take(&mut self, run: &Run, step: u32, state: &mut State) -> NewCheckpoint {
+        let changed = state.take_changed();
+        self.newest_version += 1;
+        // The fraction keeps versions apart that two writers make from the same predecessor.
+        let version = format!("{:032}.{:016}", self.newest_version, random_fraction());
+        self.versions.retain(|channel, _| state.get(channel).is_some());
+        let mut inline = Map::new();
+        let mut blobs = Vec::new();
+        for (channel, value) in state.channels() {
+            let is_new = changed.contains(channel) || !self.versions.contains_key(channel);
+            if is_new {
+                self.versions.insert(channel.clone(), version.clone());
+            }
+            if value.is_array() || value.is_object() {
+                if is_new {
+                    blobs.push(ChannelBlob {
+                        channel: channel.clone(),
+                        version: version.clone(),
+                        value: ChannelValue::json(value),
+                    });
+                }
+            } else {
+                inline.insert(channel.clone(), value.clone());
+            }
+        }
+        let id = new_checkpoint_id();
+        let parent_id = self.parent_id.replace(id.clone());
+        NewCheckpoint {
+            checkpoint: Checkpoint {
+                thread_id: run.thread_key.to_string(),
+                ns: String::new(),
+                body: json!({
+                    "v": FORMAT,
+                    "id": id,
+                    "ts": Timestamp::now().to_string(),
+                    "channel_values": inline,
+                    "channel_versions": self.versions,
+                    "versions_seen": {},
+                    "updated_channels": changed,
+                }),
+                metadata: json!({"source": "loop", "step": step, "parents": {}, "run_id": run.id.to_string()}),
+                id,
+                parent_id,
+            },
+            blobs,
+        }
+    }
+}
+
+/// The state that was stored; a channel in another library's serialisation is left out.
+pub(super) fn restore(tuple: &CheckpointTuple) -> State {
+    let inline = tuple.checkpoint.body["channel_values"].as_object().cloned().unwrap_or_default();
+    let mut channels: BTreeMap<String, Value> = inline.into_iter().collect();
+    for (channel, value) in &tuple.values {
+        if let Some(value) = value.as_json() {
+            channels.insert(channel.clone(), value);
+        }
+    }
+    State::restored(channels)
+}
+
+/// The part before the point of `00000000000000000000000000000007.0243545…`.
+fn version_number(version: &str) -> u64 {
+    version.split('.').next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+/// Sixteen random digits.
+fn random_fraction() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().1 % 10_000_000_000_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{RunId, Status, ThreadKey};
+
+    fn run() -> Run {
+        Run {
+            id: RunId::new(),
+            owner: "a@example.org".into(),
+            thread_id: "t".into(),
+            thread_key: ThreadKey::new(),
+            prompt: "?".into(),
+            engine: "drill".into(),
+            status: Status::Running,
+            attempt: 1,
+            step: 0,
+            checkpoint_id: None,
+            spent_ms: 0,
+            submitted_at: Timestamp(0),
+            started_at: None,
+            finished_at: None,
+            answer: None,
+            error: None,
+        }
+    }
+
+    /// What the store gives back for what was stored so far.
+    fn stored(all: &[NewCheckpoint]) -> CheckpointTuple {
+        let checkpoint = all.last().unwrap().checkpoint.clone();
+        let versions = checkpoint.body["channel_versions"].as_object().unwrap().clone();
+        let blobs = all.iter().flat_map(|new| &new.blobs);
+        let values = blobs
+            .filter(|blob| versions.get(&blob.channel).and_then(Value::as_str) == Some(blob.version.as_str()))
+            .map(|blob| (blob.channel.clone(), blob.value.clone()))
+            .collect();
+        CheckpointTuple { checkpoint, values, pending_writes: Vec::new() }
+    }
+
+    #[test]
+    fn a_state_comes_back_from_its_checkpoints_as_it_was() {
+        let run = run();
+        let mut state = State::default();
+        let mut snapshots = Snapshots::after(None);
+        state.set("rows", json!([[1, 2], [3, 4]]));
+        state.set("sql", "SELECT 1");
+        let first = snapshots.take(&run, 1, &mut state);
+        state.set("count", 2);
+        let second = snapshots.take(&run, 2, &mut state);
+        assert_eq!(second.checkpoint.parent_id.as_deref(), Some(first.checkpoint.id.as_str()));
+        assert!(second.blobs.is_empty(), "an unchanged channel is not stored again");
+        let restored = restore(&stored(&[first, second]));
+        assert_eq!(restored.channels(), state.channels());
+    }
+
+    #[test]
+    fn a_later_run_of_the_thread_never_reuses_a_version() {
+        let run = run();
+        let mut state = State::default();
+        state.set("rows", json!([1]));
+        let first = Snapshots::after(None).take(&run, 1, &mut state);
+        let predecessor = stored(std::slice::from_ref(&first));
+        let mut fresh = State::default();
+        fresh.set("rows", json!([2]));
+        let second = Snapshots::after(Some(&predecessor)).take(&run, 1, &mut fresh);
+        assert!(second.blobs[0].version > first.blobs[0].version);
+        assert_eq!(restore(&stored(&[first, second])).get("rows"), Some(&json!([2])));
+    }
+}

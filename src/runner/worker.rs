@@ -1,0 +1,210 @@
+//! Executes one run at a time, step by step, each step stored before the next begins.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::dispatcher::Job;
+use super::snapshots::{self, Snapshots};
+use super::{CLAIM_LEASE, Shared};
+use crate::domain::{ErrorKind, Run, RunError, Status};
+use crate::engine::{Engine, EngineError, Interrupter, Interruption, Next, State, StepContext, Turn};
+use crate::event;
+use crate::store::{Claim, Ending, StepRecord, StoreError};
+
+/// How many earlier turns of the thread an engine is given.
+const HISTORY_TURNS: usize = 10;
+/// How many bytes of each earlier answer it is given.
+const HISTORY_RESULT_BYTES: usize = 4096;
+
+/// One worker thread.
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    idle: Sender<()>,
+    jobs: Receiver<Job>,
+    /// Dropped with the worker; the drain waits for the last one.
+    _alive: Sender<()>,
+}
+
+/// How a worker parts with a run.
+enum Parted {
+    /// It is final.
+    Ended(Run),
+    /// It is queued again, because the server drains or the claim was about to expire.
+    HandedBack(Run),
+}
+
+impl Worker {
+    pub(super) fn new(shared: Arc<Shared>, idle: Sender<()>, jobs: Receiver<Job>, alive: Sender<()>) -> Self {
+        Self { shared, idle, jobs, _alive: alive }
+    }
+
+    pub(super) fn run(self) {
+        while self.idle.send(()).is_ok() {
+            let Ok(job) = self.jobs.recv() else { return };
+            self.execute(job);
+        }
+    }
+
+    fn execute(&self, Job { claim, run, valid_until }: Job) {
+        let interrupter = Interrupter::default();
+        let entered = self.shared.active.enter(&claim, interrupter.clone(), valid_until);
+        let id = run.id;
+        let parted = Execution { shared: &self.shared, claim, run, interrupter, begun: Instant::now() }.run();
+        drop(entered);
+        // The thread's next run, or this one again, may be claimable for a worker that idles already.
+        self.shared.wake();
+        match parted {
+            Ok(Parted::Ended(run)) => {
+                tracing::info!(event = event::RUN_ENDED, run_id = %id, status = %run.status, steps = run.step, attempt = run.attempt);
+                self.shared.waiters.ended(&Arc::new(run));
+            }
+            Ok(Parted::HandedBack(run)) => {
+                tracing::info!(event = event::RUN_HANDED_BACK, run_id = %id, status = %run.status, steps = run.step);
+                if run.status.is_final() {
+                    self.shared.waiters.ended(&Arc::new(run));
+                } else if self.shared.is_draining() {
+                    self.shared.waiters.handed_back(id);
+                }
+            }
+            Err(StoreError::Fenced(_)) => {
+                tracing::warn!(event = event::RUN_FENCED, run_id = %id, "the claim was lost; whoever has it now goes on");
+            }
+            Err(error) => {
+                tracing::error!(event = event::RUN_LEFT, run_id = %id, %error, "nothing more can be stored; a rescue goes on from the last step");
+                if self.shared.is_draining() {
+                    self.shared.waiters.handed_back(id);
+                }
+            }
+        }
+    }
+}
+
+/// One run under one claim.
+struct Execution<'a> {
+    shared: &'a Shared,
+    claim: Claim,
+    run: Run,
+    interrupter: Interrupter,
+    begun: Instant,
+}
+
+impl Execution<'_> {
+    fn run(mut self) -> Result<Parted, StoreError> {
+        let shared = self.shared;
+        let Some(engine) = shared.engines.iter().find(|engine| engine.name() == self.run.engine) else {
+            let message = format!("this server has no engine named {:?}", self.run.engine);
+            return self.end(&Ending::Failed(RunError { kind: ErrorKind::UnknownEngine, message }));
+        };
+        let predecessor = shared.persist("restore", || shared.store.get_tuple(&snapshots::predecessor(&self.run)))?;
+        let mut snapshots = Snapshots::after(predecessor.as_ref());
+        let mut state = match predecessor.filter(|_| self.run.checkpoint_id.is_some()) {
+            Some(own) => snapshots::restore(&own),
+            None => match self.start(&**engine)? {
+                Ok(state) => state,
+                Err(ending) => return self.end(&ending),
+            },
+        };
+        loop {
+            if shared.is_draining() {
+                return self.hand_back("the server is shutting down");
+            }
+            let step = self.run.step + 1;
+            match self.step(&**engine, &mut state) {
+                Ok(Next::Step(name)) => {
+                    let record = self.record(step, name, &mut snapshots, &mut state);
+                    let valid_until = Instant::now() + CLAIM_LEASE;
+                    let status = shared
+                        .persist("record step", || shared.store.record_step(&self.claim, &record, CLAIM_LEASE))?;
+                    shared.active.renewed(self.run.id, self.claim.token, valid_until);
+                    self.run.step = step;
+                    if status == Status::Cancelling {
+                        return self.end(&Ending::Cancelled);
+                    }
+                }
+                Ok(Next::Done(name, answer)) => {
+                    let record = self.record(step, name, &mut snapshots, &mut state);
+                    return self.end(&Ending::Succeeded(Box::new((record, answer))));
+                }
+                Err(StepError::Ends(ending)) => return self.end(&ending),
+                Err(StepError::HandsBack(reason)) => return self.hand_back(reason),
+            }
+        }
+    }
+
+    /// The engine's first state, or how the run ends because the engine panicked over it.
+    fn start(&self, engine: &dyn Engine) -> Result<Result<State, Ending>, StoreError> {
+        let shared = self.shared;
+        let turns: Vec<Turn> = shared
+            .persist("history", || shared.store.history(&self.run, HISTORY_TURNS))?
+            .into_iter()
+            .filter_map(|run| {
+                let mut result = run.answer?.result;
+                result.truncate(result.floor_char_boundary(HISTORY_RESULT_BYTES));
+                Some(Turn { prompt: run.prompt, result })
+            })
+            .collect();
+        Ok(catch_unwind(AssertUnwindSafe(|| engine.start(&self.run.prompt, &turns))).map_err(|_| self.panicked()))
+    }
+
+    fn step(&self, engine: &dyn Engine, state: &mut State) -> Result<Next, StepError> {
+        let limit = self.shared.settings.analysis_timeout;
+        let left = limit.saturating_sub(self.spent());
+        let context =
+            StepContext::new(Instant::now() + left, self.interrupter.clone(), self.shared.settings.result_bytes_max);
+        let outcome = if left.is_zero() {
+            Ok(Err(EngineError::Interrupted))
+        } else {
+            // The state may be half changed after a panic; it is not used any more then.
+            catch_unwind(AssertUnwindSafe(|| engine.step(state, &context)))
+        };
+        match outcome {
+            Ok(Ok(next)) => Ok(next),
+            Ok(Err(EngineError::Failed(kind, message))) => {
+                Err(StepError::Ends(Ending::Failed(RunError { kind, message })))
+            }
+            Ok(Err(EngineError::Interrupted)) => Err(match self.interrupter.reason() {
+                Some(Interruption::Cancelled) => StepError::Ends(Ending::Cancelled),
+                Some(Interruption::Draining) => StepError::HandsBack("the server is shutting down"),
+                Some(Interruption::ClaimLost) => StepError::HandsBack("the claim could not be renewed in time"),
+                None => StepError::Ends(Ending::TimedOut(RunError {
+                    kind: ErrorKind::Timeout,
+                    message: format!("the analysis ran for longer than {} seconds", limit.as_secs()),
+                })),
+            }),
+            Err(_) => Err(StepError::Ends(self.panicked())),
+        }
+    }
+
+    fn panicked(&self) -> Ending {
+        tracing::error!(event = event::RUN_PANICKED, run_id = %self.run.id, engine = self.run.engine, step = self.run.step + 1);
+        let message = "the analysis failed because of a fault in its engine".into();
+        Ending::Failed(RunError { kind: ErrorKind::Panic, message })
+    }
+
+    fn record(&self, step: u32, name: &str, snapshots: &mut Snapshots, state: &mut State) -> StepRecord {
+        let checkpoint = snapshots.take(&self.run, step, state);
+        StepRecord { step, name: name.to_owned(), checkpoint, spent_ms: self.spent().as_millis() as u64 }
+    }
+
+    /// Time worked on the run, over all its claims as far as their steps were stored.
+    fn spent(&self) -> Duration {
+        Duration::from_millis(self.run.spent_ms) + self.begun.elapsed()
+    }
+
+    fn end(&self, ending: &Ending) -> Result<Parted, StoreError> {
+        self.shared.persist("finish", || self.shared.store.finish(&self.claim, ending)).map(Parted::Ended)
+    }
+
+    fn hand_back(&self, reason: &str) -> Result<Parted, StoreError> {
+        self.shared.persist("hand back", || self.shared.store.hand_back(&self.claim, reason)).map(Parted::HandedBack)
+    }
+}
+
+/// Why a step gave nothing to store.
+enum StepError {
+    Ends(Ending),
+    HandsBack(&'static str),
+}

@@ -1,0 +1,83 @@
+//! Threads: listed, read, deleted.
+
+use rusqlite::{OptionalExtension, ToSql, Transaction, params};
+
+use super::runs::AFTER_EVERY_ID;
+use super::{SqliteStore, checkpoints, queries, rows, rows_max};
+use crate::clock::Timestamp;
+use crate::domain::{Run, RunId, ThreadKey};
+use crate::store::{ConversationStore, Deletion, StoreError, ThreadCursor, ThreadSummary};
+
+impl ConversationStore for SqliteStore {
+    fn threads(
+        &self,
+        owner: &str,
+        after: Option<ThreadCursor>,
+        limit: usize,
+    ) -> Result<Vec<ThreadSummary>, StoreError> {
+        self.read("threads.list", |tx| threads(tx, owner, after, limit))
+    }
+
+    fn thread_runs(&self, owner: &str, thread_id: &str, limit: usize) -> Result<Vec<Run>, StoreError> {
+        self.read("threads.runs", |tx| {
+            oldest_first(tx, queries::THREAD_RUNS, params![owner, thread_id, rows_max(limit)])
+        })
+    }
+
+    fn history(&self, run: &Run, limit: usize) -> Result<Vec<Run>, StoreError> {
+        self.read("threads.history", |tx| {
+            let parameters = params![run.thread_key.as_bytes(), run.id.as_bytes(), rows_max(limit)];
+            oldest_first(tx, queries::HISTORY, parameters)
+        })
+    }
+
+    fn delete(&self, owner: &str, thread_id: &str) -> Result<Deletion, StoreError> {
+        self.write("threads.delete", |tx| delete(tx, owner, thread_id))
+    }
+}
+
+fn threads(
+    tx: &Transaction<'_>,
+    owner: &str,
+    after: Option<ThreadCursor>,
+    limit: usize,
+) -> Result<Vec<ThreadSummary>, StoreError> {
+    let (latest_at, key) = after.map_or((i64::MAX, AFTER_EVERY_ID), |after| (after.latest_at.0, *after.key.as_bytes()));
+    let mut statement = tx.prepare_cached(queries::THREADS)?;
+    let threads = statement.query_map(params![owner, latest_at, key, rows_max(limit)], |row| {
+        let latest_at = Timestamp(row.get(1)?);
+        Ok(ThreadSummary {
+            thread_id: row.get(0)?,
+            latest_at,
+            run_count: rows::number(row, 2)?,
+            first_prompt: row.get(3)?,
+            cursor: ThreadCursor { latest_at, key: ThreadKey::from_bytes(row.get(4)?) },
+        })
+    })?;
+    Ok(threads.collect::<Result<_, _>>()?)
+}
+
+/// The runs of a query that gives the newest first.
+fn oldest_first(tx: &Transaction<'_>, query: &str, parameters: &[&dyn ToSql]) -> Result<Vec<Run>, StoreError> {
+    let mut runs: Vec<Run> = tx.prepare_cached(query)?.query_map(parameters, rows::run)?.collect::<Result<_, _>>()?;
+    runs.reverse();
+    Ok(runs)
+}
+
+fn delete(tx: &Transaction<'_>, owner: &str, thread_id: &str) -> Result<Deletion, StoreError> {
+    let found = tx.prepare_cached(queries::THREAD)?.query_row([owner, thread_id], |row| row.get(0)).optional()?;
+    let Some(key) = found.map(ThreadKey::from_bytes) else { return Ok(Deletion::Unknown) };
+    let open = tx
+        .prepare_cached(queries::THREAD_OPEN)?
+        .query_map([key.as_bytes()], |row| row.get(0).map(RunId::from_bytes))?
+        .collect::<Result<Vec<_>, _>>()?;
+    if !open.is_empty() {
+        return Ok(Deletion::StillOpen(open));
+    }
+    let delete = |query| -> Result<u64, StoreError> { Ok(tx.prepare_cached(query)?.execute([key.as_bytes()])? as u64) };
+    let checkpoints = checkpoints::delete_thread(tx, &key.to_string())?;
+    delete(queries::THREAD_DELETE_EVENTS)?;
+    let runs = delete(queries::THREAD_DELETE_RUNS)?;
+    delete(queries::THREAD_DELETE)?;
+    Ok(Deletion::Deleted { runs, checkpoints })
+}

@@ -1,0 +1,29 @@
+//! What SQLite's errors mean for whoever asked.
+
+use rusqlite::{Error, ErrorCode};
+
+use crate::store::StoreError;
+
+impl From<Error> for StoreError {
+    fn from(error: Error) -> Self {
+        let (code, text) = match error {
+            Error::SqliteFailure(failure, text) => (failure.code, text.unwrap_or_else(|| failure.to_string())),
+            // Its own text would quote the statement.
+            Error::SqlInputError { error, msg, .. } => (error.code, msg),
+            other => return StoreError::Failed(other.to_string()),
+        };
+        match code {
+            ErrorCode::DiskFull => StoreError::DiskFull,
+            // Nothing but a close interrupts.
+            ErrorCode::OperationInterrupted => StoreError::Closing,
+            ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::SystemIoFailure
+            | ErrorCode::CannotOpen
+            | ErrorCode::ReadOnly
+            | ErrorCode::OutOfMemory
+            | ErrorCode::FileLockingProtocolFailed => StoreError::Unavailable(text),
+            _ => StoreError::Failed(text),
+        }
+    }
+}

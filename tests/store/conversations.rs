@@ -1,0 +1,132 @@
+use holdfast::domain::{ErrorKind, RunId, Status};
+use holdfast::store::{CheckpointRows, Deletion, Ending, Store, Submission};
+
+use super::{
+    LEASE, NO_LIMITS, answer, checkpoints_of, claim, error, events, keyed, new_run, step, submit, submit_and_claim,
+    succeed,
+};
+
+pub(super) fn threads_are_listed_by_their_latest_run(store: &dyn Store) {
+    let first = submit(store, "ann", "a");
+    submit(store, "ann", "b");
+    let Submission::Accepted(latest) = store.submit(&new_run("ann", "a"), NO_LIMITS).unwrap() else { panic!() };
+    let threads = store.threads("ann", None, 10).unwrap();
+    let a = threads.iter().find(|thread| thread.thread_id == "a").unwrap();
+    assert_eq!((a.run_count, &a.first_prompt, a.latest_at), (2, &first.prompt, latest.submitted_at));
+    assert_eq!(threads.len(), 2);
+    assert!(threads.is_sorted_by(|newer, older| newer.latest_at >= older.latest_at));
+}
+
+pub(super) fn pages_of_threads_are_complete_and_without_repeats_while_threads_are_added(store: &dyn Store) {
+    let mut expected: Vec<String> = (0..25).map(|number| format!("thread {number}")).collect();
+    for thread_id in &expected {
+        submit(store, "ann", thread_id);
+    }
+    let mut listed = Vec::new();
+    let mut after = None;
+    for added in 0.. {
+        let page = store.threads("ann", after, 4).unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(last.cursor);
+        listed.extend(page.into_iter().map(|thread| thread.thread_id));
+        submit(store, "ann", &format!("added {added}"));
+    }
+    // Several may have been begun in the same millisecond: what counts is that each is there once.
+    listed.sort();
+    expected.sort();
+    assert_eq!(listed, expected);
+}
+
+pub(super) fn two_users_with_the_same_thread_id_never_meet(store: &dyn Store) {
+    let anns = submit(store, "ann", "thread");
+    let bobs = submit(store, "bob", "thread");
+    assert_ne!(anns.thread_key, bobs.thread_key);
+    // Neither has to wait for the other.
+    let (first, _) = claim(store);
+    let (second, bobs) = claim(store);
+    succeed(store, &first);
+    succeed(store, &second);
+    let ids = |owner: &str| -> Vec<RunId> {
+        store.thread_runs(owner, "thread", 10).unwrap().iter().map(|run| run.id).collect()
+    };
+    assert_eq!((ids("ann"), ids("bob")), (vec![anns.id], vec![bobs.id]));
+    assert_eq!(store.threads("ann", None, 10).unwrap()[0].run_count, 1);
+    assert!(store.history(&bobs, 10).unwrap().is_empty());
+    assert!(matches!(store.delete("ann", "thread").unwrap(), Deletion::Deleted { runs: 1, .. }));
+    assert_eq!((ids("ann"), ids("bob")), (vec![], vec![bobs.id]));
+    assert_eq!(checkpoints_of(store, bobs.thread_key), 1);
+}
+
+pub(super) fn a_thread_gives_its_newest_runs_oldest_first(store: &dyn Store) {
+    let runs = [(); 4].map(|()| submit(store, "ann", "thread").id);
+    succeed(store, &claim(store).0);
+    submit(store, "ann", "other");
+    let listed = store.thread_runs("ann", "thread", 10).unwrap();
+    assert_eq!(listed.iter().map(|run| run.id).collect::<Vec<_>>(), runs);
+    assert_eq!(listed[0].answer, Some(answer("it is so")));
+    let newest = store.thread_runs("ann", "thread", 2).unwrap();
+    assert_eq!(newest.iter().map(|run| run.id).collect::<Vec<_>>(), runs[2..]);
+    assert!(store.thread_runs("ann", "unknown", 10).unwrap().is_empty());
+}
+
+pub(super) fn the_history_of_a_run_is_what_succeeded_before_it(store: &dyn Store) {
+    let runs = [(); 5].map(|()| submit(store, "ann", "thread"));
+    for number in 0..5 {
+        let (claim, _) = claim(store);
+        if number == 1 {
+            store.finish(&claim, &Ending::Failed(error(ErrorKind::Engine))).unwrap();
+        } else {
+            succeed(store, &claim);
+        }
+    }
+    let history =
+        |run, limit| -> Vec<RunId> { store.history(run, limit).unwrap().iter().map(|earlier| earlier.id).collect() };
+    assert_eq!(history(&runs[3], 10), [runs[0].id, runs[2].id]);
+    assert_eq!(history(&runs[4], 2), [runs[2].id, runs[3].id]);
+    assert!(history(&runs[0], 10).is_empty());
+    assert!(store.history(&runs[4], 1).unwrap()[0].answer.is_some());
+}
+
+pub(super) fn deleting_a_thread_removes_exactly_it(store: &dyn Store) {
+    let gone = submit(store, "ann", "gone");
+    let (first, _) = claim(store);
+    store.record_step(&first, &step(&first, 7), LEASE).unwrap();
+    succeed(store, &first);
+    let (second, kept) = submit_and_claim(store, "ann");
+    succeed(store, &second);
+
+    let checkpoints = CheckpointRows { checkpoints: 2, blobs: 2, writes: 0 };
+    assert_eq!(store.delete("ann", "gone").unwrap(), Deletion::Deleted { runs: 1, checkpoints });
+    assert!(store.run("ann", gone.id).unwrap().is_none());
+    assert!(events(store, &gone).is_empty());
+    assert_eq!(checkpoints_of(store, gone.thread_key), 0);
+    let threads = store.threads("ann", None, 10).unwrap();
+    assert_eq!(threads.iter().map(|thread| &thread.thread_id).collect::<Vec<_>>(), [&kept.thread_id]);
+    assert_eq!(store.run("ann", kept.id).unwrap().unwrap().status, Status::Succeeded);
+    assert_eq!((events(store, &kept).len(), checkpoints_of(store, kept.thread_key)), (5, 1));
+}
+
+pub(super) fn a_thread_with_open_runs_is_not_deleted(store: &dyn Store) {
+    let runs = [(); 3].map(|()| submit(store, "ann", "thread").id);
+    let (first, _) = claim(store);
+    succeed(store, &first);
+    claim(store);
+    assert_eq!(store.delete("ann", "thread").unwrap(), Deletion::StillOpen(runs[1..].to_vec()));
+    assert_eq!(store.thread_runs("ann", "thread", 10).unwrap().len(), 3);
+    assert_eq!(checkpoints_of(store, first.thread_key), 1);
+}
+
+pub(super) fn an_unknown_thread_is_not_deleted(store: &dyn Store) {
+    submit(store, "ann", "thread");
+    assert_eq!(store.delete("ann", "unknown").unwrap(), Deletion::Unknown);
+    assert_eq!(store.delete("bob", "thread").unwrap(), Deletion::Unknown);
+}
+
+pub(super) fn a_deleted_thread_may_be_begun_again(store: &dyn Store) {
+    let Submission::Accepted(first) = store.submit(&keyed("ann", "key", 1), NO_LIMITS).unwrap() else { panic!() };
+    store.cancel("ann", first.id).unwrap();
+    assert!(matches!(store.delete("ann", "thread").unwrap(), Deletion::Deleted { runs: 1, .. }));
+    let Submission::Accepted(again) = store.submit(&keyed("ann", "key", 1), NO_LIMITS).unwrap() else { panic!() };
+    assert_ne!(again.thread_key, first.thread_key);
+    assert_eq!(store.threads("ann", None, 10).unwrap()[0].run_count, 1);
+}
