@@ -28,7 +28,7 @@ pub(super) const VALUE_BYTES_MAX: i32 = 1_000_000;
 const CACHE_KIB: i64 = 1024;
 /// Bytes that SQLite may hold in this process, and how much of it is for each connection: some statements of a few
 /// hundred bytes grow without end while they are compiled, where no interrupt reaches them either.
-const HEAP_BYTES: u64 = 64 << 20;
+const HEAP_BYTES: u64 = 32 << 20;
 const HEAP_BYTES_PER_CONNECTION: u64 = 4 << 20;
 /// Instructions of the virtual machine between two looks at the clock: some ten microseconds' worth.
 const INSTRUCTIONS_PER_LOOK: i32 = 1000;
