@@ -26,7 +26,7 @@ use crate::limits::{RateLimiter, RateQuota};
 use crate::memory::{Limit, Memory, Pressure};
 use crate::pool::connector;
 use crate::runner::{Runner, Settings};
-use crate::store::sqlite::SqliteStore;
+use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::{QueueLimits, RunStore, Store, StoreError};
 use housekeeper::{Housekeeper, Prober};
 
@@ -208,7 +208,9 @@ fn open_store(
     config: &Config,
     connector: &Arc<ScheduledThreadPool>,
 ) -> Result<SqliteStore, StoreError> {
-    SqliteStore::open(&state.path().join(STORE_FILE), config.pool_max, config.pool_timeout, connector)
+    let options =
+        Options { readers_max: config.pool_max, readers_min: config.pool_min, lease_timeout: config.pool_timeout };
+    SqliteStore::open(&state.path().join(STORE_FILE), options, connector)
 }
 
 /// Tries the store as the server would, and says in a sentence what it found; for `holdfast check`.

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use holdfast::domain::{ChannelValue, ClaimToken, CheckpointRef, ErrorKind, InstanceId, Run, RunId, Status};
+use holdfast::domain::{ChannelValue, CheckpointRef, ClaimToken, ErrorKind, InstanceId, Run, RunId, Status};
 use holdfast::store::{Claim, Ending, Lost, Store, StoreError};
 use serde_json::json;
 
