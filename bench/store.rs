@@ -46,7 +46,8 @@ fn measure(store: &SqliteStore, last: RunId) {
     let mut claims = Vec::new();
     median("submit", |number| _ = submit(store, number, "measured"));
     median("claim", |_| claims.extend(store.claim(holder, LEASE).expect("claimed")));
-    median("renew all of them", |_| drop(store.renew(holder, LEASE).expect("renewed")));
+    let held: Vec<Claim> = claims.iter().map(|(claim, _)| *claim).collect();
+    median("renew all of them", |_| drop(store.renew(&held, LEASE).expect("renewed")));
     median("record_step", |number| {
         let claim = &claims[number].0;
         let _ = store.record_step(claim, &step(claim, 1), LEASE).expect("stored");
