@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::temporary::Temporary;
 use super::{functions, name, statement, value};
+use crate::event;
 
 /// Rows that a statement's result is counted to; it is stopped there.
 pub const MAX_ROWS: u64 = 10_000;
@@ -345,6 +346,8 @@ fn explain(sql: &str, error: rusqlite::Error) -> QueryError {
         | ErrorCode::SystemIoFailure
         | ErrorCode::FileLockingProtocolFailed
         | ErrorCode::PermissionDenied => {
+            // Only the code: the text may name the file.
+            tracing::error!(event = event::DATASETS_UNREADABLE, ?code, "could not read the tables of data");
             QueryError::Unavailable("The tables of data cannot be read at the moment.".into())
         }
         _ => {
