@@ -153,6 +153,9 @@ pub(super) fn run(
             let value = value::json(row.get_ref(index).map_err(fail)?);
             shown_bytes += value::bytes(&value);
             values.push(value);
+            if shown_bytes > bytes_max {
+                break;
+            }
         }
         if shown_bytes > bytes_max {
             result.truncated = true;

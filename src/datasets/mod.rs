@@ -37,6 +37,8 @@ pub use import::{Imported, import, run_import};
 pub use source::Source;
 pub use table::{Column, Table};
 
+/// The name of the file of tables in the state directory.
+pub const FILE_NAME: &str = "datasets.sqlite";
 /// How long an idle connection is kept: opening one costs less than a millisecond, keeping it some 100 KB.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
