@@ -25,6 +25,8 @@ pub const SHOWN_ROWS_MAX: usize = 200;
 const SQL_BYTES_MAX: i32 = 40_000;
 /// Bytes of a single value or row; well above what an import takes in, well below what hurts ten times over.
 pub(super) const VALUE_BYTES_MAX: i32 = 1_000_000;
+/// Uses of common table expressions, counted through one another; a thousand compile within some 50 ms.
+const EXPANSION_MAX: u64 = 500;
 /// Page cache and sorter of one connection, in KiB; more goes to a temporary file.
 const CACHE_KIB: i64 = 1024;
 /// Bytes that SQLite may hold in this process, and how much of it is for each connection: some statements of a few
@@ -184,6 +186,10 @@ fn check_outside(sql: &str) -> Result<(), QueryError> {
         return Err(QueryError::Invalid(format!(
             "Only one statement is run at a time; a second one begins at {place}."
         )));
+    }
+    if statement::expansion(sql) > EXPANSION_MAX {
+        let reason = "The statement's common table expressions use one another too many times.";
+        return Err(QueryError::TooMuch(reason.into()));
     }
     if !["SELECT", "WITH", "VALUES", "EXPLAIN"].contains(&first.as_str()) {
         return Err(QueryError::Invalid(only_reading(&first)));
