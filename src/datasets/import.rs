@@ -99,7 +99,7 @@ pub fn run_import(database: &Path, files: &[PathBuf]) -> u8 {
             u8::from(failed)
         }
         Err(error) => {
-            say(Err(Fault { file: database.display().to_string(), line: None, reason: error.to_string() }));
+            let _ = writeln!(io::stderr(), "{error}");
             1
         }
     }

@@ -7,6 +7,7 @@
 
 mod catalog;
 mod csv_file;
+mod field;
 mod functions;
 mod guard;
 mod import;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use super::catalog::Entry;
-use super::csv_file::{CsvFile, Field};
+use super::csv_file::CsvFile;
+use super::field::Field;
 use super::name::quoted;
 use super::table::{Column, Table};
 use super::{DatasetsError, Fault};
