@@ -68,6 +68,7 @@ fn a_store_that_cannot_grow_refuses_loses_nothing_and_recovers() {
 }
 
 /// The same on a disk that is really full: a small file system of the server's own, where the system permits that.
+#[allow(clippy::print_stdout, reason = "whoever reads the tests' output should know what was not tested")]
 #[test]
 fn a_full_disk_refuses_loses_nothing_and_recovers() {
     let may_mount = Command::new("unshare").args(["-Urm", "mount", "-t", "tmpfs", "none", "/mnt"]).output();

@@ -66,11 +66,17 @@ impl Five {
         }
     }
 
+    fn open_gates(&self) {
+        for drill in &self.drills {
+            drill.open(&self.server, 2);
+        }
+    }
+
     /// Starts the server again, lets everything end, and looks at what has happened to the runs.
     fn resume(mut self, executions_of_second_step: usize) {
         self.server.restart();
         let mut ann = self.server.client(ANN);
-        self.drills.iter().for_each(|drill| drill.open(&self.server, 2));
+        self.open_gates();
         for (drill, id) in self.drills.iter().zip(&self.runs) {
             let run = ann.wait_for_status(id, "succeeded");
             assert_eq!((&run["result"], &run["attempt"]), (&drill.answer().into(), &1.into()));
@@ -93,7 +99,7 @@ fn drain_with_steps_that_end(workers: usize, signal: Signal) {
     five.wait_for_drain();
     five.assert_refused();
     five.assert_sent_away(five.workers..5);
-    five.drills.iter().for_each(|drill| drill.open(&five.server, 2));
+    five.open_gates();
     five.assert_sent_away(0..five.workers);
     let finished = five.server.wait();
     assert_eq!(finished.code, Some(0), "{finished:?}");
