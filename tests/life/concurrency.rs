@@ -1,0 +1,63 @@
+//! Many clients at once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::util::{
+    Launch,
+    drill::{Act, Drill},
+    sql, wait_until,
+};
+
+/// Three at a time: the first nine runs wait in a gate that is opened once three have been seen running.
+#[test]
+fn ten_clients_get_their_own_answers_while_never_more_than_three_run() {
+    let server = Launch::drill().env("MAX_CONCURRENT_ANALYSES", "3").start();
+    let drills: Vec<Drill> = (0..10).map(|n| Drill::new(&format!("run-{n}"), 3).on(2, Act::Wait)).collect();
+    let is_over = AtomicBool::new(false);
+    let most = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut most = 0;
+            let mut client = server.anonymous();
+            while !is_over.load(Ordering::Relaxed) {
+                most = most.max(client.get("/health").json()["analyses"]["running"].as_u64().unwrap());
+            }
+            most
+        });
+        let clients: Vec<_> = drills
+            .iter()
+            .enumerate()
+            .map(|(n, drill)| {
+                let mut client = server.client(&format!("user-{n}@example.org"));
+                scope.spawn(move || client.post("/analyze", &drill.question("a thread")))
+            })
+            .collect();
+        wait_until("three runs to be running", || server.health()["analyses"]["running"] == 3);
+        drills.iter().for_each(|drill| drill.open(&server, 2));
+        for (client, drill) in clients.into_iter().zip(&drills) {
+            let answer = client.join().unwrap();
+            assert_eq!(answer.status, 200, "{answer:?}");
+            assert_eq!(answer.json()["result"], drill.answer());
+        }
+        is_over.store(true, Ordering::Relaxed);
+        watcher.join().unwrap()
+    });
+    assert_eq!(most, 3);
+}
+
+#[test]
+fn clients_of_the_built_in_engine_get_their_own_answers() {
+    let server = Launch::holdfast().start();
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..10)
+            .map(|n| {
+                let mut client = server.client(&format!("user-{n}@example.org"));
+                scope.spawn(move || client.post("/analyze", &sql("a thread", &format!("SELECT {n} * 1000 AS n"))))
+            })
+            .collect();
+        for (n, client) in clients.into_iter().enumerate() {
+            let answer = client.join().unwrap();
+            assert_eq!(answer.status, 200, "{answer:?}");
+            assert_eq!(answer.json()["rows"], serde_json::json!([[n * 1000]]));
+        }
+    });
+}

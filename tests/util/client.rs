@@ -1,0 +1,211 @@
+//! A blocking HTTP client that does what it is told, on one kept connection.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use serde_json::{Value, json};
+
+use super::{PATIENCE, wait_for};
+
+/// One user's connection to a server; made anew when the server has closed it.
+pub(crate) struct Client {
+    address: SocketAddr,
+    token: Option<String>,
+    connection: Option<BufReader<TcpStream>>,
+}
+
+/// An answer as it was read.
+#[derive(Debug, Clone)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    /// In order, with names in lower case.
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Client {
+    /// A client that sends this token, if any.
+    pub(crate) fn new(address: SocketAddr, token: Option<String>) -> Self {
+        Self { address, token, connection: None }
+    }
+
+    pub(crate) fn get(&mut self, path: &str) -> Response {
+        self.request("GET", path, &[], &[])
+    }
+
+    pub(crate) fn delete(&mut self, path: &str) -> Response {
+        self.request("DELETE", path, &[], &[])
+    }
+
+    pub(crate) fn post(&mut self, path: &str, body: &Value) -> Response {
+        self.post_with(path, &[], body)
+    }
+
+    pub(crate) fn post_with(&mut self, path: &str, headers: &[(&str, &str)], body: &Value) -> Response {
+        self.send_post(path, headers, body);
+        self.receive()
+    }
+
+    /// Sends a `POST` and leaves the answer to [`Client::receive`].
+    pub(crate) fn send_post(&mut self, path: &str, headers: &[(&str, &str)], body: &Value) {
+        let mut headers = headers.to_vec();
+        headers.push(("Content-Type", "application/json"));
+        self.send("POST", path, &headers, body.to_string().as_bytes());
+    }
+
+    /// Sends a request with `Host`, the token and, if there is a body, its length; reads the answer.
+    pub(crate) fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+        self.send(method, path, headers, body);
+        self.receive_answer_to(method)
+    }
+
+    /// Sends a request and leaves the answer to [`Client::receive`].
+    pub(crate) fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) {
+        let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.address);
+        if let Some(token) = self.token.as_ref().filter(|_| !headers.iter().any(|(name, _)| *name == "Authorization")) {
+            text += &format!("Authorization: Bearer {token}\r\n");
+        }
+        for (name, value) in headers {
+            text += &format!("{name}: {value}\r\n");
+        }
+        if !body.is_empty() {
+            text += &format!("Content-Length: {}\r\n", body.len());
+        }
+        let mut bytes = (text + "\r\n").into_bytes();
+        bytes.extend_from_slice(body);
+        self.send_raw(&bytes);
+    }
+
+    /// Sends exactly these bytes.
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
+        // The server may refuse and close before it has read everything; what it said is read all the same.
+        drop(self.connection().get_mut().write_all(bytes));
+    }
+
+    /// Reads the next answer.
+    #[track_caller]
+    pub(crate) fn receive(&mut self) -> Response {
+        self.receive_answer_to("POST")
+    }
+
+    /// Reads the next answer; `None` when the connection ended without one.
+    pub(crate) fn try_receive(&mut self) -> Option<Response> {
+        self.read_answer("POST").ok()
+    }
+
+    /// The connection, for whatever this client does not know; opened if need be.
+    pub(crate) fn connection(&mut self) -> &mut BufReader<TcpStream> {
+        self.connection.get_or_insert_with(|| {
+            let stream = TcpStream::connect_timeout(&self.address, PATIENCE).expect("the server listens");
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.set_write_timeout(Some(PATIENCE)).unwrap();
+            stream.set_nodelay(true).unwrap();
+            BufReader::new(stream)
+        })
+    }
+
+    /// Closes the connection without a word.
+    pub(crate) fn hang_up(&mut self) {
+        self.connection = None;
+    }
+
+    /// Stores a run without waiting for it, and gives its id.
+    #[track_caller]
+    pub(crate) fn submit(&mut self, question: &Value) -> String {
+        let answer = self.post_with("/analyze", &[("Prefer", "respond-async")], question);
+        assert_eq!(answer.status, 202, "{answer:?}");
+        answer.run_id()
+    }
+
+    /// The run of that id as JSON.
+    #[track_caller]
+    pub(crate) fn run(&mut self, id: &str) -> Value {
+        let answer = self.get(&format!("/runs/{id}"));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    }
+
+    /// The run of that id once it has the status; fails when it ended otherwise.
+    #[track_caller]
+    pub(crate) fn wait_for_status(&mut self, id: &str, status: &str) -> Value {
+        wait_for(&format!("run {id} to be {status}"), || {
+            let run = self.run(id);
+            let is_final = !matches!(run["status"].as_str().unwrap(), "queued" | "running" | "cancelling");
+            assert!(run["status"] == status || !is_final, "the run should be {status}: {run}");
+            (run["status"] == status).then_some(run)
+        })
+    }
+
+    #[track_caller]
+    fn receive_answer_to(&mut self, method: &str) -> Response {
+        self.read_answer(method).expect("the server answers")
+    }
+
+    fn read_answer(&mut self, method: &str) -> std::io::Result<Response> {
+        let answer = read_response(self.connection(), method);
+        let is_over = answer.as_ref().is_ok_and(|answer| answer.header("connection") == Some("close"));
+        if is_over || answer.is_err() {
+            self.hang_up();
+        }
+        answer
+    }
+}
+
+impl Response {
+    /// The first value of the header.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let name = name.to_ascii_lowercase();
+        self.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
+    }
+
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The `run_id` of the body.
+    #[track_caller]
+    pub(crate) fn run_id(&self) -> String {
+        self.json()["run_id"].as_str().unwrap_or_else(|| panic!("no run_id: {}", self.text())).to_owned()
+    }
+}
+
+/// The body of a question to the built-in engine.
+pub(crate) fn sql(thread_id: &str, prompt: &str) -> Value {
+    json!({"thread_id": thread_id, "prompt": prompt})
+}
+
+fn read_response(from: &mut impl BufRead, method: &str) -> std::io::Result<Response> {
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        if from.read_line(&mut line)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        match line.trim_end_matches(['\r', '\n']) {
+            "" => break,
+            line => lines.push(line.to_owned()),
+        }
+    }
+    let status = lines[0].split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line");
+    let headers: Vec<(String, String)> = lines[1..]
+        .iter()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+        .collect();
+    let mut response = Response { status, headers, body: Vec::new() };
+    if method != "HEAD" && !matches!(status, 204 | 304) {
+        match response.header("content-length").map(|length| length.parse().expect("a length")) {
+            Some(length) => {
+                response.body.resize(length, 0);
+                from.read_exact(&mut response.body)?;
+            }
+            None => drop(from.read_to_end(&mut response.body)?),
+        }
+    }
+    Ok(response)
+}

@@ -1,0 +1,204 @@
+//! An engine whose steps do what the prompt asks for, so that a test decides what happens in which step.
+//!
+//! [`Drill`] is the plan of one run. The engine writes `enter K` and `leave K` to the plan's journal as it enters and
+//! leaves step K, whatever process it is in; a test waits for these lines, counts them, and opens the gates at which
+//! steps wait.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast::domain::{Answer, ErrorKind};
+use holdfast::engine::{Engine, EngineError, Next, State, StepContext, Turn};
+use rustix::process::{Signal, getpid, kill_process};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Server, wait_for, wait_until};
+
+/// The variable that names the directory of journals and gates; without it [`server_process`] does nothing.
+pub(super) const DIRECTORY: &str = "HOLDFAST_DRILL";
+
+/// What makes this test binary a server.
+pub(super) const ARGUMENTS: [&str; 4] = ["--exact", "util::drill::server_process", "--ignored", "--nocapture"];
+
+/// What a step does beside being journalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Act {
+    /// Waits until the test opens the step's gate; stops when it is asked to.
+    Wait,
+    /// Waits until the test opens the step's gate, and does not listen meanwhile.
+    WaitDeaf,
+    Panic,
+    /// Ends the run as failed.
+    Fail,
+    /// Kills its process, every time.
+    Die,
+    /// Kills its process the first time.
+    DieOnce,
+    /// Answers with so many bytes.
+    Answer(usize),
+}
+
+/// The plan of one run. Its answer is `NAME: N steps`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Drill {
+    name: String,
+    steps: u32,
+    /// By step; the number 0 is `start`, which can only panic.
+    acts: BTreeMap<u32, Act>,
+}
+
+impl Drill {
+    /// A run of so many steps that do nothing; the name is the journal's, so it is unique on a server.
+    pub(crate) fn new(name: &str, steps: u32) -> Self {
+        Self { name: name.into(), steps, acts: BTreeMap::new() }
+    }
+
+    /// What step `k` does.
+    #[must_use]
+    pub(crate) fn on(mut self, k: u32, act: Act) -> Self {
+        self.acts.insert(k, act);
+        self
+    }
+
+    /// The body of the question.
+    pub(crate) fn question(&self, thread_id: &str) -> Value {
+        let plan = serde_json::to_string(self).unwrap();
+        json!({"thread_id": thread_id, "prompt": plan, "engine": "drill"})
+    }
+
+    /// What the run answers when nothing else was asked for.
+    pub(crate) fn answer(&self) -> String {
+        format!("{}: {} steps", self.name, self.steps)
+    }
+
+    /// The lines of its journal so far.
+    pub(crate) fn journal(&self, server: &Server) -> Vec<String> {
+        let text = std::fs::read_to_string(directory(server).join(&self.name)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// How often step `k` has been entered.
+    pub(crate) fn entered(&self, server: &Server, k: u32) -> usize {
+        let line = format!("enter {k}");
+        self.journal(server).iter().filter(|entry| **entry == line).count()
+    }
+
+    /// Waits until step `k` has been entered for the `times`th time.
+    #[track_caller]
+    pub(crate) fn wait_for_step(&self, server: &Server, k: u32, times: usize) {
+        wait_until(&format!("step {k} of {}", self.name), || self.entered(server, k) >= times);
+    }
+
+    /// Lets step `k` go on, now and whenever it is repeated.
+    pub(crate) fn open(&self, server: &Server, k: u32) {
+        std::fs::write(directory(server).join(self.gate(k)), "").unwrap();
+    }
+
+    fn gate(&self, k: u32) -> String {
+        format!("{}.{k}.open", self.name)
+    }
+}
+
+fn directory(server: &Server) -> PathBuf {
+    server.launch().home().join("drill")
+}
+
+/// Waits until any of the drills is in step `k`, and says which.
+#[track_caller]
+pub(crate) fn wait_for_any<'a>(server: &Server, drills: &'a [Drill], k: u32) -> &'a Drill {
+    wait_for(&format!("any run to be in step {k}"), || drills.iter().find(|drill| drill.entered(server, k) > 0))
+}
+
+struct DrillEngine {
+    directory: PathBuf,
+}
+
+impl DrillEngine {
+    fn journal(&self, plan: &Drill, entry: &str) {
+        let path = self.directory.join(&plan.name);
+        let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
+        // One write, so that lines of several processes never mix.
+        file.write_all(format!("{entry}\n").as_bytes()).unwrap();
+    }
+
+    fn first_time(&self, plan: &Drill, k: u32) -> bool {
+        let text = std::fs::read_to_string(self.directory.join(&plan.name)).unwrap();
+        text.lines().filter(|line| *line == format!("enter {k}")).count() == 1
+    }
+
+    fn wait_at_gate(
+        &self,
+        plan: &Drill,
+        k: u32,
+        stop: impl Fn() -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        let gate = self.directory.join(plan.gate(k));
+        while !gate.exists() {
+            stop()?;
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+}
+
+impl Engine for DrillEngine {
+    fn name(&self) -> &'static str {
+        "drill"
+    }
+
+    fn start(&self, prompt: &str, _history: &[Turn]) -> State {
+        let plan: Drill = serde_json::from_str(prompt).expect("the prompt is a plan");
+        assert_ne!(plan.acts.get(&0), Some(&Act::Panic), "asked to panic before the first step");
+        let mut state = State::default();
+        state.set("plan", prompt);
+        state.set("done", 0);
+        state
+    }
+
+    fn step(&self, state: &mut State, context: &StepContext) -> Result<Next, EngineError> {
+        let plan: Drill = serde_json::from_str(state.text("plan")).unwrap();
+        let k = state.get("done").and_then(Value::as_u64).unwrap() as u32 + 1;
+        self.journal(&plan, &format!("enter {k}"));
+        let mut answer = plan.answer();
+        match plan.acts.get(&k) {
+            None => {}
+            Some(Act::Wait) => self.wait_at_gate(&plan, k, || context.check())?,
+            Some(Act::WaitDeaf) => self.wait_at_gate(&plan, k, || Ok(()))?,
+            Some(Act::Panic) => panic!("asked to panic in step {k}"),
+            Some(Act::Fail) => return Err(EngineError::Failed(ErrorKind::Engine, "it was asked to fail".into())),
+            Some(Act::DieOnce) if !self.first_time(&plan, k) => {}
+            Some(Act::Die | Act::DieOnce) => {
+                kill_process(getpid(), Signal::KILL).unwrap();
+                loop {
+                    std::thread::park();
+                }
+            }
+            Some(Act::Answer(bytes)) => answer = "x".repeat(*bytes),
+        }
+        self.journal(&plan, &format!("leave {k}"));
+        state.set("done", k);
+        if k < plan.steps {
+            return Ok(Next::Step("drill"));
+        }
+        Ok(Next::Done("drill", Answer { result: answer, ..Answer::default() }))
+    }
+}
+
+/// Not a test: what the harness starts as the drill server. Without its variable, as in `cargo test -- --ignored`, it
+/// does nothing.
+#[test]
+#[ignore = "the harness starts it as a server"]
+fn server_process() {
+    let Some(directory) = std::env::var_os(DIRECTORY) else { return };
+    let engine: Arc<dyn Engine> = Arc::new(DrillEngine { directory: directory.into() });
+    let code = match holdfast::config::load() {
+        Ok((config, _)) => holdfast::app::serve(&config, vec![engine]),
+        Err(faults) => panic!("{faults:?}"),
+    };
+    std::process::exit(code.into());
+}

@@ -1,0 +1,45 @@
+//! The harness: real server processes, a client that speaks HTTP to them, and waiting for events.
+//!
+//! ```text
+//! let server = Launch::holdfast().env("MAX_CONCURRENT_ANALYSES", "3").start();    // the built binary, ready to be asked
+//! let mut ann = server.client("ann@example.org");                                 // with a token of this user
+//! let answer = ann.post("/analyze", &sql("my thread", "SELECT 6 * 7"));           // status, headers, body
+//! let run = ann.submit(&sql("my thread", "SELECT 1"));                            // 202; the run's id
+//! ann.wait_for_status(&run, "succeeded");                                         // the run as JSON
+//! ```
+//!
+//! `Launch::drill()` starts the same server with one more engine, whose steps do what the prompt asks for: see [`drill`].
+//! A server is ended by its id when it is dropped; what it wrote to standard error is shown if the test failed.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking and talks on its output")]
+
+mod client;
+pub(crate) mod drill;
+mod server;
+
+use std::time::{Duration, Instant};
+
+pub(crate) use client::{Client, sql};
+pub(crate) use server::{Launch, Server};
+
+/// How long anything may take in a test: long enough for a busy machine, short enough to fail rather than hang.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Looks again and again until there is something, for events that give no signal; fails after [`PATIENCE`].
+#[track_caller]
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The same for a condition.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    wait_for(what, || condition().then_some(()));
+}

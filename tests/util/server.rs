@@ -1,0 +1,329 @@
+//! Server processes: started, asked, signalled, killed, restarted.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use holdfast::auth;
+use parking_lot::Mutex;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Client, PATIENCE, drill, wait_for};
+
+/// The secret of every server that is not told otherwise.
+const SECRET: &str = "what the servers of these tests sign with";
+
+/// How a process is to be started: what, with which environment, under which limits.
+///
+/// The environment holds nothing but what is set here; the current directory is an empty one of its own.
+#[derive(Clone)]
+pub(crate) struct Launch {
+    program: PathBuf,
+    arguments: Vec<String>,
+    environment: BTreeMap<String, String>,
+    prelude: String,
+    /// Kept as long as anybody can start in it.
+    home: Arc<TempDir>,
+}
+
+impl Launch {
+    /// The built binary.
+    pub(crate) fn holdfast() -> Self {
+        Self::new(env!("CARGO_BIN_EXE_holdfast").into(), &[])
+    }
+
+    /// The same server with the drill engine, out of this test binary.
+    pub(crate) fn drill() -> Self {
+        let launch = Self::new(std::env::current_exe().unwrap(), &drill::ARGUMENTS);
+        let directory = launch.home.path().join("drill");
+        std::fs::create_dir(&directory).unwrap();
+        launch.env(drill::DIRECTORY, directory.to_str().unwrap())
+    }
+
+    fn new(program: PathBuf, arguments: &[&str]) -> Self {
+        let home = Arc::new(tempfile::tempdir().unwrap());
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        let launch = Self { program, arguments, environment: BTreeMap::new(), prelude: String::new(), home };
+        let state = launch.state();
+        launch
+            .env("STATE_DIRECTORY", state.to_str().unwrap())
+            .env("BIND", "127.0.0.1:0")
+            .env("JWT_SECRET", SECRET)
+            .env("RATE_LIMIT_REQUESTS", "1000000")
+            .env("RATE_LIMIT_BURST", "1000000")
+    }
+
+    /// Sets a variable.
+    #[must_use]
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.insert(name.into(), value.into());
+        self
+    }
+
+    /// Takes a variable away that is set by default.
+    #[must_use]
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.environment.remove(name);
+        self
+    }
+
+    /// Has a shell run these commands, such as `ulimit -n 128`, before it becomes the process.
+    #[must_use]
+    pub(crate) fn shell(mut self, prelude: &str) -> Self {
+        prelude.clone_into(&mut self.prelude);
+        self
+    }
+
+    /// The state directory; the first start makes it.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.home.path().join("state")
+    }
+
+    /// The directory in which the process runs, for files that it is given.
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Starts a server and waits until it can be asked.
+    #[track_caller]
+    pub(crate) fn start(self) -> Server {
+        let process = Process::start(&self, &[]);
+        let banner = process.banner();
+        Server { launch: self, process, banner }
+    }
+
+    /// Runs a command, or a server that should not start, to its end.
+    #[track_caller]
+    pub(crate) fn run(&self, arguments: &[&str]) -> Finished {
+        let mut process = Process::start(self, arguments);
+        process.end()
+    }
+
+    /// A token of this user for the servers that verify with the tests' secret.
+    pub(crate) fn token(user: &str) -> String {
+        let secret = auth::Secret::new(SECRET).unwrap();
+        auth::issue(&secret, &auth::VerifierOptions::default(), user, Duration::from_secs(3600)).unwrap()
+    }
+}
+
+/// A running server, ended by its id when it is dropped.
+pub(crate) struct Server {
+    launch: Launch,
+    process: Process,
+    banner: String,
+}
+
+impl Server {
+    /// A client of this user.
+    pub(crate) fn client(&self, user: &str) -> Client {
+        Client::new(self.address(), Some(Launch::token(user)))
+    }
+
+    /// A client without a token.
+    pub(crate) fn anonymous(&self) -> Client {
+        Client::new(self.address(), None)
+    }
+
+    /// The first line of its output: where to find it.
+    pub(crate) fn banner(&self) -> &str {
+        &self.banner
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        let rest = self.banner.strip_prefix("http://").unwrap();
+        rest.split('/').next().unwrap().parse().unwrap()
+    }
+
+    pub(crate) fn launch(&self) -> &Launch {
+        &self.launch
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.process.child)
+    }
+
+    /// `GET /health`, on a connection of its own.
+    #[track_caller]
+    pub(crate) fn health(&self) -> Value {
+        self.anonymous().get("/health").json()
+    }
+
+    /// What it has written to standard error so far.
+    pub(crate) fn stderr(&self) -> String {
+        self.process.stderr()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Kills it as a power failure would, and waits until it is gone.
+    pub(crate) fn kill9(&mut self) {
+        self.process.child.kill().unwrap();
+        self.process.child.wait().unwrap();
+    }
+
+    /// Waits until it has ended.
+    #[track_caller]
+    pub(crate) fn wait(&mut self) -> Finished {
+        self.process.end()
+    }
+
+    /// Sends SIGTERM and waits until it has ended.
+    #[track_caller]
+    pub(crate) fn terminate(&mut self) -> Finished {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    /// Starts it again on the same state directory, once it has ended; its address is another one.
+    #[track_caller]
+    pub(crate) fn restart(&mut self) {
+        self.restart_with(|launch| launch);
+    }
+
+    /// The same with another environment.
+    #[track_caller]
+    pub(crate) fn restart_with(&mut self, change: impl FnOnce(Launch) -> Launch) {
+        assert!(self.process.child.try_wait().unwrap().is_some(), "a server that still runs is not restarted");
+        self.launch = change(self.launch.clone());
+        self.process = Process::start(&self.launch, &[]);
+        self.banner = self.process.banner();
+    }
+
+    /// A number out of `/proc/PID/status`, such as `Threads`.
+    pub(crate) fn proc_status(&self, name: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.pid().as_raw_nonzero());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid().as_raw_nonzero())).unwrap().count()
+    }
+
+    /// Processor time it has used.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid().as_raw_nonzero())).unwrap();
+        // The name in parentheses may hold anything; utime and stime are the 12th and 13th field after it.
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+    }
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    /// `None` if a signal ended it.
+    pub(crate) code: Option<i32>,
+    /// How long it was waited for.
+    pub(crate) took: Duration,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+struct Process {
+    child: Child,
+    stdout: Arc<Mutex<Vec<u8>>>,
+    stderr: Arc<Mutex<Vec<u8>>>,
+    lines: Receiver<String>,
+    readers: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Process {
+    fn start(launch: &Launch, arguments: &[&str]) -> Self {
+        let mut command = if launch.prelude.is_empty() {
+            Command::new(&launch.program)
+        } else {
+            let mut shell = Command::new("/bin/sh");
+            shell.arg("-c").arg(format!("{}\nexec \"$0\" \"$@\"", launch.prelude)).arg(&launch.program);
+            shell
+        };
+        let mut child = command
+            .args(&launch.arguments)
+            .args(arguments)
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .envs(&launch.environment)
+            .current_dir(launch.home())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (line, lines) = unbounded();
+        let (out, out_reader) = collect(child.stdout.take().unwrap(), Some(line));
+        let (err, err_reader) = collect(child.stderr.take().unwrap(), None);
+        Self { child, stdout: out, stderr: err, lines, readers: vec![out_reader, err_reader] }
+    }
+
+    #[track_caller]
+    fn banner(&self) -> String {
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) if line.starts_with("http://") => return line,
+                Ok(_) => {}
+                Err(error) => panic!("the server did not start: {error}\n{}", self.stderr()),
+            }
+        }
+    }
+
+    fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.stderr.lock()).into_owned()
+    }
+
+    #[track_caller]
+    fn end(&mut self) -> Finished {
+        let started = Instant::now();
+        let status = wait_for("the process to end", || self.child.try_wait().unwrap());
+        let took = started.elapsed();
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+        let stdout = String::from_utf8_lossy(&self.stdout.lock()).into_owned();
+        Finished { code: status.code(), took, stdout, stderr: self.stderr() }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already; then there is nothing to end.
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if std::thread::panicking() {
+            println!("--- standard error of process {}:\n{}", self.child.id(), self.stderr());
+        }
+    }
+}
+
+/// Reads a pipe to its end on a thread of its own, so that the process never waits for its reader.
+fn collect(
+    pipe: impl Read + Send + 'static,
+    each_line: Option<Sender<String>>,
+) -> (Arc<Mutex<Vec<u8>>>, std::thread::JoinHandle<()>) {
+    let collected = Arc::new(Mutex::new(Vec::new()));
+    let into = Arc::clone(&collected);
+    let reader = std::thread::spawn(move || {
+        let mut pipe = BufReader::new(pipe);
+        let mut line = Vec::new();
+        while pipe.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+            into.lock().extend_from_slice(&line);
+            if let Some(each_line) = &each_line {
+                // Nobody listens any more once the address is known.
+                drop(each_line.send(String::from_utf8_lossy(&line).trim_end().to_owned()));
+            }
+            line.clear();
+        }
+    });
+    (collected, reader)
+}
