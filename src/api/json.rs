@@ -180,21 +180,15 @@ pub(super) struct Fields {
 impl Fields {
     /// A text that has to be there: trimmed, and then not empty and at most so many characters.
     pub(super) fn text(&mut self, field: &str, chars_max: usize) -> String {
-        if !self.object.contains_key(field) {
-            self.faults.push(Fault::body(field, "missing", "is missing"));
-            return String::new();
-        }
-        self.optional_text(field, chars_max).unwrap_or_default()
-    }
-
-    /// A text that may be missing or null.
-    pub(super) fn optional_text(&mut self, field: &str, chars_max: usize) -> Option<String> {
-        let text = match self.object.remove(field)? {
-            Value::Null => return None,
-            Value::String(text) => text.trim().to_owned(),
-            _ => {
+        let text = match self.object.remove(field) {
+            Some(Value::String(text)) => text.trim().to_owned(),
+            Some(_) => {
                 self.faults.push(Fault::body(field, "string_type", "must be a text"));
-                return None;
+                return String::new();
+            }
+            None => {
+                self.faults.push(Fault::body(field, "missing", "is missing"));
+                return String::new();
             }
         };
         if text.is_empty() {
@@ -203,7 +197,16 @@ impl Fields {
             let msg = format!("must have at most {chars_max} characters");
             self.faults.push(Fault::body(field, "string_too_long", msg));
         }
-        Some(text)
+        text
+    }
+
+    /// A text that may be missing or null.
+    pub(super) fn optional_text(&mut self, field: &str, chars_max: usize) -> Option<String> {
+        if self.object.get(field)?.is_null() {
+            self.object.remove(field);
+            return None;
+        }
+        Some(self.text(field, chars_max))
     }
 
     /// One more fault, found by the caller.
@@ -277,11 +280,12 @@ mod tests {
 
     #[test]
     fn all_faults_of_the_fields_are_reported_together() {
-        let (value, faults) = parse(br#"{"prompt":"  ","thread_id":7,"extra":"\u0000"}"#).unwrap();
+        let (value, faults) = parse(br#"{"prompt":"  ","thread_id":7,"null":null,"extra":"\u0000"}"#).unwrap();
         let Value::Object(object) = value else { unreachable!("it is an object") };
         let mut fields = Fields { object, faults };
         fields.text("prompt", 10);
         fields.text("thread_id", 10);
+        fields.text("null", 10);
         fields.text("absent", 10);
         let problem = format!("{:?}", fields.end().unwrap_err());
         for kind in ["nul", "string_too_short", "string_type", "missing", "extra_forbidden"] {

@@ -91,7 +91,7 @@ fn neither_answers_nor_logs_tell_what_is_nobodys_business() {
         "jwt-secret",
         ".rs:",
         "/src/",
-        "panicked",
+        "panicked at",
     ];
     let of_the_store = [
         "INSERT INTO",
