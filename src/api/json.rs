@@ -23,11 +23,11 @@ pub(super) fn fields(request: &Request) -> Result<Fields, Problem> {
         return Err(Problem::new(415, "The body must be JSON, with Content-Type: application/json."));
     }
     let (value, mut faults) = parse(&request.body)?;
-    if let Value::Object(object) = value {
-        return Ok(Fields { object, faults });
-    }
-    faults.push(Fault { loc: vec!["body".into()], msg: "must be an object".into(), kind: "object_type" });
-    Err(Problem::validation(&faults))
+    let Value::Object(object) = value else {
+        faults.push(Fault { loc: vec!["body".into()], msg: "must be an object".into(), kind: "object_type" });
+        return Err(Problem::validation(&faults));
+    };
+    Ok(Fields { object, faults })
 }
 
 fn parse(body: &[u8]) -> Result<(Value, Vec<Fault>), Problem> {

@@ -109,7 +109,7 @@ impl Api {
             runner: parts.runner,
             datasets: parts.datasets,
             memory: parts.memory,
-            probes: Probes::new(),
+            probes: Probes::default(),
             limiter: parts.limiter,
             verifier: parts.verifier,
             origins: parts.origins,

@@ -168,7 +168,7 @@ impl App {
         let deadline = Instant::now() + timeout;
         tracing::info!(event = event::DRAIN_BEGAN, running = self.runner.running());
         let left = || deadline.saturating_duration_since(Instant::now());
-        self.runner.drain(deadline - CLOSE_RESERVE.min(timeout / 2));
+        self.runner.drain(Instant::now() + timeout.saturating_sub(CLOSE_RESERVE).max(timeout / 2));
         self.http.stop_accepting();
         self.api.stop();
         self.http.stop(SEND_GRACE.min(left()));

@@ -1,6 +1,6 @@
 //! One CSV file, read twice: first to learn its columns, then for its rows. Memory stays constant, whatever the file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -202,7 +202,7 @@ impl<'a> Rows<'a> {
             Ok(true) => {}
             Err(error) => return Err(self.input.fault(None, format!("cannot be read: {error}"))),
         }
-        let line = self.record.position().map_or(0, csv::Position::line);
+        let line = self.reader.get_mut().record_lines.pop_front().unwrap_or_default();
         if let Some(expected) = self.columns
             && self.record.len() != expected
         {
@@ -228,6 +228,11 @@ struct Watch {
     since_record: usize,
     line: u64,
     quoting: Quoting,
+    /// Whether the next byte that is no line end begins a record; the parser skips empty lines as well.
+    between_records: bool,
+    /// The lines on which the records begin that the parser has not given out yet: at most one for each byte that it
+    /// buffers. The parser's own count is off after empty lines.
+    record_lines: VecDeque<u64>,
     fault: Option<(u64, String)>,
 }
 
@@ -243,21 +248,35 @@ enum Quoting {
 
 impl Watch {
     fn new(source: Box<dyn Read>) -> Self {
-        Self { source, bytes: 0, since_record: 0, line: 1, quoting: Quoting::FieldStart, fault: None }
+        Self {
+            source,
+            bytes: 0,
+            since_record: 0,
+            line: 1,
+            quoting: Quoting::FieldStart,
+            between_records: true,
+            record_lines: VecDeque::new(),
+            fault: None,
+        }
     }
 
     fn scan(&mut self, bytes: &[u8]) -> Result<(), (u64, String)> {
         for &byte in bytes {
+            let is_line_end = matches!(byte, b'\n' | b'\r');
+            if self.between_records && !is_line_end {
+                self.record_lines.push_back(self.line);
+            }
+            self.between_records &= is_line_end;
             self.quoting = match (self.quoting, byte) {
                 (_, 0) => return Err((self.line, "this is not a CSV file: it contains a NUL byte".into())),
                 (Quoting::Quoted(line), b'"') => Quoting::QuoteSeen(line),
-                (Quoting::Quoted(line), _) => Quoting::Quoted(line),
-                (Quoting::QuoteSeen(line), b'"') => Quoting::Quoted(line),
+                (Quoting::Quoted(line), _) | (Quoting::QuoteSeen(line), b'"') => Quoting::Quoted(line),
                 (_, b',' | b'\n' | b'\r') => Quoting::FieldStart,
                 (Quoting::FieldStart, b'"') => Quoting::Quoted(self.line),
                 (Quoting::FieldStart | Quoting::Plain, _) => Quoting::Plain,
                 (Quoting::QuoteSeen(_), _) => return Err((self.line, "text follows a closing quote".into())),
             };
+            self.between_records |= is_line_end && matches!(self.quoting, Quoting::FieldStart);
             self.line += u64::from(byte == b'\n');
         }
         Ok(())

@@ -13,6 +13,7 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use serde_json::Value;
 
+use super::temporary::Temporary;
 use super::{functions, name, statement, value};
 
 /// Rows that a statement's result is counted to; it is stopped there.
@@ -25,6 +26,10 @@ const SQL_BYTES_MAX: i32 = 40_000;
 pub(super) const VALUE_BYTES_MAX: i32 = 1_000_000;
 /// Page cache and sorter of one connection, in KiB; more goes to a temporary file.
 const CACHE_KIB: i64 = 1024;
+/// Bytes that SQLite may hold in this process, and how much of it is for each connection: some statements of a few
+/// hundred bytes grow without end while they are compiled, where no interrupt reaches them either.
+const HEAP_BYTES: u64 = 32 << 20;
+const HEAP_BYTES_PER_CONNECTION: u64 = 4 << 20;
 /// Instructions of the virtual machine between two looks at the clock: some ten microseconds' worth.
 const INSTRUCTIONS_PER_LOOK: i32 = 1000;
 /// How long a read waits for another process that recovers or checkpoints the file.
@@ -60,6 +65,12 @@ pub enum QueryError {
     /// The tables cannot be read at the moment.
     #[error("{0}")]
     Unavailable(String),
+}
+
+/// Limits the memory of SQLite in this whole process: there is no limit for one connection. The limit can only be lowered.
+pub(super) fn limit_heap(connection: &Connection, connections_max: u32) -> rusqlite::Result<()> {
+    let bytes = HEAP_BYTES + HEAP_BYTES_PER_CONNECTION * u64::from(connections_max);
+    connection.query_row(&format!("PRAGMA hard_heap_limit = {bytes}"), [], |_| Ok(()))
 }
 
 /// Makes read-only connections to the file, hardened.
@@ -114,10 +125,7 @@ pub(super) fn run(
 ) -> Result<QueryResult, QueryError> {
     check_outside(sql)?;
     let hooks = Hooks::set(connection, should_stop).map_err(|error| explain(sql, error))?;
-    let fail = |error| match hooks.refusal() {
-        Some(refusal) => QueryError::Invalid(refusal),
-        None => explain(sql, error),
-    };
+    let fail = |error| hooks.refusal().unwrap_or_else(|| explain(sql, error));
     let mut statement = connection.prepare(sql).map_err(fail)?;
     if !statement.readonly() || statement.column_count() == 0 {
         return Err(QueryError::Invalid(only_reading("This statement")));
@@ -189,11 +197,12 @@ struct Hooks<'c> {
     seen: Arc<Mutex<Seen>>,
 }
 
-/// What the authorizer saw of the statement. The lock is held for a comparison or two.
+/// What the hooks saw of the statement. The lock is held for a comparison or two.
 #[derive(Default)]
 struct Seen {
     tables: BTreeSet<String>,
-    refusal: Option<String>,
+    /// The first reason to refuse it; SQLite's own error says less.
+    refusal: Option<QueryError>,
 }
 
 impl<'c> Hooks<'c> {
@@ -201,13 +210,23 @@ impl<'c> Hooks<'c> {
         let rules = Rules::of(connection)?;
         let seen = Arc::new(Mutex::new(Seen::default()));
         let hooks = Self { connection, seen: Arc::clone(&seen) };
-        connection.progress_handler(INSTRUCTIONS_PER_LOOK, Some(should_stop))?;
+        let mut temporary = Temporary::new();
+        let noted = Arc::clone(&seen);
+        let stop = move || {
+            let used_up = temporary.is_used_up();
+            if used_up {
+                let reason = "The statement needs more temporary space on the disk than it may have.";
+                noted.lock().refusal = Some(QueryError::TooMuch(reason.into()));
+            }
+            used_up || should_stop()
+        };
+        connection.progress_handler(INSTRUCTIONS_PER_LOOK, Some(stop))?;
         connection.authorizer(Some(move |context: AuthContext<'_>| {
             let mut seen = seen.lock();
             match rules.judge(&context.action, &mut seen.tables) {
                 Ok(()) => Authorization::Allow,
                 Err(reason) => {
-                    seen.refusal.get_or_insert(reason);
+                    seen.refusal.get_or_insert(QueryError::Invalid(reason));
                     Authorization::Deny
                 }
             }
@@ -215,7 +234,7 @@ impl<'c> Hooks<'c> {
         Ok(hooks)
     }
 
-    fn refusal(&self) -> Option<String> {
+    fn refusal(&self) -> Option<QueryError> {
         self.seen.lock().refusal.clone()
     }
 

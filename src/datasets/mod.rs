@@ -15,6 +15,7 @@ mod schema;
 mod source;
 pub mod statement;
 mod table;
+mod temporary;
 mod value;
 
 use std::fmt;
@@ -156,6 +157,7 @@ impl Datasets {
         connector: Arc<ScheduledThreadPool>,
     ) -> Result<Self, DatasetsError> {
         let mut writer = schema::open(path)?;
+        guard::limit_heap(&writer, connections_max)?;
         source::refresh(&mut writer, source)?;
         let mut config = PoolConfig::new("datasets", connections_max, connector);
         config.idle_timeout = Some(IDLE_TIMEOUT);
@@ -284,3 +286,6 @@ impl CatalogueEntry {
         Self { selection_code: table.name.clone(), extended_description: text }
     }
 }
+
+#[cfg(test)]
+mod tests;

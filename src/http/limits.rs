@@ -41,8 +41,14 @@ pub(super) const REFUSED_CONNECTIONS_MAX: usize = 64;
 /// What a thread reads at once: a body of 1 MiB takes 16 turns, between which other connections have theirs.
 pub(super) const READ_BYTES_MAX: usize = 64 * 1024;
 
-/// Events that a thread takes at once; with more, it could keep a connection waiting that another thread has time for.
-pub(super) const EVENTS_MAX: usize = 1;
+/// Events that a thread takes at once. Measured, 4 save as much as 16 or 64, and no more than 3 others wait behind a slow handler.
+pub(super) const EVENTS_MAX: usize = 4;
+
+/// How long a thread that found nothing to do sleeps before it looks again; what a request waits when the first is held up.
+pub(super) const NAP_MIN: Duration = Duration::from_millis(2);
+
+/// The longest such sleep, after a quiet time: 20 looks a second cost nothing that could be measured.
+pub(super) const NAP_MAX: Duration = Duration::from_millis(50);
 
 /// Connections accepted in one turn, so that a flood of them does not keep the others waiting.
 pub(super) const ACCEPTS_MAX: usize = 16;

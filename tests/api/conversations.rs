@@ -118,7 +118,7 @@ fn a_run_is_two_messages_and_a_running_one_is_loading() {
     }
     let ids: std::collections::BTreeSet<&str> = list.iter().map(|message| message["id"].as_str().unwrap()).collect();
     assert_eq!(ids.len(), 8, "each message has an id of its own");
-    let [question, answer, _, failed, _, loading, last, waiting] = &list[..] else { unreachable!("there are eight") };
+    let [question, answer, _, failed, _, loading, next, waiting] = &list[..] else { unreachable!("there are eight") };
     assert!(list.iter().step_by(2).all(|message| message["isUser"] == true && message["isLoading"] == false));
     assert!(list.iter().skip(1).step_by(2).all(|message| message["isUser"] == false));
 
@@ -146,7 +146,7 @@ fn a_run_is_two_messages_and_a_running_one_is_loading() {
     );
     assert!(loading["startedAt"].is_u64() && loading["meta"]["run_id"] == *running);
     assert_eq!((&waiting["isLoading"], &waiting["startedAt"]), (&true.into(), &Value::Null));
-    assert_eq!(last["meta"]["run_id"], *queued);
+    assert_eq!(next["meta"]["run_id"], *queued);
 
     drill.open(&server, 1);
     ann.wait_for_status(&queued, "succeeded");

@@ -79,6 +79,15 @@ fn what_was_stored_before_a_crash_is_there_after_it() {
 }
 
 #[test]
+fn a_crash_before_the_first_migration_is_mended_by_the_next_start() {
+    let directory = Directory::new();
+    let history = "CREATE TABLE refinery_schema_history (version int4 PRIMARY KEY, name VARCHAR(255),
+        applied_on VARCHAR(255), checksum VARCHAR(255))";
+    Connection::open(directory.file()).unwrap().execute_batch(history).unwrap();
+    submit(&directory.open().unwrap(), "ann", "thread");
+}
+
+#[test]
 fn a_closed_store_is_one_file() {
     let directory = Directory::new();
     let store = directory.open().unwrap();

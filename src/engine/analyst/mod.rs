@@ -148,3 +148,6 @@ fn unavailable(error: DatasetsError) -> EngineError {
         _ => EngineError::Failed(ErrorKind::Engine, "The tables of data cannot be read at the moment.".into()),
     }
 }
+
+#[cfg(test)]
+mod tests;
