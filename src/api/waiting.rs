@@ -74,6 +74,8 @@ pub(super) struct Handling {
 
 impl Handling {
     fn run(self) {
+        // Whatever is logged meanwhile names the request; an error's level, so that no setting of LOG leaves it out.
+        let _span = tracing::error_span!("request", request_id = self.envelope.request_id).entered();
         match (self.route.handler)(&self.api, &self.call) {
             Ok(Reply::Now(response)) => self.answer(Ok(response)),
             Ok(Reply::AtEndOf(run, at_most)) => self.wait_for(&run, at_most),

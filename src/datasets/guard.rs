@@ -360,6 +360,8 @@ fn explain(sql: &str, error: rusqlite::Error) -> QueryError {
             QueryError::Unavailable("The tables of data cannot be read at the moment.".into())
         }
         _ => {
+            // SQLite gives no place for what is missing at the end.
+            let offset = offset.or_else(|| (message == "incomplete input").then(|| sql.trim_end().len()));
             let at = offset.map(|offset| format!(" (at {})", place(sql, offset))).unwrap_or_default();
             QueryError::Invalid(sentence(&format!("{message}{at}")))
         }
