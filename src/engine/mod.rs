@@ -19,7 +19,12 @@ pub trait Engine: Send + Sync {
     /// The name by which a request chooses it.
     fn name(&self) -> &str;
 
-    /// The state before the first step.
+    /// How many earlier turns of the thread it wants to be given; reading them costs a query a run.
+    fn history_turns(&self) -> usize {
+        0
+    }
+
+    /// The state before the first step; `history` is oldest first.
     fn start(&self, prompt: &str, history: &[Turn]) -> State;
 
     /// Does the next step. It looks at `context` often enough to stop within a fraction of a second.

@@ -14,9 +14,7 @@ use crate::engine::{Engine, EngineError, Interrupter, Interruption, Next, State,
 use crate::event;
 use crate::store::{Claim, Ending, StepRecord, StoreError};
 
-/// How many earlier turns of the thread an engine is given.
-const HISTORY_TURNS: usize = 10;
-/// How many bytes of each earlier answer it is given.
+/// How many bytes of each earlier answer an engine is given.
 const HISTORY_RESULT_BYTES: usize = 4096;
 
 /// One worker thread.
@@ -137,8 +135,13 @@ impl Execution<'_> {
     /// The engine's first state, or how the run ends because the engine panicked over it.
     fn start(&self, engine: &dyn Engine) -> Result<Result<State, Ending>, StoreError> {
         let shared = self.shared;
-        let turns: Vec<Turn> = shared
-            .persist("history", || shared.store.history(&self.run, HISTORY_TURNS))?
+        let wanted = engine.history_turns();
+        let runs = if wanted == 0 {
+            Vec::new()
+        } else {
+            shared.persist("history", || shared.store.history(&self.run, wanted))?
+        };
+        let turns: Vec<Turn> = runs
             .into_iter()
             .filter_map(|run| {
                 let mut result = run.answer?.result;
