@@ -105,7 +105,7 @@ impl Front {
 
     /// Hands a request to the service, and the connection with it. Panics if the service does; the client is answered then.
     pub(super) fn serve(self: &Arc<Self>, request: Request, mut connection: Box<Connection>) {
-        connection.note(&request.head);
+        connection.note(Some(&request.head));
         if connection.is_over_budget(&self.limits) {
             connection.drop_pipelined();
         }
@@ -137,9 +137,7 @@ impl Front {
 
     /// Answers a request that cannot be read to its end, and closes.
     pub(super) fn refuse_for_good(&self, mut connection: Box<Connection>, refusal: &Refusal, head: Option<&Head>) {
-        if let Some(head) = head {
-            connection.note(head);
-        }
+        connection.note(head);
         connection.form.keep_alive = false;
         self.refuse(connection, refusal);
     }

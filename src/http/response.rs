@@ -24,6 +24,11 @@ pub(super) struct Form {
     pub(super) keep_alive: bool,
 }
 
+impl Form {
+    /// For an answer to what could not be read.
+    pub(super) const UNKNOWN: Form = Form { version: Version::Http11, head_only: false, keep_alive: false };
+}
+
 impl Response {
     /// An answer without a body.
     pub fn empty(status: u16) -> Response {
