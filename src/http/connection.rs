@@ -4,11 +4,9 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Instant;
 
-use tiny_http::Method;
-
 use super::limits::Limits;
 use super::parser::{Awaiting, Parsed, Parser, Refused};
-use super::request::{Head, Request, Version};
+use super::request::{Head, Request};
 use super::response::{Form, Response};
 use super::slots::Seat;
 
@@ -76,7 +74,7 @@ impl Connection {
             peer,
             phase: Phase::Idle,
             deadline: None,
-            form: Form { version: Version::Http11, head_only: false, keep_alive: true },
+            form: Form::UNKNOWN,
             request_id: None,
             parser: Parser::new(),
             pipelined: Stretch::default(),
@@ -160,10 +158,11 @@ impl Connection {
         self.parser.take_head()
     }
 
-    /// Keeps what an answer depends on while a handler has the request itself.
-    pub(super) fn note(&mut self, head: &Head) {
-        self.form = Form { version: head.version, head_only: head.method == Method::Head, keep_alive: head.keep_alive };
-        self.request_id = head.header(REQUEST_ID).map(str::to_owned);
+    /// Keeps what an answer depends on while a handler has the request itself; of a request whose head could not be read, nothing
+    /// is left of the one before.
+    pub(super) fn note(&mut self, head: Option<&Head>) {
+        self.form = head.map_or(Form::UNKNOWN, Head::form);
+        self.request_id = head.and_then(|head| head.header(REQUEST_ID)).map(str::to_owned);
     }
 
     /// Renders an answer; `flush` sends it.

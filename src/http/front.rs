@@ -103,19 +103,15 @@ impl Front {
         None
     }
 
-    /// Hands a request to the service, and the connection with it.
+    /// Hands a request to the service, and the connection with it. Panics if the service does; the client is answered then.
     pub(super) fn serve(self: &Arc<Self>, request: Request, mut connection: Box<Connection>) {
-        connection.note(&request.head);
+        connection.note(Some(&request.head));
         if connection.is_over_budget(&self.limits) {
             connection.drop_pipelined();
         }
         connection.deadline = None;
         let responder = Responder::new(Arc::clone(self), connection);
-        let call = AssertUnwindSafe(|| self.service.call(Exchange { request, responder }));
-        if catch_unwind(call).is_err() {
-            self.panics.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(event = event::HTTP_PANIC, "a request's handler panicked");
-        }
+        self.service.call(Exchange { request, responder });
     }
 
     /// Sends an answer and sees to what comes after it.
@@ -133,8 +129,7 @@ impl Front {
         let request_id = connection.request_id.take();
         let rendered = catch_unwind(AssertUnwindSafe(|| self.service.refuse(refusal, request_id.as_deref())));
         let response = rendered.unwrap_or_else(|_| {
-            self.panics.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(event = event::HTTP_PANIC, "rendering a refusal panicked");
+            self.note_panic();
             Response::empty(refusal.status().0)
         });
         self.answer(connection, response);
@@ -142,9 +137,7 @@ impl Front {
 
     /// Answers a request that cannot be read to its end, and closes.
     pub(super) fn refuse_for_good(&self, mut connection: Box<Connection>, refusal: &Refusal, head: Option<&Head>) {
-        if let Some(head) = head {
-            connection.note(head);
-        }
+        connection.note(head);
         connection.form.keep_alive = false;
         self.refuse(connection, refusal);
     }
@@ -215,6 +208,12 @@ impl Front {
         let data = EventData::new_u64(connection.seat.token().to_u64());
         self.stage() < Stage::Halted
             && epoll::add(&self.epoll, &connection.socket, data, interest | EventFlags::ONESHOT).is_ok()
+    }
+
+    /// Counts and logs a panic that was caught. What it said has been written by the panic hook.
+    pub(super) fn note_panic(&self) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(event = event::HTTP_PANIC, "handling a request panicked");
     }
 
     pub(super) fn stage(&self) -> Stage {

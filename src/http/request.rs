@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use tiny_http::Method;
 
+use super::response::Form;
+
 /// A request whose head and body have arrived entirely.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
@@ -97,6 +99,11 @@ impl Request {
 }
 
 impl Head {
+    /// How the request wants to be answered.
+    pub(super) fn form(&self) -> Form {
+        Form { version: self.version, head_only: self.method == Method::Head, keep_alive: self.keep_alive }
+    }
+
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers().find(|(given, _)| given.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }

@@ -24,6 +24,11 @@ pub(super) struct Form {
     pub(super) keep_alive: bool,
 }
 
+impl Form {
+    /// For an answer to what could not be read.
+    pub(super) const UNKNOWN: Form = Form { version: Version::Http11, head_only: false, keep_alive: false };
+}
+
 impl Response {
     /// An answer without a body.
     pub fn empty(status: u16) -> Response {
@@ -42,6 +47,10 @@ impl Response {
     /// A character outside visible ASCII, which could end the line and begin another, is written as `?`.
     #[must_use]
     pub fn with_header(mut self, name: &'static str, value: &str) -> Response {
+        debug_assert!(
+            !OURS.iter().any(|ours| ours.eq_ignore_ascii_case(name)),
+            "{name} would be written twice or contradict what is sent"
+        );
         let clean = |byte: u8| if matches!(byte, b' '..=b'~' | b'\t') { byte } else { b'?' };
         let value: Vec<u8> = value.bytes().map(clean).collect();
         let header =
@@ -111,6 +120,9 @@ impl Response {
         out
     }
 }
+
+/// Headers that `render` writes.
+const OURS: [&str; 5] = ["Connection", "Content-Length", "Date", "Server", "Transfer-Encoding"];
 
 /// Room for the status line and the headers of most answers, so that they are written into one allocation.
 const HEAD_BYTES_USUAL: usize = 512;

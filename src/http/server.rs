@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -41,7 +42,7 @@ pub struct Stats {
     pub requests: u64,
     /// Answered by the connection layer since the start: status and number.
     pub refusals: Vec<(u16, u64)>,
-    /// In the service, caught.
+    /// Caught, in the service mostly; their clients got a 500.
     pub panics: u64,
     /// For how long each http thread has been at what it is doing; zero while it waits. A service that never blocks keeps
     /// this under a few milliseconds.
@@ -160,7 +161,7 @@ impl Server {
         let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
             thread.thread().unpark();
-            thread.join().expect("an http thread catches what the service throws");
+            thread.join().expect("an http thread catches every panic but that of a broken epoll set");
         }
         let left = front.slots.take_all(|_| true).map(drop).count();
         tracing::info!(event = event::HTTP_STOPPED, connections_closed = left, "the http server has stopped");
@@ -233,19 +234,26 @@ impl Shared {
             }
             for event in events.drain(..) {
                 gauge.busy_since_us.store(self.elapsed_us(), Ordering::Relaxed);
-                match event.data.u64() {
-                    END => {}
-                    data @ FIRST_LISTENER.. => self.listeners[(data - FIRST_LISTENER) as usize].on_event(&self.front),
-                    data => {
-                        let happened = self.front.on_event(Token::from_u64(data), event.flags, &mut scratch);
-                        if let Some((request, connection)) = happened {
-                            gauge.requests.fetch_add(1, Ordering::Relaxed);
-                            self.front.serve(request, connection);
-                        }
-                    }
+                let handle = || self.handle(gauge, event.data.u64(), event.flags, &mut scratch);
+                // What a panic leaves behind has been dropped by it: the request is answered, or the connection closed.
+                if catch_unwind(AssertUnwindSafe(handle)).is_err() {
+                    self.front.note_panic();
                 }
             }
             gauge.busy_since_us.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn handle(&self, gauge: &Gauge, data: u64, flags: EventFlags, scratch: &mut [u8]) {
+        match data {
+            END => {}
+            FIRST_LISTENER.. => self.listeners[(data - FIRST_LISTENER) as usize].on_event(&self.front),
+            _ => {
+                if let Some((request, connection)) = self.front.on_event(Token::from_u64(data), flags, scratch) {
+                    gauge.requests.fetch_add(1, Ordering::Relaxed);
+                    self.front.serve(request, connection);
+                }
+            }
         }
     }
 

@@ -39,9 +39,14 @@ fn a_parked_client_that_goes_away_is_noticed() {
         assert_eq!(harness.server.stats().connections, 0);
         // The slot is another's now, who must not get this answer.
         let mut other = harness.client();
-        assert_eq!(other.get("/other").text(), "GET /other ");
+        other.send(get("/park"));
+        let others = harness.parked.recv().expect("the request is handled");
+        assert!(parked.is_gone() && !others.is_gone());
         parked.send(text("not for you"));
-        assert_eq!(other.get("/other").text(), "GET /other ");
+        others.send(text("for you"));
+        assert_eq!(other.answer().text(), "for you");
+        drop(other);
+        harness.wait_until("it is closed", |server| server.stats().connections == 0);
     }
 }
 
