@@ -538,16 +538,11 @@ impl Reader<'_> {
                 }
             }
         }
-        let (value, origin) = match written {
-            Some(written) => written,
-            None => match variable.default {
-                Some(default) => (default.to_owned(), "default".to_owned()),
-                None => {
-                    let shown = "(unset)".to_owned();
-                    self.effective.push(Effective { name: variable.name, shown, origin: "default".into() });
-                    return None;
-                }
-            },
+        let default = || variable.default.map(|default| (default.to_owned(), "default".to_owned()));
+        let Some((value, origin)) = written.or_else(default) else {
+            let effective = Effective { name: variable.name, shown: "(unset)".into(), origin: "default".into() };
+            self.effective.push(effective);
+            return None;
         };
         let shown = if is_secret { "********".to_owned() } else { value.clone() };
         let parsed = variable.kind.parse(&value);

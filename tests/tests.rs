@@ -3,7 +3,11 @@
 /// Server processes, a client, and the drill engine.
 mod util;
 
+/// The HTTP contract, line by line, asked of the built server.
+mod api;
 /// The life of runs on real server processes: concurrency, crashes, drains, cancellation, limits.
 mod life;
 /// What every store promises, asked of each implementation in turn.
 mod store;
+/// The house rules that a machine can hold.
+mod tidy;

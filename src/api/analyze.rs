@@ -67,9 +67,11 @@ struct AnalyzeRequest {
 }
 
 fn analyze(api: &Api, call: &Call) -> Result<Reply, Problem> {
-    let body = read_body(api, &call.request)?;
-    let wait = preferred_wait(&call.request)?;
-    let idempotency = idempotency(&call.request, &body)?;
+    let mut fields = json::fields(&call.request)?;
+    let body = read_body(api, &mut fields);
+    let wait = preferred_wait(&call.request, &mut fields);
+    let idempotency = idempotency(&call.request, &body, &mut fields);
+    fields.end()?;
     if api.runner.is_draining() {
         return Err(Problem::draining(None));
     }
@@ -112,8 +114,7 @@ fn analyze(api: &Api, call: &Call) -> Result<Reply, Problem> {
     }
 }
 
-fn read_body(api: &Api, request: &Request) -> Result<AnalyzeRequest, Problem> {
-    let mut fields = Fields::of(json::object(request)?);
+fn read_body(api: &Api, fields: &mut Fields) -> AnalyzeRequest {
     let body = AnalyzeRequest {
         prompt: fields.text("prompt", PROMPT_CHARS_MAX),
         thread_id: fields.text("thread_id", THREAD_ID_CHARS_MAX),
@@ -125,37 +126,38 @@ fn read_body(api: &Api, request: &Request) -> Result<AnalyzeRequest, Problem> {
         let known: Vec<&str> = api.runner.engines().collect();
         fields.fault(Fault::body("engine", "value_error", format!("must be one of {}", known.join(", "))));
     }
-    fields.end()?;
-    Ok(body)
+    body
 }
 
 /// How long the client wants to wait; `None` if it does not (RFC 7240).
-fn preferred_wait(request: &Request) -> Result<Option<Duration>, Problem> {
+fn preferred_wait(request: &Request, fields: &mut Fields) -> Option<Duration> {
     let mut wait = Some(WAIT_MAX);
     for preference in request.header_values("prefer").flat_map(|value| value.split(',')) {
         let preference = preference.split(';').next().unwrap_or_default().trim();
         let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
         if name.trim().eq_ignore_ascii_case("respond-async") {
-            return Ok(None);
+            return None;
         }
         if name.trim().eq_ignore_ascii_case("wait") {
             let seconds = value.trim().trim_matches('"');
-            let parsed: u64 = seconds.parse().map_err(|_| Problem::validation(&[wait_fault(seconds)]))?;
-            wait = Some(Duration::from_secs(parsed).min(WAIT_MAX));
+            match seconds.parse() {
+                Ok(seconds) => wait = Some(Duration::from_secs(seconds).min(WAIT_MAX)),
+                Err(_) => fields.fault(wait_fault(seconds)),
+            }
         }
     }
-    Ok(wait)
+    wait
 }
 
-fn idempotency(request: &Request, body: &AnalyzeRequest) -> Result<Option<Idempotency>, Problem> {
+fn idempotency(request: &Request, body: &AnalyzeRequest, fields: &mut Fields) -> Option<Idempotency> {
     let mut keys = request.header_values("idempotency-key");
-    let Some(key) = keys.next() else { return Ok(None) };
+    let key = keys.next()?;
     let is_sane = (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
     if !is_sane || keys.next().is_some() {
         let msg = format!("must be given once, as 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters");
-        return Err(Problem::validation(&[Fault::header("Idempotency-Key", "value_error", msg)]));
+        fields.fault(Fault::header("Idempotency-Key", "value_error", msg));
     }
     // The body as it was understood: white space and the order of its members make no difference.
     let understood = serde_json::to_vec(body).expect("a body of texts can be serialised");
-    Ok(Some(Idempotency { key: key.to_owned(), fingerprint: Sha256::digest(understood).into() }))
+    Some(Idempotency { key: key.to_owned(), fingerprint: Sha256::digest(understood).into() })
 }

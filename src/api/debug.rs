@@ -25,6 +25,7 @@ pub(super) const ROUTES: &[Route] = &[Route {
 }];
 
 #[derive(Serialize, schemars::JsonSchema)]
+#[allow(clippy::struct_excessive_bools, reason = "these are the fields of the contract")]
 struct PoolView {
     backend: &'static str,
     /// The serial number of the pool; it grows when the pool is replaced.

@@ -6,6 +6,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use uuid::Uuid;
 
+use super::problem::Problem;
 use super::routes::Route;
 use crate::http::{Found, Request, Response, Router};
 
@@ -13,6 +14,8 @@ use crate::http::{Found, Request, Response, Router};
 const REQUEST_ID_BYTES_MAX: usize = 128;
 /// Smaller bodies are sent as they are: they fit one packet anyway.
 const GZIP_BYTES_MIN: usize = 1024;
+/// Every method that some path understands.
+const METHODS: &str = "GET, HEAD, POST, DELETE, OPTIONS";
 /// Request headers that a page may send.
 const ALLOWED_HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, X-Request-Id";
 /// Response headers that a page may read.
@@ -103,17 +106,18 @@ fn accepts_gzip(value: &str) -> bool {
 }
 
 /// The answer to `OPTIONS`: a preflight, or what a path understands.
-pub(super) fn options(request: &Request, router: &Router<&'static Route>) -> Response {
+pub(super) fn options(request: &Request, router: &Router<&'static Route>) -> Result<Response, Problem> {
     let response = Response::empty(204);
     if request.header("origin").is_some() && request.header("access-control-request-method").is_some() {
-        return response
-            .with_header("Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE, OPTIONS")
+        return Ok(response
+            .with_header("Access-Control-Allow-Methods", METHODS)
             .with_header("Access-Control-Allow-Headers", ALLOWED_HEADERS)
-            .with_header("Access-Control-Max-Age", PREFLIGHT_SECONDS);
+            .with_header("Access-Control-Max-Age", PREFLIGHT_SECONDS));
     }
     match router.find(request.method(), request.path()) {
-        Ok(Found::MethodNotAllowed(allowed)) => response.with_header("Allow", &format!("{allowed}, OPTIONS")),
-        _ => response.with_header("Allow", "GET, HEAD, POST, DELETE, OPTIONS"),
+        Ok(Found::MethodNotAllowed(allowed)) => Ok(response.with_header("Allow", &format!("{allowed}, OPTIONS"))),
+        _ if request.path() == "*" => Ok(response.with_header("Allow", METHODS)),
+        _ => Err(Problem::not_found("path")),
     }
 }
 

@@ -12,28 +12,22 @@ use crate::http::Request;
 /// How deep a body may nest: far deeper than any request of this API, far less than what would cost stack.
 const NESTING_MAX: usize = 64;
 
-/// The object that is the request's body.
+/// The fields of the object that is the request's body; a key given twice and a NUL in a string are faults already.
 ///
 /// # Errors
-/// 415 for another content type, 400 for what is not JSON in UTF-8 or nests too deeply, 422 for a key given twice, a NUL
-/// in a string, or anything but an object.
-pub(super) fn object(request: &Request) -> Result<Map<String, Value>, Problem> {
+/// 415 for another content type, 400 for what is not JSON in UTF-8 or nests too deeply, 422 for anything but an object.
+pub(super) fn fields(request: &Request) -> Result<Fields, Problem> {
     let content_type = request.header("content-type").unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     if !media_type.eq_ignore_ascii_case("application/json") {
         return Err(Problem::new(415, "The body must be JSON, with Content-Type: application/json."));
     }
-    let (value, faults) = parse(&request.body)?;
-    if !faults.is_empty() {
+    let (value, mut faults) = parse(&request.body)?;
+    let Value::Object(object) = value else {
+        faults.push(Fault { loc: vec!["body".into()], msg: "must be an object".into(), kind: "object_type" });
         return Err(Problem::validation(&faults));
-    }
-    match value {
-        Value::Object(object) => Ok(object),
-        _ => {
-            let fault = Fault { loc: vec!["body".into()], msg: "must be an object".into(), kind: "object_type" };
-            Err(Problem::validation(&[fault]))
-        }
-    }
+    };
+    Ok(Fields { object, faults })
 }
 
 fn parse(body: &[u8]) -> Result<(Value, Vec<Fault>), Problem> {
@@ -177,35 +171,24 @@ impl<'de> Visitor<'de> for Strict<'_> {
     }
 }
 
-/// Takes the fields out of a body, one by one, and gathers what is wrong with them.
+/// Takes the fields out of a body, one by one, and gathers what is wrong with them and with the rest of the request.
 pub(super) struct Fields {
     object: Map<String, Value>,
     faults: Vec<Fault>,
 }
 
 impl Fields {
-    /// The fields of this object.
-    pub(super) fn of(object: Map<String, Value>) -> Self {
-        Self { object, faults: Vec::new() }
-    }
-
     /// A text that has to be there: trimmed, and then not empty and at most so many characters.
     pub(super) fn text(&mut self, field: &str, chars_max: usize) -> String {
-        if !self.object.contains_key(field) {
-            self.faults.push(Fault::body(field, "missing", "is missing"));
-            return String::new();
-        }
-        self.optional_text(field, chars_max).unwrap_or_default()
-    }
-
-    /// A text that may be missing or null.
-    pub(super) fn optional_text(&mut self, field: &str, chars_max: usize) -> Option<String> {
-        let text = match self.object.remove(field)? {
-            Value::Null => return None,
-            Value::String(text) => text.trim().to_owned(),
-            _ => {
+        let text = match self.object.remove(field) {
+            Some(Value::String(text)) => text.trim().to_owned(),
+            Some(_) => {
                 self.faults.push(Fault::body(field, "string_type", "must be a text"));
-                return None;
+                return String::new();
+            }
+            None => {
+                self.faults.push(Fault::body(field, "missing", "is missing"));
+                return String::new();
             }
         };
         if text.is_empty() {
@@ -214,7 +197,16 @@ impl Fields {
             let msg = format!("must have at most {chars_max} characters");
             self.faults.push(Fault::body(field, "string_too_long", msg));
         }
-        Some(text)
+        text
+    }
+
+    /// A text that may be missing or null.
+    pub(super) fn optional_text(&mut self, field: &str, chars_max: usize) -> Option<String> {
+        if self.object.get(field)?.is_null() {
+            self.object.remove(field);
+            return None;
+        }
+        Some(self.text(field, chars_max))
     }
 
     /// One more fault, found by the caller.
@@ -288,14 +280,15 @@ mod tests {
 
     #[test]
     fn all_faults_of_the_fields_are_reported_together() {
-        let (value, _) = parse(br#"{"prompt":"  ","thread_id":7,"extra":1}"#).unwrap();
+        let (value, faults) = parse(br#"{"prompt":"  ","thread_id":7,"null":null,"extra":"\u0000"}"#).unwrap();
         let Value::Object(object) = value else { unreachable!("it is an object") };
-        let mut fields = Fields::of(object);
+        let mut fields = Fields { object, faults };
         fields.text("prompt", 10);
         fields.text("thread_id", 10);
+        fields.text("null", 10);
         fields.text("absent", 10);
         let problem = format!("{:?}", fields.end().unwrap_err());
-        for kind in ["string_too_short", "string_type", "missing", "extra_forbidden"] {
+        for kind in ["nul", "string_too_short", "string_type", "missing", "extra_forbidden"] {
             assert!(problem.contains(kind), "{problem}");
         }
     }

@@ -109,7 +109,7 @@ impl Api {
             runner: parts.runner,
             datasets: parts.datasets,
             memory: parts.memory,
-            probes: Probes::new(),
+            probes: Probes::default(),
             limiter: parts.limiter,
             verifier: parts.verifier,
             origins: parts.origins,
@@ -159,7 +159,7 @@ impl Api {
     }
 
     /// Route, token and rate: everything that is decided before anything is done.
-    fn admit(&self, exchange: &Exchange) -> Result<(&'static Route, Params, String), Problem> {
+    fn admit(&self, exchange: &Exchange, request_id: &str) -> Result<(&'static Route, Params, String), Problem> {
         let request = &exchange.request;
         let (route, params) = match self.router.find(request.method(), request.path()) {
             Ok(Found::Route(route, params)) => (*route, params),
@@ -187,7 +187,8 @@ impl Api {
             Err(refused) => {
                 // Guessing tokens is limited like everything else.
                 self.count(address)?;
-                tracing::info!(event = crate::event::TOKEN_REFUSED, reason = refused.reason(), path = route.path);
+                let reason = refused.reason();
+                tracing::info!(event = crate::event::TOKEN_REFUSED, reason, path = route.path, request_id);
                 Err(refused.into())
             }
         }
@@ -211,10 +212,11 @@ impl Service for Front {
         let envelope = Envelope::of(&exchange.request, &api.origins);
         if *exchange.request.method() == Method::Options {
             let answer = envelope::options(&exchange.request, &api.router);
+            let answer = answer.unwrap_or_else(|problem| problem.into_response(&envelope.request_id));
             exchange.responder.send(envelope.seal(answer));
             return;
         }
-        let (route, params, user) = match api.admit(&exchange) {
+        let (route, params, user) = match api.admit(&exchange, &envelope.request_id) {
             Ok(admitted) => admitted,
             Err(problem) => {
                 let response = problem.into_response(&envelope.request_id);

@@ -13,6 +13,7 @@ use crate::store::{Probe, RunCounts, Store, StoreError};
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
 
 /// The store's last known condition.
+#[derive(Default)]
 pub struct Probes {
     /// Held while a result is copied in or out.
     latest: Mutex<Option<(Instant, DatabaseHealth)>>,
@@ -63,11 +64,6 @@ impl DatabaseHealth {
 const NEVER_PROBED: &str = "the store has not been reached yet";
 
 impl Probes {
-    /// Before the first probe.
-    pub fn new() -> Self {
-        Self { latest: Mutex::new(None) }
-    }
-
     /// What is known.
     pub fn database(&self) -> DatabaseHealth {
         let latest = self.latest.lock();

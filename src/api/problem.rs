@@ -17,7 +17,7 @@ const RETRY_AFTER_SECONDS: u64 = 5;
 pub(super) struct Problem {
     status: u16,
     detail: String,
-    extra: Map<String, Value>,
+    extra: Vec<(&'static str, Value)>,
     headers: Vec<(&'static str, String)>,
 }
 
@@ -81,13 +81,13 @@ pub(super) struct ProblemShape {
 impl Problem {
     /// A problem with that status and sentence.
     pub(super) fn new(status: u16, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), extra: Map::new(), headers: Vec::new() }
+        Self { status, detail: detail.into(), extra: Vec::new(), headers: Vec::new() }
     }
 
     /// The same with one more member.
     #[must_use]
-    pub(super) fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
-        self.extra.insert(member.to_owned(), value.into());
+    pub(super) fn with(mut self, member: &'static str, value: impl Into<Value>) -> Self {
+        self.extra.push((member, value.into()));
         self
     }
 
@@ -163,7 +163,7 @@ impl Problem {
         body.insert("status".into(), self.status.into());
         body.insert("detail".into(), self.detail.into());
         body.insert("request_id".into(), request_id.into());
-        body.extend(self.extra);
+        body.extend(self.extra.into_iter().map(|(member, value)| (member.to_owned(), value)));
         let body = Value::Object(body).to_string().into_bytes();
         let mut response = Response::new(self.status, "application/problem+json", body);
         for (name, value) in self.headers {

@@ -74,9 +74,11 @@ pub(super) struct Handling {
 
 impl Handling {
     fn run(self) {
+        // Whatever is logged meanwhile names the request; an error's level, so that no setting of LOG leaves it out.
+        let _span = tracing::error_span!("request", request_id = self.envelope.request_id).entered();
         match (self.route.handler)(&self.api, &self.call) {
             Ok(Reply::Now(response)) => self.answer(Ok(response)),
-            Ok(Reply::AtEndOf(run, at_most)) => self.wait_for(*run, at_most),
+            Ok(Reply::AtEndOf(run, at_most)) => self.wait_for(&run, at_most),
             Ok(Reply::AgainAfter(id, at_most)) => self.suspend(id, at_most),
             Err(problem) => self.answer(Err(problem)),
         }
@@ -87,9 +89,9 @@ impl Handling {
         self.way.send(self.envelope.seal(response));
     }
 
-    fn wait_for(self, run: Run, at_most: Duration) {
+    fn wait_for(self, run: &Run, at_most: Duration) {
         if run.status.is_final() || at_most.is_zero() {
-            let answer = ended_or_accepted(&self.api, &run);
+            let answer = ended_or_accepted(&self.api, run);
             return self.answer(answer);
         }
         let Handling { api, call, envelope, way, .. } = self;

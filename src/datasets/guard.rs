@@ -13,7 +13,9 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use serde_json::Value;
 
+use super::temporary::Temporary;
 use super::{functions, name, statement, value};
+use crate::event;
 
 /// Rows that a statement's result is counted to; it is stopped there.
 pub const MAX_ROWS: u64 = 10_000;
@@ -23,8 +25,14 @@ pub const SHOWN_ROWS_MAX: usize = 200;
 const SQL_BYTES_MAX: i32 = 40_000;
 /// Bytes of a single value or row; well above what an import takes in, well below what hurts ten times over.
 pub(super) const VALUE_BYTES_MAX: i32 = 1_000_000;
+/// Uses of common table expressions, counted through one another; a thousand compile within some 50 ms.
+const EXPANSION_MAX: u64 = 500;
 /// Page cache and sorter of one connection, in KiB; more goes to a temporary file.
 const CACHE_KIB: i64 = 1024;
+/// Bytes that SQLite may hold in this process, and how much of it is for each connection: some statements of a few
+/// hundred bytes grow without end while they are compiled, where no interrupt reaches them either.
+const HEAP_BYTES: u64 = 32 << 20;
+const HEAP_BYTES_PER_CONNECTION: u64 = 4 << 20;
 /// Instructions of the virtual machine between two looks at the clock: some ten microseconds' worth.
 const INSTRUCTIONS_PER_LOOK: i32 = 1000;
 /// How long a read waits for another process that recovers or checkpoints the file.
@@ -60,6 +68,12 @@ pub enum QueryError {
     /// The tables cannot be read at the moment.
     #[error("{0}")]
     Unavailable(String),
+}
+
+/// Limits the memory of SQLite in this whole process: there is no limit for one connection. The limit can only be lowered.
+pub(super) fn limit_heap(connection: &Connection, connections_max: u32) -> rusqlite::Result<()> {
+    let bytes = HEAP_BYTES + HEAP_BYTES_PER_CONNECTION * u64::from(connections_max);
+    connection.query_row(&format!("PRAGMA hard_heap_limit = {bytes}"), [], |_| Ok(()))
 }
 
 /// Makes read-only connections to the file, hardened.
@@ -114,10 +128,7 @@ pub(super) fn run(
 ) -> Result<QueryResult, QueryError> {
     check_outside(sql)?;
     let hooks = Hooks::set(connection, should_stop).map_err(|error| explain(sql, error))?;
-    let fail = |error| match hooks.refusal() {
-        Some(refusal) => QueryError::Invalid(refusal),
-        None => explain(sql, error),
-    };
+    let fail = |error| hooks.refusal().unwrap_or_else(|| explain(sql, error));
     let mut statement = connection.prepare(sql).map_err(fail)?;
     if !statement.readonly() || statement.column_count() == 0 {
         return Err(QueryError::Invalid(only_reading("This statement")));
@@ -144,6 +155,9 @@ pub(super) fn run(
             let value = value::json(row.get_ref(index).map_err(fail)?);
             shown_bytes += value::bytes(&value);
             values.push(value);
+            if shown_bytes > bytes_max {
+                break;
+            }
         }
         if shown_bytes > bytes_max {
             result.truncated = true;
@@ -173,6 +187,10 @@ fn check_outside(sql: &str) -> Result<(), QueryError> {
             "Only one statement is run at a time; a second one begins at {place}."
         )));
     }
+    if statement::expansion(sql) > EXPANSION_MAX {
+        let reason = "The statement's common table expressions use one another too many times.";
+        return Err(QueryError::TooMuch(reason.into()));
+    }
     if !["SELECT", "WITH", "VALUES", "EXPLAIN"].contains(&first.as_str()) {
         return Err(QueryError::Invalid(only_reading(&first)));
     }
@@ -189,11 +207,12 @@ struct Hooks<'c> {
     seen: Arc<Mutex<Seen>>,
 }
 
-/// What the authorizer saw of the statement. The lock is held for a comparison or two.
+/// What the hooks saw of the statement. The lock is held for a comparison or two.
 #[derive(Default)]
 struct Seen {
     tables: BTreeSet<String>,
-    refusal: Option<String>,
+    /// The first reason to refuse it; SQLite's own error says less.
+    refusal: Option<QueryError>,
 }
 
 impl<'c> Hooks<'c> {
@@ -201,13 +220,23 @@ impl<'c> Hooks<'c> {
         let rules = Rules::of(connection)?;
         let seen = Arc::new(Mutex::new(Seen::default()));
         let hooks = Self { connection, seen: Arc::clone(&seen) };
-        connection.progress_handler(INSTRUCTIONS_PER_LOOK, Some(should_stop))?;
+        let mut temporary = Temporary::new();
+        let noted = Arc::clone(&seen);
+        let stop = move || {
+            let used_up = temporary.is_used_up();
+            if used_up {
+                let reason = "The statement needs more temporary space on the disk than it may have.";
+                noted.lock().refusal = Some(QueryError::TooMuch(reason.into()));
+            }
+            used_up || should_stop()
+        };
+        connection.progress_handler(INSTRUCTIONS_PER_LOOK, Some(stop))?;
         connection.authorizer(Some(move |context: AuthContext<'_>| {
             let mut seen = seen.lock();
             match rules.judge(&context.action, &mut seen.tables) {
                 Ok(()) => Authorization::Allow,
                 Err(reason) => {
-                    seen.refusal.get_or_insert(reason);
+                    seen.refusal.get_or_insert(QueryError::Invalid(reason));
                     Authorization::Deny
                 }
             }
@@ -215,7 +244,7 @@ impl<'c> Hooks<'c> {
         Ok(hooks)
     }
 
-    fn refusal(&self) -> Option<String> {
+    fn refusal(&self) -> Option<QueryError> {
         self.seen.lock().refusal.clone()
     }
 
@@ -326,9 +355,13 @@ fn explain(sql: &str, error: rusqlite::Error) -> QueryError {
         | ErrorCode::SystemIoFailure
         | ErrorCode::FileLockingProtocolFailed
         | ErrorCode::PermissionDenied => {
+            // Only the code: the text may name the file.
+            tracing::error!(event = event::DATASETS_UNREADABLE, ?code, "could not read the tables of data");
             QueryError::Unavailable("The tables of data cannot be read at the moment.".into())
         }
         _ => {
+            // SQLite gives no place for what is missing at the end.
+            let offset = offset.or_else(|| (message == "incomplete input").then(|| sql.trim_end().len()));
             let at = offset.map(|offset| format!(" (at {})", place(sql, offset))).unwrap_or_default();
             QueryError::Invalid(sentence(&format!("{message}{at}")))
         }

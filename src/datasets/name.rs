@@ -5,8 +5,9 @@ pub(super) const NAME_CHARS_MAX: usize = 64;
 /// What the bookkeeping's own tables begin with.
 pub(super) const RESERVED_PREFIX: &str = "holdfast_";
 
-/// The words of SQL that cannot be names without quotes, sorted.
+/// The words of SQL that are no names, or not everywhere, without quotes, and the names of row numbers; sorted.
 const KEYWORDS: &[&str] = &[
+    "_rowid_",
     "add",
     "all",
     "alter",
@@ -15,6 +16,7 @@ const KEYWORDS: &[&str] = &[
     "autoincrement",
     "between",
     "case",
+    "cast",
     "check",
     "collate",
     "commit",
@@ -38,6 +40,7 @@ const KEYWORDS: &[&str] = &[
     "full",
     "group",
     "having",
+    "if",
     "in",
     "index",
     "indexed",
@@ -55,11 +58,13 @@ const KEYWORDS: &[&str] = &[
     "nothing",
     "notnull",
     "null",
+    "oid",
     "on",
     "or",
     "order",
     "outer",
     "primary",
+    "raise",
     "references",
     "returning",
     "right",
@@ -131,6 +136,17 @@ mod tests {
     #[test]
     fn the_keywords_are_sorted_because_they_are_searched_by_halves() {
         assert!(KEYWORDS.is_sorted());
+    }
+
+    #[test]
+    fn a_column_name_can_be_written_without_quotes() {
+        let sqlite = rusqlite::Connection::open_in_memory().unwrap();
+        for heading in KEYWORDS.iter().chain(&["name", "key", "End", "date", "2020", "Größe (m²)", "temp", "row", "if"])
+        {
+            let name = column(heading).unwrap();
+            let sql = format!("SELECT t.{name}, {name} FROM (SELECT 7 AS {name}) t WHERE {name} = 7");
+            assert_eq!(sqlite.query_row(&sql, [], |row| row.get(1)), Ok(7), "{name}");
+        }
     }
 
     #[test]

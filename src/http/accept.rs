@@ -27,7 +27,7 @@ pub(super) struct Listener {
     socket: Mutex<Option<TcpListener>>,
     /// A descriptor that is given up when there is no other, so that a connection can be accepted, and so refused.
     reserve: Mutex<Option<File>>,
-    /// Not armed until the next sweep: there was not even a descriptor to refuse with.
+    /// Armed by the sweeps only: there was not even a descriptor to refuse with.
     is_paused: AtomicBool,
 }
 
@@ -68,25 +68,26 @@ impl Listener {
                 Accepted::Connection(socket, peer) => admit(front, socket, peer),
                 Accepted::Nothing => {}
                 Accepted::Drained => break,
+                Accepted::Exhausted if self.refuse_one() => {}
                 Accepted::Exhausted => {
-                    if !self.refuse_one() {
-                        // Armed, the listener would wake the threads again and again for nothing.
-                        self.is_paused.store(true, Ordering::Release);
+                    if !self.is_paused.swap(true, Ordering::AcqRel) {
                         tracing::warn!(
                             event = event::HTTP_ACCEPT_PAUSED,
                             "no descriptor is left to accept a connection"
                         );
-                        return;
                     }
+                    // Armed, the listener would wake the threads again and again for nothing.
+                    return;
                 }
             }
         }
+        self.is_paused.store(false, Ordering::Release);
         self.arm(front);
     }
 
     /// Tries again what had to pause.
     pub(super) fn resume(&self, front: &Front) {
-        if self.is_paused.swap(false, Ordering::AcqRel) {
+        if self.is_paused.load(Ordering::Acquire) {
             self.arm(front);
         }
     }
@@ -132,6 +133,17 @@ impl Listener {
         drop(accepted);
         *reserve = open_reserve().ok();
         is_refused && reserve.is_some()
+    }
+}
+
+#[cfg(test)]
+impl Listener {
+    pub(super) fn take_reserve(&self) -> Option<File> {
+        self.reserve.lock().take()
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.is_paused.load(Ordering::Acquire)
     }
 }
 

@@ -47,9 +47,13 @@ impl Chunked {
                 continue;
             }
             if let At::Trailers(scan) = &mut self.at {
-                let end = scan.advance(&input[index..])?;
-                let length = end.unwrap_or(input.len() - index);
-                self.spare_bytes = self.spare_bytes.checked_sub(length).ok_or(Refusal::HeadTooLarge)?;
+                let rest = &input[index..];
+                let part = &rest[..rest.len().min(self.spare_bytes)];
+                let end = scan.advance(part)?;
+                if end.is_none() && part.len() < rest.len() {
+                    return Err(Refusal::HeadTooLarge);
+                }
+                self.spare_bytes -= part.len();
                 return Ok(end.map(|end| index + end));
             }
             self.line(input[index], body.len())?;

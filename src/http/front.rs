@@ -11,7 +11,7 @@ use rustix::fd::OwnedFd;
 use super::connection::{Connection, Phase, Received};
 use super::limits::Limits;
 use super::refusal::{Refusal, STATUSES};
-use super::request::Head;
+use super::request::{Head, Request};
 use super::responder::{Exchange, Responder};
 use super::response::Response;
 use super::slots::{Slots, Token};
@@ -60,12 +60,17 @@ impl std::fmt::Debug for Front {
 }
 
 impl Front {
-    /// Does what an event asks for, and says whether that was to serve a request. Only here, in `admit` and in the sweep does a connection begin its way.
-    pub(super) fn on_event(self: &Arc<Self>, token: Token, flags: EventFlags, scratch: &mut [u8]) -> bool {
+    /// Does what an event asks for; what may come of it is a request to be served.
+    pub(super) fn on_event(
+        &self,
+        token: Token,
+        flags: EventFlags,
+        scratch: &mut [u8],
+    ) -> Option<(Request, Box<Connection>)> {
         let is_hangup = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
         // A late event finds a parked connection where whoever answers it must find it, so it is left there.
         let concerns = |connection: &Connection| connection.phase != Phase::Parked || is_hangup;
-        let Some(mut connection) = self.slots.take(token, concerns) else { return false };
+        let mut connection = self.slots.take(token, concerns)?;
         match connection.phase {
             Phase::Idle | Phase::Head | Phase::Body => return self.receive(connection, scratch),
             Phase::Writing => self.deliver(connection),
@@ -77,28 +82,16 @@ impl Front {
             // The client is gone; that the connection is dropped is what `Parked::is_gone` sees.
             Phase::Parked => {}
         }
-        false
+        None
     }
 
-    fn receive(self: &Arc<Self>, mut connection: Box<Connection>, scratch: &mut [u8]) -> bool {
+    fn receive(&self, mut connection: Box<Connection>, scratch: &mut [u8]) -> Option<(Request, Box<Connection>)> {
         match connection.receive(scratch, &self.limits) {
-            Ok(Received::Request(request)) => {
-                connection.seat.charge(0);
-                connection.note(&request.head);
-                connection.deadline = None;
-                let responder = Responder::new(Arc::clone(self), connection);
-                let call = AssertUnwindSafe(|| self.service.call(Exchange { request, responder }));
-                if catch_unwind(call).is_err() {
-                    self.panics.fetch_add(1, Ordering::Relaxed);
-                    tracing::error!(event = event::HTTP_PANIC, "a request's handler panicked");
-                }
-                return true;
-            }
+            Ok(Received::Request(request)) => return Some((request, connection)),
             Ok(Received::Partial) => {
-                let unfinished = connection.unfinished_bytes();
-                if connection.seat.charge(unfinished) > self.limits.unfinished_bytes_max && unfinished > 0 {
+                if connection.is_over_budget(&self.limits) {
                     let head = connection.abandon_request();
-                    self.refuse_for_good(connection, &Refusal::TooManyUnfinished, head.as_deref());
+                    self.refuse_for_good(connection, &Refusal::TooMuchBuffered, head.as_deref());
                 } else if self.stage() == Stage::Serving {
                     connection.await_request(Instant::now(), &self.limits);
                     self.arm(connection, EventFlags::IN);
@@ -107,7 +100,22 @@ impl Front {
             Ok(Received::Gone) => {}
             Err((refusal, head)) => self.refuse_for_good(connection, &refusal, head.as_deref()),
         }
-        false
+        None
+    }
+
+    /// Hands a request to the service, and the connection with it.
+    pub(super) fn serve(self: &Arc<Self>, request: Request, mut connection: Box<Connection>) {
+        connection.note(&request.head);
+        if connection.is_over_budget(&self.limits) {
+            connection.drop_pipelined();
+        }
+        connection.deadline = None;
+        let responder = Responder::new(Arc::clone(self), connection);
+        let call = AssertUnwindSafe(|| self.service.call(Exchange { request, responder }));
+        if catch_unwind(call).is_err() {
+            self.panics.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(event = event::HTTP_PANIC, "a request's handler panicked");
+        }
     }
 
     /// Sends an answer and sees to what comes after it.
@@ -162,7 +170,11 @@ impl Front {
     fn deliver(&self, mut connection: Box<Connection>) {
         let Ok(is_sent) = connection.flush() else { return };
         let now = Instant::now();
+        let is_over_budget = connection.is_over_budget(&self.limits);
         if !is_sent {
+            if is_over_budget {
+                return;
+            }
             connection.phase = Phase::Writing;
             connection.deadline = Some(now + self.limits.write_deadline);
             self.arm(connection, EventFlags::OUT);

@@ -78,12 +78,20 @@ fn refusal(error: httparse::Error, text: &str, limits: &Limits) -> Refusal {
         httparse::Error::TooManyHeaders => Refusal::HeadTooLarge,
         httparse::Error::HeaderName => BAD_NAME,
         httparse::Error::HeaderValue => BAD_VALUE,
-        _ => first_line_refusal(text.as_bytes(), limits),
+        _ => request_line_refusal(text.as_bytes(), limits),
     }
 }
 
-/// What is wrong with a request line that could not be read, or that is not even whole.
-pub(super) fn first_line_refusal(head: &[u8], limits: &Limits) -> Refusal {
+/// What is wrong with a head that is longer than it may be; of it, as much as it may be.
+pub(super) fn too_large(head: &[u8], limits: &Limits) -> Refusal {
+    match request_line_refusal(head, limits) {
+        Refusal::TargetTooLong => Refusal::TargetTooLong,
+        _ => Refusal::HeadTooLarge,
+    }
+}
+
+/// What is wrong with a request line that could not be read.
+fn request_line_refusal(head: &[u8], limits: &Limits) -> Refusal {
     let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
     let mut words = line.split(|&byte| byte == b' ');
     let (_method, target, version) = (words.next(), words.next(), words.next());

@@ -133,3 +133,70 @@ impl Counts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::unbounded;
+
+    use super::*;
+
+    type Job = Box<dyn FnOnce() + Send>;
+
+    fn lane(threads: usize, capacity: usize) -> Lane<Job> {
+        Lane::start("test-lane", threads, capacity, |job: Job| job()).expect("threads can be had")
+    }
+
+    #[test]
+    fn a_full_lane_gives_the_job_back() {
+        let lane = lane(1, 1);
+        let (begun, has_begun) = unbounded();
+        let (release, is_released) = unbounded::<()>();
+        let block = move || {
+            begun.send(()).expect("the test listens");
+            let _ = is_released.recv();
+        };
+        assert!(lane.submit(Box::new(block)).is_ok());
+        has_begun.recv().expect("the first job has begun");
+        assert!(lane.submit(Box::new(|| {})).is_ok());
+        assert!(lane.submit(Box::new(|| {})).is_err());
+        assert_eq!((lane.stats().queued, lane.stats().busy), (1, 1));
+        drop(release);
+        lane.stop();
+        assert_eq!(lane.stats().done, 2);
+    }
+
+    #[test]
+    fn a_panic_is_counted_and_costs_no_thread() {
+        let lane = lane(1, 8);
+        for _ in 0..3 {
+            assert!(lane.submit(Box::new(|| panic!("a job's bug"))).is_ok());
+        }
+        let (sender, receiver) = unbounded();
+        assert!(lane.submit(Box::new(move || sender.send(7).expect("the test listens"))).is_ok());
+        assert_eq!(receiver.recv(), Ok(7));
+        assert_eq!(lane.stats().panics, 3);
+    }
+
+    #[test]
+    fn stopping_finishes_what_is_queued_and_refuses_what_comes_after() {
+        let lane = lane(2, 100);
+        let (sender, receiver) = unbounded();
+        for number in 0..100 {
+            let sender = sender.clone();
+            assert!(lane.submit(Box::new(move || sender.send(number).expect("the test listens"))).is_ok());
+        }
+        lane.stop();
+        assert_eq!(receiver.len(), 100);
+        assert!(lane.submit(Box::new(|| {})).is_err());
+        lane.stop();
+    }
+
+    #[test]
+    fn its_threads_have_its_name() {
+        let lane = lane(1, 1);
+        let (sender, receiver) = unbounded();
+        let tell = move || sender.send(std::thread::current().name().map(str::to_owned)).expect("the test listens");
+        assert!(lane.submit(Box::new(tell)).is_ok());
+        assert_eq!(receiver.recv(), Ok(Some("test-lane-0".into())));
+    }
+}

@@ -114,3 +114,65 @@ impl Response {
 
 /// Room for the status line and the headers of most answers, so that they are written into one allocation.
 const HEAD_BYTES_USUAL: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HTTP_1_1: Form = Form { version: Version::Http11, head_only: false, keep_alive: true };
+
+    fn text(response: Response, form: Form) -> String {
+        String::from_utf8(response.render(form)).expect("these answers are texts")
+    }
+
+    #[test]
+    fn an_answer_of_any_size_has_a_length_and_comes_in_one_piece() {
+        for size in [0, 1, 32_767, 32_768, 100_000] {
+            let rendered = text(Response::new(200, "text/plain", vec![b'x'; size]), HTTP_1_1);
+            let (head, body) = rendered.split_once("\r\n\r\n").expect("an empty line");
+            assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+            assert!(head.contains(&format!("\r\nContent-Length: {size}")), "{head}");
+            assert!(!head.contains("Transfer-Encoding"), "{head}");
+            assert_eq!(body.len(), size);
+        }
+    }
+
+    #[test]
+    fn server_and_date_are_written_once_and_are_ours() {
+        let rendered = text(Response::empty(404), HTTP_1_1);
+        assert_eq!(rendered.matches("Server: holdfast\r\n").count(), 1);
+        assert_eq!(rendered.matches("Server: ").count(), 1);
+        assert_eq!(rendered.matches("Date: ").count(), 1);
+        assert!(rendered.contains(" GMT\r\n"));
+    }
+
+    #[test]
+    fn the_connection_header_says_what_becomes_of_the_connection() {
+        let connection = |version, keep_alive| {
+            let rendered = text(Response::empty(200), Form { version, head_only: false, keep_alive });
+            assert!(rendered.ends_with("\r\n\r\n"));
+            rendered.lines().find_map(|line| line.strip_prefix("Connection: ").map(str::to_owned))
+        };
+        assert_eq!(connection(Version::Http11, true), None);
+        assert_eq!(connection(Version::Http11, false), Some("close".into()));
+        assert_eq!(connection(Version::Http10, true), Some("keep-alive".into()));
+        assert_eq!(connection(Version::Http10, false), Some("close".into()));
+    }
+
+    #[test]
+    fn what_may_have_no_body_has_neither_body_nor_length() {
+        for status in [204, 304] {
+            let rendered =
+                text(Response::new(status, "text/plain", &b"no"[..]), Form { keep_alive: false, ..HTTP_1_1 });
+            assert!(rendered.ends_with("\r\nConnection: close\r\n\r\n"), "{rendered}");
+            assert!(!rendered.contains("Content-Length"), "{rendered}");
+        }
+    }
+
+    #[test]
+    fn a_value_cannot_end_its_line() {
+        let response = Response::empty(200).with_header("Location", "/a\r\nSet-Cookie: b\0\u{e4}");
+        assert_eq!(response.header("location"), Some("/a??Set-Cookie: b???"));
+        assert!(text(response, HTTP_1_1).contains("\r\nLocation: /a??Set-Cookie: b???\r\n"));
+    }
+}

@@ -71,9 +71,11 @@ impl<T> Router<T> {
             if route.method == *wanted {
                 return Ok(Found::Route(&route.value, params));
             }
-            allowed.push(route.method.as_str());
-            if route.method == Method::Get {
-                allowed.push("HEAD");
+            let names = [Some(route.method.as_str()), (route.method == Method::Get).then_some("HEAD")];
+            for name in names.into_iter().flatten() {
+                if !allowed.contains(&name) {
+                    allowed.push(name);
+                }
             }
         }
         Ok(if allowed.is_empty() { Found::NotFound } else { Found::MethodNotAllowed(allowed.join(", ")) })
@@ -100,5 +102,77 @@ impl Params {
     /// The segment that the pattern calls `{name}`.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(given, _)| *given == name).map(|(_, value)| value.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn router() -> Router<u8> {
+        Router::default()
+            .with(Method::Get, "/", 0)
+            .with(Method::Get, "/runs", 1)
+            .with(Method::Post, "/runs", 2)
+            .with(Method::Get, "/runs/latest", 3)
+            .with(Method::Get, "/runs/{id}", 4)
+            .with(Method::Delete, "/runs/{id}", 5)
+            .with(Method::Get, "/runs/{id}/steps/{step}", 6)
+    }
+
+    fn find(method: &Method, path: &str) -> (Option<u8>, Vec<String>) {
+        match router().find(method, path) {
+            Ok(Found::Route(&value, params)) => (Some(value), params.0.into_iter().map(|(_, value)| value).collect()),
+            _ => (None, Vec::new()),
+        }
+    }
+
+    #[test]
+    fn a_path_finds_its_route_and_what_the_pattern_names() {
+        assert_eq!(find(&Method::Get, "/"), (Some(0), vec![]));
+        assert_eq!(find(&Method::Get, "/runs"), (Some(1), vec![]));
+        assert_eq!(find(&Method::Post, "/runs"), (Some(2), vec![]));
+        assert_eq!(find(&Method::Get, "/runs/latest"), (Some(3), vec![]));
+        assert_eq!(find(&Method::Get, "/runs/7"), (Some(4), vec!["7".into()]));
+        assert_eq!(find(&Method::Get, "/runs/7/steps/8"), (Some(6), vec!["7".into(), "8".into()]));
+        let router = router();
+        let Ok(Found::Route(_, params)) = router.find(&Method::Get, "/runs/7/steps/8") else { panic!("just found") };
+        assert_eq!((params.get("id"), params.get("step"), params.get("x")), (Some("7"), Some("8"), None));
+    }
+
+    #[test]
+    fn head_finds_what_get_finds() {
+        assert_eq!(find(&Method::Head, "/runs/7"), (Some(4), vec!["7".into()]));
+        assert_eq!(find(&Method::Head, "/runs"), (Some(1), vec![]));
+    }
+
+    #[test]
+    fn segments_are_decoded_and_a_decoded_slash_separates_nothing() {
+        assert_eq!(find(&Method::Get, "/runs/a%2Fb%20c"), (Some(4), vec!["a/b c".into()]));
+        assert_eq!(find(&Method::Get, "/%72uns"), (Some(1), vec![]));
+        assert_eq!(find(&Method::Get, "/runs%2Flatest"), (None, vec![]));
+        for path in ["/runs/%", "/runs/%2", "/runs/%zz", "/runs/%ff", "/runs/%00"] {
+            assert_eq!(router().find(&Method::Get, path), Err(BadEncoding), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_no_route_has_is_not_found() {
+        for path in ["/run", "/runs/", "/runs//steps/8", "/runs/7/", "//runs", "*", ""] {
+            assert_eq!(router().find(&Method::Get, path), Ok(Found::NotFound), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_exists_names_the_methods_it_understands() {
+        let allowed = |method, path| match router().find(&method, path) {
+            Ok(Found::MethodNotAllowed(allowed)) => allowed,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(allowed(Method::Delete, "/runs"), "GET, HEAD, POST");
+        assert_eq!(allowed(Method::Options, "/runs/7"), "GET, HEAD, DELETE");
+        assert_eq!(allowed(Method::Patch, "/runs/latest"), "GET, HEAD, DELETE");
+        // Both patterns fit it, and the later one knows the method.
+        assert_eq!(find(&Method::Delete, "/runs/latest"), (Some(5), vec!["latest".into()]));
     }
 }

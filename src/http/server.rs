@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
 use super::accept::Listener;
 use super::connection::{Connection, Phase};
 use super::front::{Front, Service, Stage};
-use super::limits::{EVENTS_MAX, HEADERS_MAX, Limits, READ_BYTES_MAX, REFUSED_CONNECTIONS_MAX};
+use super::limits::{EVENTS_MAX, HEADERS_MAX, Limits, NAP_MAX, NAP_MIN, READ_BYTES_MAX, REFUSED_CONNECTIONS_MAX};
 use super::refusal::STATUSES;
 use super::slots::{Slots, Token};
 use crate::event;
@@ -35,6 +35,8 @@ pub struct Server {
 pub struct Stats {
     /// Open now.
     pub connections: usize,
+    /// Held for all connections together, out of `Limits::buffered_bytes_max`.
+    pub buffered_bytes: usize,
     /// Handed to the service since the start.
     pub requests: u64,
     /// Answered by the connection layer since the start: status and number.
@@ -67,7 +69,8 @@ struct Gauge {
 
 /// Event data of what is no connection; a token's generation would have to be this high to be taken for one.
 const END: u64 = u64::MAX;
-const FIRST_LISTENER: u64 = u64::MAX - 64;
+const FIRST_LISTENER: u64 = END - LISTENERS_MAX;
+const LISTENERS_MAX: u64 = 64;
 
 impl Server {
     /// Starts `threads` threads that answer what arrives on the listeners.
@@ -80,6 +83,8 @@ impl Server {
         threads: usize,
         service: impl Service + 'static,
     ) -> io::Result<Server> {
+        assert!(listeners.len() <= LISTENERS_MAX as usize, "each listener needs a number that no connection has");
+        assert!(threads > 0, "somebody has to answer");
         assert!(limits.headers_max <= HEADERS_MAX, "no more headers than the parser's array holds");
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
         let front = Front {
@@ -109,7 +114,7 @@ impl Server {
             let shared = Arc::clone(&server.shared);
             let thread = std::thread::Builder::new().name(format!("http-{number}"));
             // An error drops the server, which stops the threads that have started.
-            server.threads.lock().push(thread.spawn(move || shared.serve(&shared.gauges[number]))?);
+            server.threads.lock().push(thread.spawn(move || shared.serve(number))?);
         }
         Ok(server)
     }
@@ -144,8 +149,9 @@ impl Server {
         self.stop_accepting();
         front.enter(Stage::Closing);
         let is_waiting = |phase| matches!(phase, Phase::Idle | Phase::Head | Phase::Body);
-        front.slots.take_all(|connection| is_waiting(connection.phase)).for_each(drop);
         while front.slots.used() > 0 && Instant::now() < deadline {
+            // Again and again, because an answer that was begun while serving may leave its connection waiting.
+            front.slots.take_all(|connection| is_waiting(connection.phase)).for_each(drop);
             front.slots.wait_all_vacant(SWEEP_WHILE_STOPPING.min(deadline.saturating_duration_since(Instant::now())));
             self.sweep(Instant::now());
         }
@@ -153,6 +159,7 @@ impl Server {
         rustix::io::write(&self.shared.end, &1_u64.to_ne_bytes()).expect("the counter of wake-ups is far from full");
         let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
+            thread.thread().unpark();
             thread.join().expect("an http thread catches what the service throws");
         }
         let left = front.slots.take_all(|_| true).map(drop).count();
@@ -170,11 +177,25 @@ impl Server {
         };
         Stats {
             connections: shared.front.slots.used(),
+            buffered_bytes: shared.front.slots.buffered_bytes(),
             requests: shared.gauges.iter().map(|gauge| gauge.requests.load(Ordering::Relaxed)).sum(),
             refusals: refusals.map(|(&status, count)| (status, count.load(Ordering::Relaxed))).collect(),
             panics: shared.front.panics.load(Ordering::Relaxed),
             busy: shared.gauges.iter().map(busy).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+impl Server {
+    /// Leaves the first listener without the descriptor that it keeps for a shortage.
+    pub(super) fn take_reserve(&self) -> Option<std::fs::File> {
+        self.shared.listeners[0].take_reserve()
+    }
+
+    /// Whether a listener waits for the next sweep.
+    pub(super) fn is_accepting_paused(&self) -> bool {
+        self.shared.listeners.iter().any(Listener::is_paused)
     }
 }
 
@@ -188,14 +209,27 @@ impl Drop for Server {
 }
 
 impl Shared {
-    /// What an http thread does until the end.
-    fn serve(&self, gauge: &Gauge) {
+    /// What an http thread does until the end. The first waits on the epoll set; the others look in now and then, stay for as
+    /// long as there is more than it can do, and so also stand in for it when a handler holds it up.
+    ///
+    /// If all of them waited, each request that arrives while the first is at work would wake another, to take a core away
+    /// from whoever is on it: on two cores, beside 16 clients, two waiting threads answered 90,000 requests/s and these 130,000.
+    fn serve(&self, number: usize) {
+        let gauge = &self.gauges[number];
+        let timeout = (number > 0).then(Timespec::default);
+        let mut nap = NAP_MIN;
         let mut scratch = vec![0; READ_BYTES_MAX];
         let mut events = Vec::with_capacity(EVENTS_MAX);
         while self.front.stage() < Stage::Halted {
-            match epoll::wait(&self.front.epoll, spare_capacity(&mut events), None) {
+            match epoll::wait(&self.front.epoll, spare_capacity(&mut events), timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => panic!("waiting on an epoll set that is ours and open failed: {error}"),
+            }
+            if !events.is_empty() {
+                nap = NAP_MIN;
+            } else if timeout.is_some() {
+                std::thread::park_timeout(nap);
+                nap = (nap * 2).min(NAP_MAX);
             }
             for event in events.drain(..) {
                 gauge.busy_since_us.store(self.elapsed_us(), Ordering::Relaxed);
@@ -203,8 +237,10 @@ impl Shared {
                     END => {}
                     data @ FIRST_LISTENER.. => self.listeners[(data - FIRST_LISTENER) as usize].on_event(&self.front),
                     data => {
-                        if self.front.on_event(Token::from_u64(data), event.flags, &mut scratch) {
+                        let happened = self.front.on_event(Token::from_u64(data), event.flags, &mut scratch);
+                        if let Some((request, connection)) = happened {
                             gauge.requests.fetch_add(1, Ordering::Relaxed);
+                            self.front.serve(request, connection);
                         }
                     }
                 }

@@ -61,3 +61,29 @@ fn decode(text: &str, plus_is_space: bool) -> Result<String, BadEncoding> {
 fn hex(digit: Option<u8>) -> Result<u8, BadEncoding> {
     digit.and_then(|digit| char::from(digit).to_digit(16)).map(|value| value as u8).ok_or(BadEncoding)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_decoded_as_forms_encode_it() {
+        let query = Query::parse(Some("a=1&b=x+y%2Bz&&c&a=2&%C3%A4=%F0%9F%A6%80&d==")).expect("well encoded");
+        assert_eq!((query.get("a"), query.get("b"), query.get("c")), (Some("1"), Some("x y+z"), Some("")));
+        assert_eq!((query.get("\u{e4}"), query.get("d"), query.get("e")), (Some("\u{1f980}"), Some("="), None));
+        assert_eq!(query.iter().filter(|(name, _)| *name == "a").count(), 2);
+        assert_eq!(Query::parse(None), Ok(Query::default()));
+    }
+
+    #[test]
+    fn a_wrong_encoding_is_an_error() {
+        for raw in ["a=%", "a=%1", "a=%g1", "%=a", "a=%ff", "a=%00", "a=%+1"] {
+            assert_eq!(Query::parse(Some(raw)), Err(BadEncoding), "{raw}");
+        }
+    }
+
+    #[test]
+    fn a_plus_in_a_path_is_a_plus() {
+        assert_eq!(decode_path_segment("a+b%2B"), Ok("a+b+".into()));
+    }
+}

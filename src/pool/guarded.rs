@@ -325,6 +325,7 @@ fn build<M: ManageConnection>(
     Pool::builder()
         .max_size(config.connections_max)
         .min_idle(Some(config.idle_min))
+        // Each of these two starts a job that looks every 30 s; r2d2 never ends it, but it does nothing without its pool.
         .idle_timeout(config.idle_timeout)
         .max_lifetime(config.lifetime_max)
         .connection_timeout(RECONNECT_BACKOFF)

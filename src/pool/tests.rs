@@ -1,10 +1,11 @@
 //! The lease protocol, sentence by sentence, with real threads and a fake database.
 
+use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded, unbounded};
+use crossbeam_channel::{Sender, bounded, unbounded};
 
 use super::fake::{self, Database};
 use super::{GuardedPool, Operation, PoolConfig, PoolError, RecycleError, connector};
@@ -13,7 +14,7 @@ type Pool = GuardedPool<Database>;
 
 const NOW: Duration = Duration::ZERO;
 /// Longer than any test takes: whoever waits this long was not woken.
-const LONG: Duration = Duration::from_mins(1);
+const LONG: Duration = Duration::from_secs(30);
 /// Short enough to be waited for.
 const SHORT: Duration = Duration::from_millis(30);
 
@@ -35,20 +36,21 @@ fn until(reached: impl Fn() -> bool) {
     }
 }
 
-/// Holds a lease until a message comes, on a thread of `scope`; returns once it has it.
+/// Holds a lease on a thread of `scope` until what it returns is dropped; returns once it has the lease.
 fn hold<'scope>(
     scope: &'scope std::thread::Scope<'scope, '_>,
     pool: &'scope Pool,
     operation: &'static str,
-    end: Receiver<()>,
-) {
-    let (held, is_held) = bounded(0);
+) -> Sender<Infallible> {
+    let (held, is_held) = bounded::<()>(0);
+    let (end, ends) = bounded(0);
     scope.spawn(move || {
         let _lease = pool.lease(operation).expect("there is a free connection");
-        held.send(()).expect("hold() waits");
-        end.recv().expect("the test ends it");
+        drop(held);
+        ends.recv().expect_err("nobody can send");
     });
-    is_held.recv().expect("the thread got its lease");
+    is_held.recv().expect_err("nobody sends");
+    end
 }
 
 fn names(operations: &[Operation]) -> Vec<&'static str> {
@@ -74,12 +76,11 @@ fn a_connection_is_given_back_and_lent_again() {
 #[test]
 fn a_waiting_lease_is_counted_and_gets_the_connection_that_comes_back() {
     let (_, pool) = pool(1);
-    let (end, ends) = unbounded();
     std::thread::scope(|scope| {
-        hold(scope, &pool, "first", ends);
+        let held = hold(scope, &pool, "first");
         let waiter = scope.spawn(|| pool.lease("second").map(drop));
         until(|| pool.status().waiting == 1);
-        end.send(()).expect("the holder listens");
+        drop(held);
         waiter.join().expect("no panic").expect("the connection came back");
     });
     assert_eq!(pool.status().waiting, 0);
@@ -88,14 +89,13 @@ fn a_waiting_lease_is_counted_and_gets_the_connection_that_comes_back() {
 #[test]
 fn a_lease_that_waited_in_vain_says_how_long_and_is_counted() {
     let (_, pool) = pool_with(PoolConfig { lease_timeout: SHORT, ..fake::config(1) });
-    let (end, ends) = unbounded();
     std::thread::scope(|scope| {
-        hold(scope, &pool, "first", ends);
+        let held = hold(scope, &pool, "first");
         let Err(PoolError::Timeout { waited, last_error: None }) = pool.lease("second") else {
             panic!("the only connection is in use");
         };
         assert!(waited >= SHORT);
-        end.send(()).expect("the holder listens");
+        drop(held);
     });
     assert_eq!((pool.status().timeouts_total, pool.status().waiting), (1, 0));
 }
@@ -242,14 +242,12 @@ impl std::io::Write for Log {
 #[test]
 fn the_oldest_operation_comes_first() {
     let (_, pool) = pool(2);
-    let (end, ends) = unbounded();
     std::thread::scope(|scope| {
-        hold(scope, &pool, "older", ends.clone());
-        hold(scope, &pool, "younger", ends);
+        let _older = hold(scope, &pool, "older");
+        let _younger = hold(scope, &pool, "younger");
         let status = pool.status();
         assert_eq!(names(&status.operations), ["older", "younger"]);
         assert_eq!(status.oldest(), Some(status.operations[0].age));
-        (0..2).for_each(|_| end.send(()).expect("the holders listen"));
     });
     assert_eq!(pool.status().oldest(), None);
 }
@@ -259,13 +257,12 @@ fn the_oldest_operation_comes_first() {
 #[test]
 fn a_recycle_waits_for_the_operation_in_flight_and_then_lends_new_connections_only() {
     let (database, pool) = pool(2);
-    let (end, ends) = unbounded();
     std::thread::scope(|scope| {
-        hold(scope, &pool, "old", ends);
+        let held = hold(scope, &pool, "old");
         let recycle = scope.spawn(|| pool.recycle("test", LONG));
         until(|| database.made() == 2);
         assert_eq!((pool.status().generation, names(&pool.status().operations)), (1, vec!["old"]));
-        end.send(()).expect("the holder listens");
+        drop(held);
         assert_eq!(recycle.join().expect("no panic").expect("the operation has ended"), 2);
     });
     assert_eq!(pool.lease("new").expect("the new pool serves").generation(), 2);
@@ -277,16 +274,15 @@ fn a_recycle_waits_for_the_operation_in_flight_and_then_lends_new_connections_on
 #[test]
 fn a_recycle_that_misses_its_deadline_leaves_the_old_pool_serving() {
     let (database, pool) = pool(2);
-    let (end, ends) = unbounded();
     std::thread::scope(|scope| {
-        hold(scope, &pool, "long report", ends);
+        let held = hold(scope, &pool, "long report");
         let Err(RecycleError::Busy { waited, operations }) = pool.recycle("test", SHORT) else {
             panic!("an operation is in flight");
         };
         assert!(waited >= SHORT);
         assert_eq!(names(&operations), ["long report"]);
         assert_eq!(pool.lease("read").expect("the old pool serves").generation(), 1);
-        end.send(()).expect("the holder listens");
+        drop(held);
     });
     until(|| database.open() == pool.status().connections);
     assert_eq!((pool.status().generation, pool.status().recycles_total), (1, 0));
@@ -352,10 +348,9 @@ fn a_recycle_in_progress_gives_way_to_a_close() {
 #[test]
 fn a_closing_pool_refuses_at_once_and_waits_for_the_last_operation() {
     let (database, pool) = pool(3);
-    let (end, ends) = unbounded();
     std::thread::scope(|scope| {
-        hold(scope, &pool, "first", ends.clone());
-        hold(scope, &pool, "second", ends);
+        let first = hold(scope, &pool, "first");
+        let second = hold(scope, &pool, "second");
         let closer = scope.spawn(|| pool.close(LONG));
         until(|| pool.status().closing);
 
@@ -364,10 +359,10 @@ fn a_closing_pool_refuses_at_once_and_waits_for_the_last_operation() {
         assert!(asked.elapsed() < pool_timeout());
         assert_eq!(names(&pool.status().operations), ["first", "second"]);
 
-        end.send(()).expect("the holders listen");
-        until(|| pool.status().operations.len() == 1);
+        drop(first);
+        until(|| names(&pool.status().operations) == ["second"]);
         assert!(pool.status().closing && !pool.status().closed);
-        end.send(()).expect("the holders listen");
+        drop(second);
         let report = closer.join().expect("no panic");
         assert!(report.closed && report.interrupted.is_empty() && report.abandoned.is_empty(), "{report:?}");
     });
@@ -390,7 +385,7 @@ fn past_the_deadline_a_close_interrupts_what_is_in_flight_and_names_it() {
         scope.spawn(|| {
             let lease = pool.lease("endless query").expect("the database is up");
             held.send(()).expect("the test listens");
-            lease.interrupted.recv().expect("the pool interrupts it");
+            lease.interrupted.recv_timeout(LONG).expect("the pool interrupts it");
         });
         is_held.recv().expect("the thread got its lease");
         pool.close(SHORT)
@@ -404,15 +399,14 @@ fn past_the_deadline_a_close_interrupts_what_is_in_flight_and_names_it() {
 #[test]
 fn what_does_not_end_even_then_is_abandoned_by_name_and_may_still_end_well() {
     let (database, pool) = pool(1);
-    let (end, ends) = unbounded();
     std::thread::scope(|scope| {
-        hold(scope, &pool, "deaf", ends);
+        let held = hold(scope, &pool, "deaf");
         let report = pool.close(NOW);
         assert!(!report.closed);
         assert_eq!((names(&report.interrupted), names(&report.abandoned)), (vec!["deaf"], vec!["deaf"]));
         assert_eq!((pool.status().closing, database.open()), (true, 1));
         assert!(matches!(pool.lease("new"), Err(PoolError::Closing)));
-        end.send(()).expect("the holder listens");
+        drop(held);
     });
     let again = pool.close(NOW);
     assert!(again.closed && again.interrupted.is_empty(), "{again:?}");

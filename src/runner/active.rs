@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::domain::{ClaimToken, RunId};
+use crate::domain::RunId;
 use crate::engine::{Interrupter, Interruption};
 use crate::store::Claim;
 
@@ -17,7 +17,7 @@ pub(super) struct ActiveRuns {
 }
 
 struct Entry {
-    token: ClaimToken,
+    claim: Claim,
     interrupter: Interrupter,
     /// Before this moment nobody else can have the claim.
     valid_until: Instant,
@@ -37,7 +37,7 @@ impl Drop for Entered<'_> {
 
 impl ActiveRuns {
     pub(super) fn enter(&self, claim: &Claim, interrupter: Interrupter, valid_until: Instant) -> Entered<'_> {
-        let entry = Entry { token: claim.token, interrupter, valid_until };
+        let entry = Entry { claim: *claim, interrupter, valid_until };
         self.runs.lock().insert(claim.run_id, entry);
         Entered { active: self, id: claim.run_id }
     }
@@ -55,14 +55,21 @@ impl ActiveRuns {
     }
 
     /// The claims as they stand, for the pulse to compare with what the store says.
-    pub(super) fn claims(&self) -> Vec<(RunId, ClaimToken)> {
-        self.runs.lock().iter().map(|(id, entry)| (*id, entry.token)).collect()
+    pub(super) fn claims(&self) -> Vec<Claim> {
+        self.runs.lock().values().map(|entry| entry.claim).collect()
     }
 
     /// The claim was renewed; it holds until `valid_until` at least.
-    pub(super) fn renewed(&self, id: RunId, token: ClaimToken, valid_until: Instant) {
-        if let Some(entry) = self.runs.lock().get_mut(&id).filter(|entry| entry.token == token) {
+    pub(super) fn renewed(&self, claim: &Claim, valid_until: Instant) {
+        if let Some(entry) = self.runs.lock().get_mut(&claim.run_id).filter(|entry| entry.claim == *claim) {
             entry.valid_until = entry.valid_until.max(valid_until);
+        }
+    }
+
+    /// The claim is somebody else's; another one on the same run is left alone.
+    pub(super) fn lost(&self, claim: &Claim) {
+        if let Some(entry) = self.runs.lock().get(&claim.run_id).filter(|entry| entry.claim == *claim) {
+            entry.interrupter.interrupt(Interruption::ClaimLost);
         }
     }
 

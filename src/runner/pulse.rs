@@ -1,6 +1,5 @@
 //! Keeps this instance's claims alive and takes over those that others have lost.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,27 +36,25 @@ impl Pulse {
     }
 
     fn renew(&self) {
-        // Read before the store is asked: a claim made in between is not in the answer and must not be judged by it.
         let claims = self.shared.active.claims();
         let valid_until = Instant::now() + CLAIM_LEASE;
-        let held = match self.shared.store.renew(self.shared.settings.instance, CLAIM_LEASE) {
+        let held = match self.shared.store.renew(&claims, CLAIM_LEASE) {
             Ok(held) => held,
             Err(error) => {
                 tracing::warn!(event = event::STORE_UNAVAILABLE, operation = "renew", %error, "claims were not renewed");
                 return;
             }
         };
-        let held: HashMap<_, _> = held.into_iter().map(|held| (held.run_id, held)).collect();
-        for (id, token) in claims {
-            match held.get(&id).filter(|held| held.token == token) {
+        for claim in claims {
+            match held.iter().find(|held| held.run_id == claim.run_id) {
                 Some(held) => {
-                    self.shared.active.renewed(id, token, valid_until);
+                    self.shared.active.renewed(&claim, valid_until);
                     if held.status == Status::Cancelling {
-                        self.shared.active.interrupt(id, Interruption::Cancelled);
+                        self.shared.active.interrupt(claim.run_id, Interruption::Cancelled);
                     }
                 }
                 // A run that ended meanwhile is not active any more, so the interruption meets nobody.
-                None => self.shared.active.interrupt(id, Interruption::ClaimLost),
+                None => self.shared.active.lost(&claim),
             }
         }
     }

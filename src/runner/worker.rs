@@ -121,7 +121,7 @@ impl Execution<'_> {
                     let valid_until = Instant::now() + CLAIM_LEASE;
                     let status = shared
                         .persist("record step", || shared.store.record_step(&self.claim, &record, CLAIM_LEASE))?;
-                    shared.active.renewed(self.run.id, self.claim.token, valid_until);
+                    shared.active.renewed(&self.claim, valid_until);
                     self.run.step = step;
                     if status == Status::Cancelling {
                         return self.end(&Ending::Cancelled);

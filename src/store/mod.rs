@@ -149,8 +149,6 @@ pub enum Ending {
 pub struct Held {
     /// The run.
     pub run_id: RunId,
-    /// The proof of the claim.
-    pub token: ClaimToken,
     /// Its status now: `Running`, or `Cancelling` when somebody asked, on whichever instance.
     pub status: Status,
 }
@@ -224,11 +222,13 @@ pub trait RunStore: Send + Sync {
     /// fewest runs running, among those whose thread has no earlier run that is not final.
     fn claim(&self, holder: InstanceId, lease: Duration) -> Result<Option<(Claim, Run)>, StoreError>;
 
-    /// Renews every claim of the holder that it still has, and says which these are.
-    fn renew(&self, holder: InstanceId, lease: Duration) -> Result<Vec<Held>, StoreError>;
+    /// Renews these claims, as far as they are still held, and says which are. A claim that nobody names is left to
+    /// expire: its worker may have given up without being able to say so.
+    fn renew(&self, claims: &[Claim], lease: Duration) -> Result<Vec<Held>, StoreError>;
 
     /// Stores a step: checkpoint, changed channels, `step` and `checkpoint` events, and the renewed claim.
-    /// Says whether somebody asked to cancel the run.
+    /// Says whether somebody asked to cancel the run. Repeating it after an unknown outcome is safe: a checkpoint that is
+    /// the run's last one already is not stored again.
     fn record_step(&self, claim: &Claim, step: &StepRecord, lease: Duration) -> Result<Status, StoreError>;
 
     /// Ends the run with its `finished` event and gives up the claim. Repeating it after an unknown outcome is safe:
@@ -236,6 +236,7 @@ pub trait RunStore: Send + Sync {
     fn finish(&self, claim: &Claim, ending: &Ending) -> Result<Run, StoreError>;
 
     /// Gives the run back to the queue (a cancelling one ends cancelled) with a `retrying` event; no attempt is charged.
+    /// A run that the same claim has ended is given as it was left.
     fn hand_back(&self, claim: &Claim, reason: &str) -> Result<Run, StoreError>;
 
     /// Takes over lost claims: each run is queued again with a `retrying` event, with one attempt more if nothing was
@@ -345,13 +346,14 @@ pub struct Probe {
     pub backend: &'static str,
     /// The server's own version.
     pub server_version: String,
-    /// How long the smallest query took.
+    /// How long the smallest query took, from asking for a connection to its answer.
     pub latency: Duration,
 }
 
 /// A store as a whole: every subject, and its life.
 pub trait Store: RunStore + CheckpointStore + ConversationStore {
-    /// Runs the smallest query there is, in both directions: it reads, and it proves that a write can be committed.
+    /// Runs the smallest query there is. The first time, and after a write has failed for want of room or of a working
+    /// disk, it also proves that a write of ordinary size is committed; otherwise the writes of ordinary work are the proof.
     fn probe(&self) -> Result<Probe, StoreError>;
 
     /// The store's pools, the one that clients wait for first.

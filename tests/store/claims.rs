@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use holdfast::domain::{ChannelValue, CheckpointRef, ErrorKind, InstanceId, Run, RunId, Status};
+use holdfast::domain::{ChannelValue, CheckpointRef, ClaimToken, ErrorKind, InstanceId, Run, RunId, Status};
 use holdfast::store::{Claim, Ending, Lost, Store, StoreError};
 use serde_json::json;
 
@@ -103,23 +103,33 @@ pub(super) fn a_renewed_claim_is_not_rescued(store: &dyn Store) {
     submit(store, "ann", "thread");
     let holder = InstanceId::new();
     let (claim, _) = store.claim(holder, NO_LEASE).unwrap().unwrap();
-    let held = store.renew(holder, LEASE).unwrap();
-    assert_eq!((held[0].run_id, held[0].token, held[0].status), (claim.run_id, claim.token, Status::Running));
+    let held = store.renew(&[claim], LEASE).unwrap();
+    assert_eq!((held[0].run_id, held[0].status), (claim.run_id, Status::Running));
     assert!(rescue(store).is_empty());
     store.record_step(&claim, &step(&claim, 1), LEASE).unwrap();
 }
 
-pub(super) fn renewing_reports_who_was_asked_to_cancel_and_nothing_of_others(store: &dyn Store) {
-    let holder = InstanceId::new();
-    submit(store, "ann", "a");
-    let (claim, run) = store.claim(holder, LEASE).unwrap().unwrap();
-    submit_and_claim(store, "bob");
+pub(super) fn renewing_reports_who_was_asked_to_cancel_and_who_lost_the_claim(store: &dyn Store) {
+    let (claim, run) = submit_and_claim(store, "ann");
+    let (other, _) = submit_and_claim(store, "bob");
     store.cancel("ann", run.id).unwrap();
-    let held = store.renew(holder, LEASE).unwrap();
-    assert_eq!(held.len(), 1);
-    assert_eq!((held[0].run_id, held[0].status), (run.id, Status::Cancelling));
+    let held = store.renew(&[claim, other, Claim { token: ClaimToken::new(), ..other }], LEASE).unwrap();
+    let held: Vec<_> = held.iter().map(|held| (held.run_id, held.status)).collect();
+    assert_eq!(held, [(run.id, Status::Cancelling), (other.run_id, Status::Running)]);
     store.finish(&claim, &Ending::Cancelled).unwrap();
-    assert!(store.renew(holder, LEASE).unwrap().is_empty());
+    assert_eq!(store.renew(&[claim], LEASE).unwrap(), []);
+    assert_eq!(store.renew(&[], LEASE).unwrap(), []);
+}
+
+pub(super) fn a_claim_that_nobody_names_expires_and_is_rescued(store: &dyn Store) {
+    submit(store, "ann", "thread");
+    let holder = InstanceId::new();
+    let (forgotten, _) = store.claim(holder, NO_LEASE).unwrap().unwrap();
+    submit(store, "bob", "thread");
+    let (known, _) = store.claim(holder, NO_LEASE).unwrap().unwrap();
+    store.renew(&[known], LEASE).unwrap();
+    let rescued: Vec<_> = rescue(store).iter().map(|run| run.id).collect();
+    assert_eq!(rescued, [forgotten.run_id]);
 }
 
 pub(super) fn only_an_expired_claim_is_rescued(store: &dyn Store) {

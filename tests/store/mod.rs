@@ -7,6 +7,7 @@
 mod checkpoints;
 mod claims;
 mod conversations;
+mod histories;
 mod life;
 mod runs;
 mod sqlite;
@@ -69,7 +70,8 @@ conformance! {
         a_thread_is_worked_on_one_run_at_a_time_and_in_order
         concurrent_claimers_never_get_the_same_run
         a_renewed_claim_is_not_rescued
-        renewing_reports_who_was_asked_to_cancel_and_nothing_of_others
+        renewing_reports_who_was_asked_to_cancel_and_who_lost_the_claim
+        a_claim_that_nobody_names_expires_and_is_rescued
         only_an_expired_claim_is_rescued
         a_dead_instance_loses_its_own_claims_only
         a_lost_claim_writes_nothing
@@ -113,6 +115,8 @@ conformance! {
         a_thread_with_open_runs_is_not_deleted
         an_unknown_thread_is_not_deleted
         a_deleted_thread_may_be_begun_again;
+    histories:
+        whatever_happens_in_whatever_order_every_promise_holds;
     life:
         a_probe_names_the_backend
         the_pools_name_what_is_going_on
@@ -130,7 +134,7 @@ struct Opened {
 }
 
 /// Longer than any test.
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_mins(1);
 /// A claim for this long has expired as soon as it is made: nobody has to wait for it.
 const NO_LEASE: Duration = Duration::ZERO;
 const ATTEMPTS_MAX: u32 = 5;

@@ -142,9 +142,13 @@ fn answer(sql: String, result: QueryResult, text: String) -> Answer {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "it is given to map_err")]
 fn unavailable(error: DatasetsError) -> EngineError {
     match error {
         DatasetsError::Closing => EngineError::Interrupted,
         _ => EngineError::Failed(ErrorKind::Engine, "The tables of data cannot be read at the moment.".into()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,17 +14,20 @@ use crate::http::{Exchange, Limits, Parked, Refusal, Responder, Response, Server
 /// Longer than anything here takes; reaching it is a failure.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A running server; `held` and `parked` give the test what the handlers at `/hold` and `/park` were asked.
+/// A running server; `held` and `parked` give the test what the handlers at `/hold` and `/park` were asked, and
+/// dropping what `blocked` gives ends the handler at `/block`, which holds up its thread until then.
 pub(super) struct Harness {
     pub(super) server: Arc<Server>,
     pub(super) held: Receiver<Responder>,
     pub(super) parked: Receiver<Parked>,
+    pub(super) blocked: Receiver<Sender<()>>,
     sweeper: Option<(Arc<AtomicBool>, JoinHandle<()>)>,
 }
 
 struct TestService {
     held: Sender<Responder>,
     parked: Sender<Parked>,
+    blocked: Sender<Sender<()>>,
 }
 
 impl Service for TestService {
@@ -36,6 +39,13 @@ impl Service for TestService {
             "/park" => self.parked.send(responder.park()).expect("the harness listens"),
             "/panic" => panic!("a handler's bug"),
             "/drop" => drop(responder),
+            "/block" => {
+                // Until the test drops the other end.
+                let (sender, receiver) = unbounded::<()>();
+                self.blocked.send(sender).expect("the harness listens");
+                let _ = receiver.recv();
+                responder.send(Response::empty(200));
+            }
             "/none" => responder.send(Response::empty(204)),
             "/big" => {
                 let bytes = request.query().and_then(|query| query.parse().ok()).unwrap_or(0);
@@ -59,8 +69,9 @@ impl Harness {
     pub(super) fn start(limits: Limits) -> Harness {
         let (held_sender, held) = unbounded();
         let (parked_sender, parked) = unbounded();
+        let (blocked_sender, blocked) = unbounded();
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-        let service = TestService { held: held_sender, parked: parked_sender };
+        let service = TestService { held: held_sender, parked: parked_sender, blocked: blocked_sender };
         let server = Arc::new(Server::start(vec![listener], limits, 2, service).expect("the server starts"));
         let is_done = Arc::new(AtomicBool::new(false));
         let sweeper = std::thread::spawn({
@@ -72,7 +83,7 @@ impl Harness {
                 }
             }
         });
-        Harness { server, held, parked, sweeper: Some((is_done, sweeper)) }
+        Harness { server, held, parked, blocked, sweeper: Some((is_done, sweeper)) }
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -132,6 +143,20 @@ impl Client {
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
         socket.set_nodelay(true).expect("a TCP socket");
         Client { socket, received: Vec::new() }
+    }
+
+    /// Tries until a connection is not refused, for when another has just been closed.
+    pub(super) fn connect_until_served(address: SocketAddr) -> Client {
+        let begun = Instant::now();
+        loop {
+            let mut client = Client::connect(address);
+            // A refusal comes unasked, so the request may meet a closed connection.
+            let _ = client.socket.write_all(get("/").as_bytes());
+            if client.answer().status == 200 {
+                return client;
+            }
+            assert!(begun.elapsed() < PATIENCE, "no room was made");
+        }
     }
 
     pub(super) fn send(&mut self, bytes: impl AsRef<[u8]>) {

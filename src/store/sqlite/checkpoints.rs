@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::{SqliteStore, queries, rows, rows_max};
+use super::{SqliteStore, int, queries, rows};
 use crate::domain::{
     ChannelValue, Checkpoint, CheckpointRef, CheckpointTuple, ListCheckpoints, NewCheckpoint, PendingWrite,
 };
@@ -96,7 +96,7 @@ fn find(tx: &Transaction<'_>, checkpoint: &CheckpointRef) -> Result<Option<Check
 fn list(tx: &Transaction<'_>, query: &ListCheckpoints) -> Result<Vec<Checkpoint>, StoreError> {
     let before = query.before.as_deref().unwrap_or(AFTER_EVERY_CHECKPOINT);
     let filter = (!query.filter.is_empty()).then(|| serde_json::Value::Object(query.filter.clone()).to_string());
-    let limit = rows_max(query.limit.unwrap_or(CHECKPOINTS_MAX).min(CHECKPOINTS_MAX));
+    let limit = int(query.limit.unwrap_or(CHECKPOINTS_MAX).min(CHECKPOINTS_MAX));
     let found: Result<_, _> = match &query.ns {
         Some(ns) => tx
             .prepare_cached(queries::CHECKPOINTS_OF_NS)?

@@ -52,17 +52,17 @@ pub(super) fn claim(
     Ok(Some((Claim { run_id, thread_key: run.thread_key, token }, run)))
 }
 
-pub(super) fn renew(tx: &Transaction<'_>, holder: InstanceId, lease: Duration) -> Result<Vec<Held>, StoreError> {
+pub(super) fn renew(tx: &Transaction<'_>, claims: &[Claim], lease: Duration) -> Result<Vec<Held>, StoreError> {
     let expiry = after(now(tx)?, lease);
     let mut statement = tx.prepare_cached(queries::RENEW)?;
-    let held = statement.query_map(params![holder.as_bytes(), expiry], |row| {
-        Ok(Held {
-            run_id: RunId::from_bytes(row.get(0)?),
-            token: ClaimToken::from_bytes(row.get(1)?),
-            status: rows::status(row, 2)?,
-        })
-    })?;
-    Ok(held.collect::<Result<_, _>>()?)
+    let mut held = Vec::with_capacity(claims.len());
+    for claim in claims {
+        let status = statement
+            .query_row(params![claim.run_id.as_bytes(), claim.token.as_bytes(), expiry], |row| rows::status(row, 0))
+            .optional()?;
+        held.extend(status.map(|status| Held { run_id: claim.run_id, status }));
+    }
+    Ok(held)
 }
 
 pub(super) fn record_step(
@@ -237,7 +237,7 @@ fn standing(tx: &Transaction<'_>, id: RunId) -> Result<Option<Standing>, StoreEr
 }
 
 fn after(now: Timestamp, lease: Duration) -> i64 {
-    now.0.saturating_add(i64::try_from(lease.as_millis()).unwrap_or(i64::MAX))
+    now.0.saturating_add(int(lease.as_millis()))
 }
 
 fn as_json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {

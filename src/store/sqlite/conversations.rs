@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, ToSql, Transaction, params};
 
 use super::runs::AFTER_EVERY_ID;
-use super::{SqliteStore, checkpoints, queries, rows, rows_max};
+use super::{SqliteStore, checkpoints, int, queries, rows};
 use crate::clock::Timestamp;
 use crate::domain::{Run, RunId, ThreadKey};
 use crate::store::{ConversationStore, Deletion, StoreError, ThreadCursor, ThreadSummary};
@@ -19,14 +19,12 @@ impl ConversationStore for SqliteStore {
     }
 
     fn thread_runs(&self, owner: &str, thread_id: &str, limit: usize) -> Result<Vec<Run>, StoreError> {
-        self.read("threads.runs", |tx| {
-            oldest_first(tx, queries::THREAD_RUNS, params![owner, thread_id, rows_max(limit)])
-        })
+        self.read("threads.runs", |tx| oldest_first(tx, queries::THREAD_RUNS, params![owner, thread_id, int(limit)]))
     }
 
     fn history(&self, run: &Run, limit: usize) -> Result<Vec<Run>, StoreError> {
         self.read("threads.history", |tx| {
-            let parameters = params![run.thread_key.as_bytes(), run.id.as_bytes(), rows_max(limit)];
+            let parameters = params![run.thread_key.as_bytes(), run.id.as_bytes(), int(limit)];
             oldest_first(tx, queries::HISTORY, parameters)
         })
     }
@@ -44,7 +42,7 @@ fn threads(
 ) -> Result<Vec<ThreadSummary>, StoreError> {
     let (latest_at, key) = after.map_or((i64::MAX, AFTER_EVERY_ID), |after| (after.latest_at.0, *after.key.as_bytes()));
     let mut statement = tx.prepare_cached(queries::THREADS)?;
-    let threads = statement.query_map(params![owner, latest_at, key, rows_max(limit)], |row| {
+    let threads = statement.query_map(params![owner, latest_at, key, int(limit)], |row| {
         let latest_at = Timestamp(row.get(1)?);
         Ok(ThreadSummary {
             thread_id: row.get(0)?,

@@ -27,3 +27,22 @@ impl From<Error> for StoreError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use crate::store::StoreError;
+
+    #[test]
+    fn a_failure_never_quotes_the_statement() {
+        let connection = Connection::open_in_memory().expect("memory is there");
+        for statement in
+            ["SELECT 'secret' FROM nowhere", "SELEKT 'secret'", "SELECT abs(-9223372036854775808), 'secret'"]
+        {
+            let error = connection.query_row(statement, [], |_| Ok(())).expect_err("it cannot be run");
+            let StoreError::Failed(text) = StoreError::from(error) else { panic!("it will never succeed") };
+            assert!(!text.contains("secret") && !text.is_empty(), "{text}");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use rusqlite::{Transaction, params};
 use serde_json::Value;
 
-use super::{int, queries, rows, rows_max};
+use super::{int, queries, rows};
 use crate::clock::Timestamp;
 use crate::domain::{EventKind, RunEvent, RunId};
 use crate::store::StoreError;
@@ -16,7 +16,7 @@ pub(super) fn append(
     at: Timestamp,
     events: &[(EventKind, Value)],
 ) -> Result<(), StoreError> {
-    let count = int(events.len() as u64);
+    let count = int(events.len());
     let newest: i64 =
         tx.prepare_cached(queries::EVENT_NUMBERS)?.query_row(params![id.as_bytes(), count], |row| row.get(0))?;
     let mut insert = tx.prepare_cached(queries::EVENT_INSERT)?;
@@ -34,6 +34,6 @@ pub(super) fn after(
     limit: usize,
 ) -> Result<Vec<RunEvent>, StoreError> {
     let mut statement = tx.prepare_cached(queries::EVENTS)?;
-    let events = statement.query_map(params![id.as_bytes(), owner, int(after), rows_max(limit)], rows::event)?;
+    let events = statement.query_map(params![id.as_bytes(), owner, int(after), int(limit)], rows::event)?;
     Ok(events.collect::<Result<_, _>>()?)
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use r2d2_sqlite::SqliteConnectionManager;
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, OpenFlags};
 
 use super::json;
 use crate::store::StoreError;
@@ -31,17 +31,18 @@ const STATEMENTS_CACHED: usize = 64;
 
 /// Refuses a file that is not ours or that a newer version has written; whatever it finds, it changes nothing.
 pub(super) fn check(path: &Path) -> Result<(), StoreError> {
-    if fs::metadata(path).is_ok_and(|file| file.len() == 0) || !path.exists() {
+    if fs::metadata(path).map_or(0, |file| file.len()) == 0 {
         return Ok(());
     }
     let connection = look_at(path)?;
+    let count = |query| connection.query_row(query, [], |row| row.get::<_, i64>(0));
     let application_id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if application_id != APPLICATION_ID && tables > 0 {
+    // The history of the schema comes into being before the first migration, which a crash may have prevented.
+    let others = count("SELECT count(*) FROM sqlite_schema WHERE tbl_name <> 'refinery_schema_history'")?;
+    if application_id != APPLICATION_ID && others > 0 {
         return Err(StoreError::Failed("the file is another program's SQLite database".into()));
     }
-    let history = "SELECT 1 FROM sqlite_schema WHERE name = 'refinery_schema_history'";
-    if connection.query_row(history, [], |_| Ok(())).optional()?.is_none() {
+    if count("SELECT count(*) FROM sqlite_schema WHERE name = 'refinery_schema_history'")? == 0 {
         return Ok(());
     }
     let database: Option<i64> =

@@ -10,6 +10,8 @@ mod json;
 mod queries;
 mod rows;
 mod runs;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -31,38 +33,42 @@ use crate::pool::{GuardedPool, Interrupt, PoolConfig, PoolStatus};
 pub struct SqliteStore {
     readers: GuardedPool<SqliteConnectionManager>,
     writer: GuardedPool<SqliteConnectionManager>,
-    /// Whether a write has failed for want of room, or of a working disk, since the last proof that one succeeds.
-    write_failed: AtomicBool,
+    /// Whether a write is known to succeed: not before the first probe, nor after one has failed for want of room or of a
+    /// working disk. A store that can only be read is still worth opening.
+    write_proved: AtomicBool,
+}
+
+/// How the store uses its connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How many operations may read at the same time.
+    pub readers_max: u32,
+    /// How many connections for them are kept ready.
+    pub readers_min: u32,
+    /// How long an operation waits for its connection.
+    pub lease_timeout: Duration,
 }
 
 impl SqliteStore {
     /// Opens the file, makes it if there is none, and brings its schema up to date; blocks for as long as that takes.
     ///
-    /// At most `readers` operations read at the same time. An operation waits up to `lease_timeout` for its connection.
-    ///
     /// # Errors
     ///
     /// `Newer` and `Failed` (not a SQLite database, another program's) have left the file as it was.
-    pub fn open(
-        path: &Path,
-        readers: u32,
-        lease_timeout: Duration,
-        connector: &Arc<ScheduledThreadPool>,
-    ) -> Result<Self, StoreError> {
+    pub fn open(path: &Path, options: Options, connector: &Arc<ScheduledThreadPool>) -> Result<Self, StoreError> {
         file::check(path)?;
         file::create(path)?;
         let config = |name, connections_max| PoolConfig {
-            lease_timeout,
+            lease_timeout: options.lease_timeout,
             interrupt: Arc::new(interrupt),
             ..PoolConfig::new(name, connections_max, Arc::clone(connector))
         };
         // Kept ready: while it is open, readers find the WAL, and its last close is this store's own.
         let writer = GuardedPool::new(file::writer(path), PoolConfig { idle_min: 1, ..config("sqlite-writer", 1) });
         file::migrate(&mut *writer.lease("schema.migrate")?)?;
-        let readers = GuardedPool::new(file::reader(path), config("sqlite-readers", readers));
-        let store = Self { readers, writer, write_failed: AtomicBool::new(false) };
-        store.prove_write()?;
-        Ok(store)
+        let readers = PoolConfig { idle_min: options.readers_min, ..config("sqlite-readers", options.readers_max) };
+        let readers = GuardedPool::new(file::reader(path), readers);
+        Ok(Self { readers, writer, write_proved: AtomicBool::new(false) })
     }
 
     /// Runs `work` in a transaction that nobody else's write can come between, and commits it if it succeeds.
@@ -74,7 +80,7 @@ impl SqliteStore {
         let mut lease = self.writer.lease(operation)?;
         let written = in_transaction(&mut lease, work);
         if matches!(written, Err(StoreError::DiskFull | StoreError::Unavailable(_))) {
-            self.write_failed.store(true, Ordering::Release);
+            self.write_proved.store(false, Ordering::Release);
         }
         written
     }
@@ -95,19 +101,17 @@ impl SqliteStore {
         for statement in [queries::WRITE_PROBE, queries::WRITE_PROBE_CLEAR] {
             self.write("store.probe", |tx| Ok(tx.prepare_cached(statement)?.execute([])?))?;
         }
-        self.write_failed.store(false, Ordering::Release);
+        self.write_proved.store(true, Ordering::Release);
         Ok(())
     }
 }
 
 impl Store for SqliteStore {
-    /// Reads, and writes only after a write has failed: as long as the writes of ordinary work succeed, they are the
-    /// proof, and an idle server does not touch its disk once a second.
     fn probe(&self) -> Result<Probe, StoreError> {
         let started = Instant::now();
         self.read("store.probe", |tx| Ok(tx.prepare_cached(queries::READ_PROBE)?.query_row([], |_| Ok(()))?))?;
         let latency = started.elapsed();
-        if self.write_failed.load(Ordering::Acquire) {
+        if !self.write_proved.load(Ordering::Acquire) {
             self.prove_write()?;
         }
         Ok(Probe { backend: "sqlite", server_version: rusqlite::version().to_owned(), latency })
@@ -151,12 +155,7 @@ fn interrupt(connection: &Connection) -> Interrupt {
     Box::new(move || handle.interrupt())
 }
 
-/// A number as SQLite stores it; none of ours comes near the limit.
-fn int(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// A `LIMIT`.
-fn rows_max(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
+/// A number or a limit as SQLite stores it; none of ours comes near the largest.
+fn int(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde_json::json;
 
-use super::{SqliteStore, claims, events, now, queries, rows, rows_max};
+use super::{SqliteStore, claims, events, int, now, queries, rows};
 use crate::domain::{EventKind, InstanceId, Run, RunEvent, RunId, Status, ThreadKey, Trigger, transition};
 use crate::store::{
     Cancellation, Claim, Ending, Held, Lost, NewRun, QueueLimits, QueuePlace, Rescued, RunCounts, RunStore, StepRecord,
@@ -47,8 +47,11 @@ impl RunStore for SqliteStore {
         self.write("runs.claim", |tx| claims::claim(tx, holder, lease))
     }
 
-    fn renew(&self, holder: InstanceId, lease: Duration) -> Result<Vec<Held>, StoreError> {
-        self.write("runs.renew", |tx| claims::renew(tx, holder, lease))
+    fn renew(&self, claims: &[Claim], lease: Duration) -> Result<Vec<Held>, StoreError> {
+        if claims.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write("runs.renew", |tx| claims::renew(tx, claims, lease))
     }
 
     fn record_step(&self, claim: &Claim, step: &StepRecord, lease: Duration) -> Result<Status, StoreError> {
@@ -150,7 +153,7 @@ fn list(
     limit: usize,
 ) -> Result<Vec<Run>, StoreError> {
     let before = before.map_or(AFTER_EVERY_ID, |id| *id.as_bytes());
-    let limit = rows_max(limit);
+    let limit = int(limit);
     let runs: Result<_, _> = match status {
         None => tx.prepare_cached(queries::RUNS)?.query_map(params![owner, before, limit], rows::run)?.collect(),
         Some(status) => tx

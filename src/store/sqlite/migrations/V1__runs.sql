@@ -55,7 +55,7 @@ CREATE UNIQUE INDEX runs_by_thread ON runs (thread_key, number);
 CREATE INDEX runs_succeeded ON runs (thread_key, number) WHERE status = 'succeeded';
 -- These three hold open runs only, so their size is that of the queue, whatever the table's.
 CREATE INDEX runs_open ON runs (thread_key, number) WHERE status IN ('queued', 'running', 'cancelling');
-CREATE INDEX runs_queued ON runs (submitted_at, run_id) WHERE status = 'queued';
+CREATE INDEX runs_queued ON runs (submitted_at, run_id, owner, thread_key, number) WHERE status = 'queued';
 CREATE INDEX runs_claimed ON runs (claim_holder) WHERE status IN ('running', 'cancelling');
 
 CREATE TABLE run_events (

@@ -1,0 +1,469 @@
+//! Statements that want more than to read, or more than there is.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::{BYTES_MAX, Fixture, run};
+use crate::datasets::{MAX_ROWS, QueryError, SHOWN_ROWS_MAX};
+
+const ENDLESS: &str = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) ";
+
+/// The bytes of the file of tables and of its log.
+fn content(fixture: &Fixture) -> Vec<Vec<u8>> {
+    ["datasets.sqlite", "datasets.sqlite-wal"]
+        .map(|name| std::fs::read(fixture.directory.path().join(name)).unwrap_or_default())
+        .into()
+}
+
+#[test]
+fn statements_that_do_more_than_read_the_tables_are_refused_and_change_nothing() {
+    let refused = [
+        "INSERT INTO airports (iata) VALUES ('x')",
+        "INSERT INTO airports SELECT * FROM airports",
+        "REPLACE INTO airports (iata) VALUES ('x')",
+        "UPDATE airports SET name = 'x'",
+        "DELETE FROM airports",
+        "WITH x AS (SELECT 1) DELETE FROM airports",
+        "WITH x AS (SELECT 1) INSERT INTO airports (iata) SELECT 'x'",
+        "WITH x AS (SELECT 1) UPDATE airports SET name = 'x' WHERE iata IN x",
+        "INSERT INTO airports (iata) VALUES ('x') RETURNING iata",
+        "EXPLAIN DELETE FROM airports",
+        "EXPLAIN QUERY PLAN DELETE FROM airports",
+        "EXPLAIN PRAGMA table_list",
+        "EXPLAIN ATTACH 'x.db' AS x",
+        "CREATE TABLE x (a)",
+        "CREATE TABLE x AS SELECT * FROM airports",
+        "CREATE TEMP TABLE x (a)",
+        "CREATE TEMP VIEW x AS SELECT 1",
+        "CREATE VIEW x AS SELECT 1",
+        "CREATE INDEX x ON airports (name)",
+        "CREATE TRIGGER x AFTER INSERT ON airports BEGIN SELECT 1; END",
+        "CREATE VIRTUAL TABLE x USING fts5 (a)",
+        "CREATE VIRTUAL TABLE temp.x USING dbstat",
+        "DROP TABLE airports",
+        "DROP TABLE IF EXISTS airports",
+        "ALTER TABLE airports RENAME TO x",
+        "ALTER TABLE airports ADD COLUMN x",
+        "ATTACH 'x.db' AS x",
+        "ATTACH ':memory:' AS x",
+        "ATTACH 'file:x.db?mode=rwc' AS x",
+        "DETACH main",
+        "PRAGMA journal_mode = DELETE",
+        "PRAGMA query_only = 0",
+        "PRAGMA writable_schema = 1",
+        "PRAGMA table_info(airports)",
+        "PRAGMA database_list",
+        "PRAGMA temp_store_directory = '/'",
+        "VACUUM",
+        "VACUUM INTO 'x.db'",
+        "REINDEX",
+        "ANALYZE",
+        "BEGIN",
+        "BEGIN IMMEDIATE",
+        "COMMIT",
+        "ROLLBACK",
+        "END",
+        "SAVEPOINT x",
+        "RELEASE x",
+        "SELECT load_extension('x')",
+        "SELECT LOAD_EXTENSION('x', 'y')",
+        "SELECT fts3_tokenizer('simple')",
+        "SELECT sqlite_version()",
+        "SELECT sqlite_compileoption_get(1)",
+        "SELECT json_group_array(iata) FROM airports",
+        "SELECT json_patch('{}', '{}')",
+        "SELECT * FROM sqlite_master",
+        "SELECT * FROM sqlite_schema",
+        "SELECT count(*) FROM sqlite_master",
+        "SELECT * FROM main.sqlite_master",
+        "SELECT * FROM temp.sqlite_master",
+        "SELECT * FROM sqlite_temp_master",
+        "SELECT name FROM (SELECT * FROM sqlite_master)",
+        "SELECT (SELECT sql FROM sqlite_master LIMIT 1)",
+        "SELECT 1 WHERE EXISTS (SELECT 1 FROM sqlite_master)",
+        "SELECT * FROM airports UNION ALL SELECT * FROM sqlite_master",
+        "SELECT * FROM holdfast_tables",
+        "SELECT count(*) FROM HOLDFAST_TABLES",
+        "SELECT * FROM holdfast_source",
+        "SELECT * FROM holdfast_search",
+        "SELECT * FROM holdfast_search_content",
+        "SELECT * FROM holdfast_search('rain')",
+        "SELECT * FROM pragma_table_info('airports')",
+        "SELECT * FROM pragma_database_list",
+        "SELECT count(*) FROM pragma_function_list",
+        "SELECT * FROM dbstat",
+        "SELECT count(*) FROM dbstat",
+        "SELECT * FROM json_each('[1]')",
+        "SELECT * FROM fts5vocab",
+        "SELECT 1; DROP TABLE airports",
+        "SELECT 1; SELECT 2",
+        "SELECT 1;;; SELECT 2",
+        "SELECT 1; nonsense",
+        "/* SELECT */ DROP TABLE airports",
+        "-- SELECT 1\nDROP TABLE airports",
+        "SELECT ?",
+        "SELECT :name",
+        "SELECT 1\0",
+        "",
+        " ; ",
+        "-- nothing",
+        "/* nothing",
+        "(SELECT 1)",
+        "SELECT",
+        "SELECT FROM",
+        "SELECT * FROM nowhere",
+        "SELECT nothing FROM airports",
+        "SELECT 'unclosed",
+        "SELECT * FROM airports WHERE state = \"TX\"",
+        "SELECT json('{')",
+        "VALUES (1), (1, 2)",
+        "HELLO",
+        "\u{1F600}",
+    ];
+    assert!(refused.len() >= 60);
+    let fixture = Fixture::new();
+    let datasets = fixture.sample();
+    run(&datasets, "SELECT 1").unwrap();
+    let before = content(&fixture);
+    for sql in refused {
+        match run(&datasets, sql) {
+            Err(QueryError::Invalid(reason)) => {
+                assert!(reason.ends_with('.') && reason.len() > 10, "{sql:?}: {reason:?}");
+                assert!(!reason.to_lowercase().contains("not authorized"), "{sql:?}: {reason:?}");
+            }
+            other => panic!("{sql:?} gave {other:?}"),
+        }
+    }
+    assert_eq!(content(&fixture), before);
+    assert_eq!(std::fs::read_dir(fixture.directory.path()).unwrap().count(), 3, "no other file was made");
+    assert_eq!(
+        run(&datasets, "SELECT count(*) FROM airports").unwrap().rows,
+        [[json!(3376)]],
+        "the connection is as it was"
+    );
+}
+
+#[test]
+fn a_refusal_says_what_is_wrong_and_where() {
+    let fixture = Fixture::new();
+    let datasets = fixture.sample();
+    let reason = |sql: &str| run(&datasets, sql).unwrap_err().to_string();
+    assert_eq!(reason("SELECT nme\nFROM airports"), "No such column: nme (at line 1, column 8).");
+    assert_eq!(reason("SELECT name\n  FORM airports"), "Near \"airports\": syntax error (at line 2, column 8).");
+    assert_eq!(reason("SELECT 'ä', x"), "No such column: x (at line 1, column 13).");
+    assert_eq!(
+        reason("SELECT 1;\nSELECT 2"),
+        "Only one statement is run at a time; a second one begins at line 2, column 1."
+    );
+    assert_eq!(reason("DROP TABLE x"), "DROP is not run here: statements only read (SELECT, WITH, VALUES, EXPLAIN).");
+    assert_eq!(reason("SELECT * FROM sqlite_master"), "sqlite_master is not one of the tables of data.");
+    assert_eq!(reason("SELECT load_extension('x')"), "The function load_extension is not available here.");
+}
+
+#[test]
+fn statements_that_only_read_are_run() {
+    let fixture = Fixture::new();
+    let datasets = fixture.sample();
+    for (sql, rows) in [
+        ("SELECT 1;", 1),
+        ("select count(*) from AIRPORTS -- all", 1),
+        ("/* a */ SELECT ';' ; /* b */ ;", 1),
+        ("VALUES (1), (2)", 2),
+        ("EXPLAIN QUERY PLAN SELECT * FROM airports", 1),
+        ("WITH x AS (SELECT 1) SELECT count(*) FROM x", 1),
+        ("WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 5) SELECT n FROM t", 5),
+        ("SELECT \"name\", [city] FROM `airports` WHERE rowid = 1", 1),
+        (
+            "SELECT state, count(*), rank() OVER (ORDER BY count(*) DESC) FROM airports GROUP BY state ORDER BY 2 DESC LIMIT 3",
+            3,
+        ),
+        (
+            "SELECT strftime('%Y', date) AS y, round(sum(precipitation), 1), group_concat(DISTINCT weather) FROM seattle_weather GROUP BY y",
+            4,
+        ),
+        ("SELECT json_extract('{\"a\": 1}', '$.a'), upper(trim('xax', 'x')), printf('%d', 3), abs(random()) >= 0", 1),
+        (
+            "SELECT a.name FROM airports a JOIN airports b USING (iata) WHERE a.state = 'TX' INTERSECT SELECT name FROM airports",
+            208,
+        ),
+    ] {
+        let result = run(&datasets, sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        assert_eq!(result.row_count, rows, "{sql}");
+        assert!(!result.truncated || rows > SHOWN_ROWS_MAX as u64, "{sql}");
+    }
+    let both = run(&datasets, "SELECT 1 FROM airports WHERE (SELECT count(*) FROM penguins) > 0").unwrap();
+    assert_eq!(both.tables, ["airports".to_owned(), "penguins".to_owned()].into());
+}
+
+#[test]
+fn functions_that_were_replaced_give_what_sqlite_gives() {
+    let fixture = Fixture::new();
+    let datasets = fixture.sample();
+    let plain = rusqlite::Connection::open_in_memory().unwrap();
+    let values =
+        ["NULL", "''", "'a'", "'xaxa'", "'ä€x'", "1", "12.5", "0.1 + 0.2", "1e20", "-0.0", "1e-7", "x'6161'", "x'61'"];
+    for a in values {
+        for b in values {
+            let sql = format!(
+                "SELECT quote(instr({a}, {b})), quote(trim({a}, {b})), quote(ltrim({a}, {b})), quote(rtrim({a}, {b})), \
+                 quote(replace({a}, {b}, 'zz')), quote(trim({a}))"
+            );
+            let expected: Vec<String> =
+                plain.query_row(&sql, [], |row| (0..6).map(|index| row.get(index)).collect()).unwrap();
+            let got = run(&datasets, &sql).unwrap().rows.remove(0);
+            assert_eq!(got, expected, "{a}, {b}");
+        }
+    }
+}
+
+/// Runs the statement and stops it after a moment; returns how long it took to give up after that.
+fn interrupted_within(sql: &str) -> Duration {
+    let fixture = Fixture::new();
+    let datasets = fixture.sample();
+    let (stopped, when) = mpsc::channel();
+    let start = Instant::now();
+    let should_stop = move || {
+        let stop = start.elapsed() > Duration::from_millis(50);
+        if stop {
+            let _ = stopped.send(Instant::now());
+        }
+        stop
+    };
+    assert_eq!(datasets.query(sql, BYTES_MAX, should_stop), Err(QueryError::Interrupted), "{sql}");
+    when.recv().unwrap().elapsed()
+}
+
+#[test]
+fn a_statement_that_never_ends_is_interrupted_at_once() {
+    for end in [
+        "SELECT count(*) FROM t",
+        "SELECT n FROM t WHERE n < 0",
+        "SELECT n FROM t ORDER BY n DESC",
+        "SELECT DISTINCT n % 7 FROM t",
+        "SELECT group_concat(hex(zeroblob(400000))) FROM t",
+        "SELECT max(n) FROM t GROUP BY n % 1000",
+    ] {
+        let waited = interrupted_within(&format!("{ENDLESS}{end}"));
+        assert!(waited < Duration::from_secs(1), "{end}: {waited:?}");
+    }
+    let waited = interrupted_within("SELECT sum(a.rowid) FROM airports a, airports b, airports c, airports d");
+    assert!(waited < Duration::from_secs(1), "{waited:?}");
+}
+
+#[test]
+fn closing_interrupts_what_does_not_end() {
+    let fixture = Fixture::new();
+    let datasets = Arc::new(fixture.sample());
+    let (begun, running) = mpsc::channel();
+    let worker = std::thread::spawn({
+        let datasets = Arc::clone(&datasets);
+        move || {
+            let looks = AtomicU64::new(0);
+            datasets.query(&format!("{ENDLESS}SELECT count(*) FROM t"), BYTES_MAX, move || {
+                if looks.fetch_add(1, Ordering::Relaxed) == 0 {
+                    begun.send(()).unwrap();
+                }
+                false
+            })
+        }
+    });
+    running.recv().unwrap();
+    assert_eq!(datasets.status().operations[0].name, "dataset.query");
+    let report = datasets.close(Duration::from_millis(10));
+    assert!(report.closed, "{report:?}");
+    assert_eq!(worker.join().unwrap(), Err(QueryError::Interrupted));
+    assert_eq!(datasets.query("SELECT 1", BYTES_MAX, || false), Err(QueryError::Interrupted), "closed");
+}
+
+#[test]
+fn ten_million_rows_are_counted_to_the_limit_and_no_further() {
+    let fixture = Fixture::new();
+    let datasets = fixture.sample();
+    let result = run(&datasets, "SELECT a.iata, b.iata FROM airports a, airports b").unwrap();
+    assert_eq!((result.row_count, result.rows.len(), result.truncated), (MAX_ROWS, SHOWN_ROWS_MAX, true));
+    let exact = run(&datasets, &format!("{ENDLESS}SELECT n FROM t LIMIT {MAX_ROWS}")).unwrap();
+    assert_eq!((exact.row_count, exact.truncated), (MAX_ROWS, true), "more were counted than are shown");
+    let few = run(&datasets, &format!("{ENDLESS}SELECT n FROM t LIMIT 200")).unwrap();
+    assert_eq!((few.row_count, few.rows.len(), few.truncated), (200, 200, false));
+}
+
+#[test]
+fn the_bytes_that_are_shown_are_limited() {
+    let fixture = Fixture::new();
+    let datasets = fixture.sample();
+    let sql = format!("{ENDLESS}SELECT printf('%.*c', 1000, 'x') FROM t LIMIT 50");
+    let result = datasets.query(&sql, 10_000, || false).unwrap();
+    assert_eq!((result.row_count, result.rows.len(), result.truncated), (50, 9, true));
+    let one = datasets.query("SELECT printf('%.*c', 100000, 'x')", 1000, || false).unwrap();
+    assert_eq!((one.row_count, one.rows.len(), one.truncated), (1, 0, true));
+}
+
+#[test]
+fn what_needs_too_much_is_refused_before_it_takes_it() {
+    let fixture = Fixture::new();
+    let datasets = fixture.sample();
+    for sql in [
+        "SELECT zeroblob(1000000000)".to_owned(),
+        "SELECT length(randomblob(1000000000))".into(),
+        "SELECT hex(zeroblob(900000))".into(),
+        "SELECT printf('%1000000000d', 1)".into(),
+        "SELECT replace(hex(zeroblob(400000)), '0', 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx')".into(),
+        "SELECT group_concat(name) FROM (SELECT a.name FROM airports a, airports b)".into(),
+        format!("SELECT '{}'", "x".repeat(50_000)),
+    ] {
+        let outcome = run(&datasets, &sql);
+        assert!(matches!(outcome, Err(QueryError::TooMuch(_))), "{sql:.60} gave {outcome:?}");
+    }
+    for sql in [
+        format!("SELECT {}1{}", "(".repeat(5000), ")".repeat(5000)),
+        format!("SELECT 1{}", " + 1".repeat(1000)),
+        format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(500)),
+        format!("SELECT {}", vec!["1"; 2000].join(", ")),
+        format!("SELECT max({})", vec!["1"; 200].join(", ")),
+        format!("SELECT * FROM {}", vec!["airports"; 100].join(", ")),
+        format!("SELECT 'x' LIKE '{}'", "%a".repeat(500)),
+    ] {
+        let outcome = run(&datasets, &sql);
+        assert!(matches!(outcome, Err(QueryError::Invalid(_) | QueryError::TooMuch(_))), "{sql:.60} gave {outcome:?}");
+    }
+}
+
+#[test]
+fn a_single_call_of_a_function_ends_soon_because_nothing_can_interrupt_it() {
+    let fixture = Fixture::new();
+    let datasets = fixture.sample();
+    for sql in [
+        format!("SELECT hex(zeroblob(490000)) LIKE '{}b'", "%a".repeat(45)),
+        format!("SELECT hex(zeroblob(490000)) LIKE '{}1'", "%0_0".repeat(24)),
+        format!("SELECT hex(zeroblob(490000)) GLOB '{}1'", "*0".repeat(45)),
+        format!("SELECT hex(zeroblob(490000)) GLOB '{}1'", "*[^1]".repeat(19)),
+        "SELECT instr(hex(zeroblob(490000)), hex(zeroblob(245000)) || '1')".into(),
+        "SELECT instr(zeroblob(980000), CAST(zeroblob(490000) || '1' AS BLOB))".into(),
+        "SELECT trim(hex(zeroblob(490000)), hex(zeroblob(490000)))".into(),
+        "SELECT rtrim(hex(zeroblob(490000)), '123456789abcdef0')".into(),
+        "SELECT replace(hex(zeroblob(490000)), hex(zeroblob(245000)) || '1', 'x')".into(),
+    ] {
+        let start = Instant::now();
+        run(&datasets, &sql).unwrap();
+        assert!(start.elapsed() < Duration::from_secs(10), "{sql:.80}: {:?}", start.elapsed());
+    }
+}
+
+/// Forty expressions, each made by `level` of the one before.
+fn bomb(level: impl Fn(usize) -> String) -> String {
+    let levels: Vec<_> = (1..40).map(|n| format!("a{n} AS ({})", level(n - 1))).collect();
+    format!("WITH a0 AS (SELECT latitude AS x FROM airports), {} SELECT max(x) FROM a39", levels.join(", "))
+}
+
+#[test]
+fn expressions_that_multiply_are_refused_before_they_are_compiled() {
+    let fixture = Fixture::new();
+    let datasets = fixture.sample();
+    for bomb in [
+        bomb(|n| format!("SELECT l.x FROM a{n} l, a{n} r")),
+        bomb(|n| format!("SELECT x FROM a{n} UNION ALL SELECT x FROM \"A{n}\"")),
+        bomb(|n| format!("SELECT (SELECT x FROM [a{n}]) + (SELECT x FROM `a{n}`) AS x")),
+        format!("WITH {} b AS (SELECT 1) SELECT 1", "a AS (".repeat(6000)),
+        bomb(|n| format!("SELECT 1 AS x WHERE 1 IN a{n} OR 2 IN a{n}")),
+    ] {
+        let start = Instant::now();
+        assert!(matches!(run(&datasets, &bomb), Err(QueryError::TooMuch(_))), "{bomb:.90}");
+        assert!(start.elapsed() < Duration::from_secs(2), "{bomb:.90}: {:?}", start.elapsed());
+    }
+}
+
+/// Goal: a statement that grows while it is compiled meets the heap limit. In a process of its own, because the limit is
+/// the process's and because only then its peak is this test's.
+#[test]
+fn a_statement_that_grows_without_end_while_it_is_compiled_is_refused() {
+    let test = "datasets::tests::hostile::compile_bombs_in_this_process";
+    let child = Command::new(std::env::current_exe().unwrap()).args(["--exact", "--ignored", test]).output().unwrap();
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+}
+
+#[test]
+#[ignore = "run by the test above, in a process of its own"]
+fn compile_bombs_in_this_process() {
+    let fixture = Fixture::new();
+    let datasets = fixture.sample();
+    let nested = (0..40)
+        .fold("SELECT latitude AS x FROM airports".to_owned(), |inner, _| format!("SELECT x + x AS x FROM ({inner})"));
+    for bomb in [bomb(|n| format!("SELECT x + x AS x FROM a{n}")), nested] {
+        let start = Instant::now();
+        assert!(matches!(run(&datasets, &bomb), Err(QueryError::TooMuch(_))), "{bomb:.60}");
+        assert!(start.elapsed() < Duration::from_secs(20), "{bomb:.60}: {:?}", start.elapsed());
+    }
+    run(&datasets, "SELECT count(*) FROM airports").expect("the connection is as it was");
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak_kb: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak_kb < 120_000, "{peak_kb} kB");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_statement_ever_writes(words in prop::collection::vec(prop::sample::select(WORDS), 1..12)) {
+        thread_local! {
+            static TABLES: (Fixture, crate::datasets::Datasets) = {
+                let fixture = Fixture::new();
+                let datasets = fixture.sample();
+                (fixture, datasets)
+            };
+        }
+        TABLES.with(|(fixture, datasets)| {
+            let before = content(fixture);
+            let start = Instant::now();
+            let sql = words.join(" ");
+            let _ = datasets.query(&sql, BYTES_MAX, move || start.elapsed() > Duration::from_millis(100));
+            assert!(content(fixture) == before, "{sql}");
+        });
+    }
+}
+
+const WORDS: &[&str] = &[
+    "SELECT",
+    "*",
+    "FROM",
+    "airports",
+    "penguins",
+    "WITH",
+    "x",
+    "AS",
+    "(",
+    ")",
+    "(SELECT 1)",
+    "DELETE FROM airports",
+    "INSERT INTO airports (iata) VALUES ('x')",
+    "UPDATE penguins SET sex = 1",
+    "RETURNING *",
+    "DROP TABLE penguins",
+    ";",
+    "--",
+    "/*",
+    "*/",
+    "'",
+    "\"",
+    "ATTACH 'y' AS y",
+    "PRAGMA user_version = 7",
+    "EXPLAIN",
+    "VALUES (1)",
+    "UNION",
+    "WHERE",
+    "1",
+    "=",
+    "VACUUM INTO 'z'",
+    "CREATE TABLE q AS",
+    "BEGIN",
+    "COMMIT",
+    ",",
+    "name",
+    "count(*)",
+    "\n",
+];

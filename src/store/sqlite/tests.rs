@@ -1,0 +1,150 @@
+//! What can only be shown from inside: what an operation costs the disk, and what a full one does.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::{Options, SqliteStore};
+use crate::domain::{Answer, Checkpoint, InstanceId, NewCheckpoint, RunId, new_checkpoint_id};
+use crate::pool::connector;
+use crate::store::{
+    Claim, ConversationStore, Ending, NewRun, QueueLimits, RunStore, StepRecord, Store, StoreError, Submission,
+};
+
+const OPTIONS: Options = Options { readers_max: 3, readers_min: 0, lease_timeout: Duration::from_secs(20) };
+const LEASE: Duration = Duration::from_mins(1);
+const LIMITS: QueueLimits = QueueLimits { queued_max: 1000, queued_per_user_max: 1000 };
+
+struct Opened {
+    store: SqliteStore,
+    _directory: TempDir,
+}
+
+fn open() -> Opened {
+    let directory = TempDir::new().expect("there is a temporary directory");
+    let file = directory.path().join("holdfast.sqlite");
+    let store = SqliteStore::open(&file, OPTIONS, &connector()).expect("a fresh store opens");
+    Opened { store, _directory: directory }
+}
+
+fn submit(store: &SqliteStore, prompt: &str) -> Result<Submission, StoreError> {
+    let new = NewRun {
+        id: RunId::new(),
+        owner: "ann".into(),
+        thread_id: "thread".into(),
+        prompt: prompt.into(),
+        engine: "analyst".into(),
+        idempotency: None,
+    };
+    store.submit(&new, LIMITS)
+}
+
+fn step(claim: &Claim, number: u32) -> StepRecord {
+    let checkpoint = Checkpoint {
+        thread_id: claim.thread_key.to_string(),
+        ns: String::new(),
+        id: new_checkpoint_id(),
+        parent_id: None,
+        body: json!({"v": 4}),
+        metadata: json!({"step": number}),
+    };
+    StepRecord {
+        step: number,
+        name: "execute".into(),
+        checkpoint: NewCheckpoint { checkpoint, blobs: Vec::new() },
+        spent_ms: 1,
+    }
+}
+
+/// How many transactions `work` writes to the WAL on this thread; with `synchronous=FULL` each is one sync.
+fn commits(store: &SqliteStore, work: impl FnOnce()) -> usize {
+    thread_local!(static COMMITS: Cell<usize> = const { Cell::new(0) });
+    COMMITS.set(0);
+    store.writer.lease("test").expect("open").wal_hook(Some(|_, _| {
+        COMMITS.set(COMMITS.get() + 1);
+        Ok(())
+    }));
+    work();
+    COMMITS.get()
+}
+
+#[test]
+fn each_operation_commits_once_and_one_without_effect_not_at_all() {
+    let Opened { store, _directory } = &open();
+    let holder = InstanceId::new();
+    let claim = || store.claim(holder, LEASE).expect("claimed");
+    assert_eq!(commits(store, || drop(submit(store, "?"))), 1, "submit");
+    let mut claimed = None;
+    assert_eq!(commits(store, || claimed = claim()), 1, "claim");
+    let (claimed, _) = claimed.expect("it was queued");
+    let renew = || drop(store.renew(&[claimed], LEASE * 2).expect("renewed"));
+    assert_eq!(commits(store, renew), 1, "renew");
+    let record = || assert!(store.record_step(&claimed, &step(&claimed, 1), LEASE).is_ok());
+    assert_eq!(commits(store, record), 1, "a step");
+    let ending = Ending::Succeeded(Box::new((step(&claimed, 2), Answer::default())));
+    let finish = || drop(store.finish(&claimed, &ending).expect("finished"));
+    assert_eq!(commits(store, finish), 1, "the last step with the answer");
+
+    assert_eq!(commits(store, finish), 0, "an answer that is there already");
+    assert_eq!(commits(store, || assert!(claim().is_none())), 0, "an empty queue");
+    assert_eq!(commits(store, renew), 0, "no claims");
+    store.probe().expect("healthy");
+    assert_eq!(
+        commits(store, || drop(store.probe().expect("healthy"))),
+        0,
+        "a probe of a store that was proved healthy"
+    );
+}
+
+/// Goal: a full disk is met without losing anything, is told apart from other faults, shows in the probe until there is
+/// room for ordinary work, and needs nobody to restart anything. SQLite's own limit plays the disk: it fails the same
+/// calls with the same code.
+#[test]
+fn a_full_disk_is_an_answer_and_is_recovered_from() {
+    let Opened { store, _directory } = &open();
+    let pages = |pragma: &str| -> i64 {
+        let writer = store.writer.lease("test").expect("open");
+        writer.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0)).expect("a pragma")
+    };
+    let room = pages("page_count") + 10;
+    pages(&format!("max_page_count = {room}"));
+    let prompt = "a long question ".repeat(500);
+    let accepted = (0..100).take_while(|_| submit(store, &prompt).is_ok()).count();
+    assert!(accepted > 0, "there was some room");
+    assert!(matches!(submit(store, &prompt), Err(StoreError::DiskFull)));
+    assert!(matches!(store.probe(), Err(StoreError::DiskFull)));
+    // Whatever fits still works, and does not hide that more would not.
+    let (claimed, _) = store.claim(InstanceId::new(), LEASE).expect("a claim fits").expect("one was accepted");
+    assert!(matches!(store.probe(), Err(StoreError::DiskFull)));
+    assert_eq!(store.thread_runs("ann", "thread", 1000).expect("reading needs no room").len(), accepted);
+
+    pages("max_page_count = 1000000");
+    store.probe().expect("there is room again");
+    assert_eq!(commits(store, || drop(store.probe().expect("healthy"))), 0, "proved once");
+    store
+        .finish(&claimed, &Ending::Succeeded(Box::new((step(&claimed, 1), Answer::default()))))
+        .expect("there is room");
+    submit(store, &prompt).expect("there is room");
+}
+
+/// Goal: a close does not wait for a statement that goes on and on; its operation is told that the store is closing.
+#[test]
+fn a_close_interrupts_what_does_not_end() {
+    let Opened { store, _directory } = &open();
+    let (begun, has_begun) = crossbeam_channel::bounded(1);
+    std::thread::scope(|scope| {
+        let endless = scope.spawn(move || {
+            store.read("test.endless", |tx| {
+                begun.send(()).expect("somebody waits");
+                let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
+                Ok(tx.query_row(endless, [], |row| row.get::<_, i64>(0))?)
+            })
+        });
+        has_begun.recv().expect("it begins");
+        assert!(store.close(Duration::from_millis(50)).is_empty(), "nothing had to be abandoned");
+        let ended = endless.join().expect("no panic");
+        assert!(matches!(ended, Err(StoreError::Closing)), "{ended:?}");
+    });
+}

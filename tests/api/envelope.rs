@@ -1,0 +1,172 @@
+//! What every answer gets besides its content: CORS, compression, and what wrong routes and methods get.
+
+use std::io::Read;
+
+use flate2::read::GzDecoder;
+
+use super::problem;
+use crate::util::{Client, Launch, Response};
+
+fn values<'a>(answer: &'a Response, name: &str) -> Vec<&'a str> {
+    let headers = answer.headers.iter().filter(|(known, _)| *known == name);
+    headers.flat_map(|(_, value)| value.split(',')).map(str::trim).collect()
+}
+
+fn from(client: &mut Client, origin: &str, path: &str) -> Response {
+    client.request("GET", path, &[("Origin", origin)], &[])
+}
+
+#[test]
+fn every_origin_may_call_by_default_and_none_with_credentials() {
+    let server = Launch::holdfast().start();
+    let mut client = server.anonymous();
+    for path in ["/health", "/", "/openapi.json", "/runs", "/nowhere", "/%zz"] {
+        let answer = from(&mut client, "https://page.example", path);
+        assert_eq!(values(&answer, "access-control-allow-origin"), ["*"], "{path}");
+        assert!(!values(&answer, "vary").contains(&"Origin"), "{path}");
+        assert_eq!(answer.header("Access-Control-Allow-Credentials"), None);
+        assert!(values(&answer, "access-control-expose-headers").contains(&"X-Request-Id"));
+    }
+    let mut refused = server.anonymous();
+    refused.send_raw(b"POST / HTTP/1.1\r\nHost: x\r\nOrigin: https://page.example\r\nContent-Length: 99999999\r\n\r\n");
+    let refused = refused.receive();
+    problem(&refused, 413);
+    assert_eq!(values(&refused, "access-control-allow-origin"), ["*"]);
+}
+
+#[test]
+fn a_listed_origin_is_echoed_and_no_other() {
+    let listed = ["https://a.example", "http://localhost:3000"];
+    let server = Launch::holdfast().env("CORS_ALLOWED_ORIGINS", "https://a.example, http://localhost:3000").start();
+    let mut client = server.anonymous();
+    for path in ["/health", "/runs", "/nowhere"] {
+        for origin in listed {
+            let answer = from(&mut client, origin, path);
+            assert_eq!(values(&answer, "access-control-allow-origin"), [origin], "{path}");
+            assert!(values(&answer, "vary").contains(&"Origin"), "{path}");
+        }
+        for origin in ["https://b.example", "https://a.example.evil.example", "https://A.example", "null", "*", ""] {
+            let answer = from(&mut client, origin, path);
+            assert_eq!(answer.header("Access-Control-Allow-Origin"), None, "{origin:?}");
+            assert!(values(&answer, "vary").contains(&"Origin"), "a cache must not give this to a listed page");
+        }
+    }
+}
+
+#[test]
+fn a_preflight_is_answered_without_a_token() {
+    let server = Launch::holdfast().start();
+    let mut client = server.anonymous();
+    for (path, method) in [("/analyze", "POST"), ("/runs/x/cancel", "POST"), ("/chat/t", "DELETE"), ("/runs", "GET")] {
+        let asked = [
+            ("Origin", "https://page.example"),
+            ("Access-Control-Request-Method", method),
+            ("Access-Control-Request-Headers", "authorization, content-type"),
+        ];
+        let answer = client.request("OPTIONS", path, &asked, &[]);
+        assert_eq!((answer.status, answer.body.len()), (204, 0), "{path}");
+        assert_eq!(answer.header("Content-Length"), None, "a 204 has none");
+        assert_eq!(answer.header("Access-Control-Allow-Origin"), Some("*"));
+        assert!(values(&answer, "access-control-allow-methods").contains(&method));
+        for header in ["Authorization", "Content-Type", "Idempotency-Key", "Prefer", "Last-Event-ID", "X-Request-Id"] {
+            assert!(values(&answer, "access-control-allow-headers").contains(&header), "{header}");
+        }
+        assert!(answer.header("Access-Control-Max-Age").is_some());
+    }
+}
+
+#[test]
+fn large_answers_are_compressed_for_whoever_accepts_it() {
+    let server = Launch::holdfast().start();
+    let mut client = server.anonymous();
+    let plain = client.get("/openapi.json");
+    assert!(plain.body.len() > 4096 && plain.header("Content-Encoding").is_none());
+    assert!(values(&plain, "vary").contains(&"Accept-Encoding"));
+    for accepted in ["gzip", "GZIP", "deflate, gzip;q=0.5, br", "*", "gzip; q=1.0", "identity;q=0, *;q=0.1"] {
+        let answer = client.request("GET", "/openapi.json", &[("Accept-Encoding", accepted)], &[]);
+        assert_eq!(answer.header("Content-Encoding"), Some("gzip"), "{accepted}");
+        assert!(answer.body.len() * 2 < plain.body.len());
+        let mut body = Vec::new();
+        GzDecoder::new(&answer.body[..]).read_to_end(&mut body).unwrap();
+        assert_eq!(body, plain.body);
+        let head = client.request("HEAD", "/openapi.json", &[("Accept-Encoding", accepted)], &[]);
+        assert_eq!(head.header("Content-Length"), answer.header("Content-Length"));
+    }
+    for accepted in ["", "identity", "br", "gzip;q=0", "gzip;q=0, *", "*;q=0", "gzip;q=nonsense"] {
+        let answer = client.request("GET", "/openapi.json", &[("Accept-Encoding", accepted)], &[]);
+        assert_eq!((answer.header("Content-Encoding"), &answer.body), (None, &plain.body), "{accepted}");
+    }
+    let small = client.request("GET", "/health/live", &[("Accept-Encoding", "gzip")], &[]);
+    assert!(small.header("Content-Encoding").is_none() && small.body.len() <= 1024);
+}
+
+#[test]
+fn a_path_that_no_route_has_is_404_whatever_the_method() {
+    let server = Launch::holdfast().start();
+    let mut client = server.client("ann@example.org");
+    for path in [
+        "/nowhere",
+        "/health/",
+        "//health",
+        "/Health",
+        "/runs/a/b/c",
+        "/chat",
+        "/health%2Flive",
+        "/..",
+        "/%2e%2e/health",
+        "/chat//messages",
+    ] {
+        for method in ["GET", "POST", "PUT", "BREW", "OPTIONS"] {
+            problem(&client.request(method, path, &[], &[]), 404);
+        }
+        let head = client.request("HEAD", path, &[], &[]);
+        assert!(head.status == 404 && head.body.is_empty(), "{path}: {head:?}");
+    }
+    for path in ["/%", "/%zz", "/runs/%00", "/chat/%ff/messages"] {
+        problem(&client.get(path), 400);
+    }
+}
+
+#[test]
+fn a_wrong_method_is_told_the_right_ones() {
+    let server = Launch::holdfast().start();
+    let mut client = server.client("ann@example.org");
+    for (path, allowed) in [
+        ("/health", "GET, HEAD"),
+        ("/openapi.json", "GET, HEAD"),
+        ("/analyze", "POST"),
+        ("/runs", "GET, HEAD"),
+        ("/runs/x", "GET, HEAD"),
+        ("/runs/x/cancel", "POST"),
+        ("/chat/t", "DELETE"),
+        ("/chat/t/messages", "GET, HEAD"),
+        ("/data-table", "GET, HEAD"),
+    ] {
+        for method in ["PUT", "PATCH", "TRACE", "CONNECT", "get", "BREW"] {
+            let answer = client.request(method, path, &[], &[]);
+            problem(&answer, 405);
+            assert_eq!(answer.header("Allow"), Some(allowed), "{method} {path}");
+        }
+        let answer = client.request("OPTIONS", path, &[], &[]);
+        assert_eq!((answer.status, answer.header("Allow")), (204, Some(&*format!("{allowed}, OPTIONS"))), "{path}");
+    }
+    problem(&client.request("GET", "/analyze", &[], &[]), 405);
+    assert_eq!(client.request("OPTIONS", "*", &[], &[]).status, 204);
+}
+
+#[test]
+fn head_answers_as_get_does_without_the_body() {
+    let server = Launch::holdfast().start();
+    let mut client = server.client("ann@example.org");
+    client.submit(&crate::util::sql("t", "SELECT 1"));
+    for path in ["/health/live", "/openapi.json", "/", "/catalog", "/data-tables", "/chat-threads", "/runs/nobody"] {
+        let (get, head) = (client.get(path), client.request("HEAD", path, &[], &[]));
+        assert_eq!(head.status, get.status, "{path}");
+        for name in ["Content-Type", "Content-Length", "Access-Control-Allow-Origin", "Vary", "X-Content-Type-Options"]
+        {
+            assert_eq!(head.header(name), get.header(name), "{name} of {path}");
+        }
+        // The connection goes on, so that a body after all would be read as the next answer.
+        assert!(head.body.is_empty() && head.header("X-Request-Id").is_some());
+    }
+}

@@ -1,0 +1,89 @@
+//! The queue as users meet it: places, what a run waits for, and how much may wait.
+
+use super::problem;
+use crate::util::drill::{Act, Drill};
+use crate::util::{Client, Launch, Response, Server};
+
+/// A run that holds its worker until its gate is opened.
+fn held(name: &str) -> Drill {
+    Drill::new(name, 1).on(1, Act::Wait)
+}
+
+fn submit(client: &mut Client, thread_id: &str, drill: &Drill) -> Response {
+    client.post_with("/analyze", &[("Prefer", "respond-async")], &drill.question(thread_id))
+}
+
+/// One worker, and a run of ann's that holds it.
+fn busy(launch: Launch) -> (Server, Drill) {
+    let server = launch.env("MAX_CONCURRENT_ANALYSES", "1").start();
+    let first = held("first");
+    assert_eq!(submit(&mut server.client("ann@example.org"), "first", &first).status, 202);
+    first.wait_for_step(&server, 1, 1);
+    (server, first)
+}
+
+#[test]
+fn a_queued_run_knows_its_place_and_what_it_waits_for() {
+    let (server, first) = busy(Launch::drill());
+    let mut ann = server.client("ann@example.org");
+    let quick = |name: &str| Drill::new(name, 1);
+    let same_thread = submit(&mut ann, "first", &quick("second")).json();
+    assert_eq!((&same_thread["status"], &same_thread["position"]), (&"queued".into(), &1.into()));
+    assert_eq!(same_thread["waiting_for"]["reason"], "thread");
+    let other_thread = submit(&mut ann, "other", &quick("third")).json();
+    assert_eq!((&other_thread["status"], &other_thread["position"]), (&"queued".into(), &2.into()));
+    assert_eq!(other_thread["waiting_for"]["reason"], "slot");
+    let id = other_thread["run_id"].as_str().unwrap();
+    let run = ann.run(id);
+    assert_eq!((&run["position"], &run["waiting_for"]["reason"]), (&2.into(), &"slot".into()));
+    assert!(!run["waiting_for"]["detail"].as_str().unwrap().is_empty());
+    first.open(&server, 1);
+    let run = ann.wait_for_status(id, "succeeded");
+    assert!(run["position"].is_null() && run.get("waiting_for").is_none(), "{run}");
+}
+
+#[test]
+fn what_waits_is_limited_for_each_user_and_for_all() {
+    let (server, first) = busy(Launch::drill().env("MAX_QUEUED_PER_USER", "2").env("MAX_QUEUED", "3"));
+    let (mut ann, mut bob) = (server.client("ann@example.org"), server.client("bob@example.org"));
+    let quick = |name: &str| Drill::new(name, 1);
+    for name in ["a1", "a2"] {
+        assert_eq!(submit(&mut ann, name, &quick(name)).status, 202, "what runs does not wait");
+    }
+    let refused = submit(&mut ann, "a3", &quick("a3"));
+    let detail = problem(&refused, 429);
+    assert!(detail["detail"].as_str().unwrap().contains("2 of your analyses are waiting"), "{detail}");
+    assert!(refused.header("Retry-After").is_some_and(|seconds| seconds == detail["retry_after"].to_string()));
+
+    assert_eq!(submit(&mut bob, "b1", &quick("b1")).status, 202, "bob has a share of his own");
+    for user in ["bob@example.org", "cem@example.org"] {
+        let refused = submit(&mut server.client(user), "b2", &quick("b2"));
+        let detail = problem(&refused, 503);
+        assert_eq!(detail["detail"], "The queue of analyses is full.");
+        assert!(refused.header("Retry-After").is_some_and(|seconds| seconds == detail["retry_after"].to_string()));
+    }
+    // What was refused was not stored, and what was stored is done.
+    assert_eq!(ann.get("/runs").json()["runs"].as_array().unwrap().len(), 3);
+    assert_eq!(bob.get("/runs").json()["runs"].as_array().unwrap().len(), 1);
+    first.open(&server, 1);
+    for client in [&mut ann, &mut bob] {
+        for run in client.get("/runs").json()["runs"].as_array().unwrap() {
+            client.wait_for_status(run["run_id"].as_str().unwrap(), "succeeded");
+        }
+    }
+    assert_eq!(submit(&mut ann, "a3", &quick("a3")).status, 202, "there is room again");
+}
+
+#[test]
+fn repeating_a_key_takes_no_second_place_in_a_full_queue() {
+    let (server, first) = busy(Launch::drill().env("MAX_QUEUED_PER_USER", "1"));
+    let mut ann = server.client("ann@example.org");
+    let headers = [("Prefer", "respond-async"), ("Idempotency-Key", "once")];
+    let question = Drill::new("once", 1).question("t");
+    let stored = ann.post_with("/analyze", &headers, &question);
+    assert_eq!(stored.status, 202);
+    let repeated = ann.post_with("/analyze", &headers, &question);
+    assert_eq!((repeated.status, repeated.run_id()), (202, stored.run_id()));
+    first.open(&server, 1);
+    ann.wait_for_status(&stored.run_id(), "succeeded");
+}

@@ -1,0 +1,117 @@
+//! What no answer and no log may tell: tokens, secrets, prompts, paths of the machine, the store's SQL.
+
+use std::fs::OpenOptions;
+use std::io::{Seek, SeekFrom, Write};
+
+use super::ENDLESS;
+use crate::util::{Client, Launch, sql, wait_until};
+
+const SECRET: &str = "hush-hush-hush-hush-hush-hush-hush";
+const PROMPT: &str = "SELECT 'a prompt that nobody may find in a log'";
+
+/// Everything that a client can see of these requests.
+fn seen(clients: &mut [Client]) -> String {
+    let mut seen = String::new();
+    for client in clients {
+        for (method, path) in [
+            ("GET", "/"),
+            ("GET", "/health"),
+            ("GET", "/health/ready"),
+            ("GET", "/health/database"),
+            ("GET", "/debug/pool-status"),
+            ("GET", "/openapi.json"),
+            ("GET", "/runs"),
+            ("GET", "/runs/x"),
+            ("GET", "/runs?limit=x"),
+            ("GET", "/chat-threads"),
+            ("GET", "/chat/t/messages"),
+            ("DELETE", "/chat/nobody"),
+            ("GET", "/catalog"),
+            ("GET", "/data-table?table=penguins&limit=1"),
+            ("GET", "/%zz"),
+            ("PUT", "/runs"),
+        ] {
+            let answer = client.request(method, path, &[], &[]);
+            seen += &format!("{method} {path}\n{:?}\n{}\n", answer.headers, answer.text());
+        }
+        for prompt in
+            [PROMPT, "SELECT nope", "SELECT * FROM runs", "SELECT * FROM sqlite_master", "ATTACH 'x' AS y", "in words"]
+        {
+            let answer = client.post_with("/analyze", &[("Prefer", "wait=20")], &sql("t", prompt));
+            seen += &format!("{prompt}\n{:?}\n{}\n", answer.headers, answer.text());
+        }
+    }
+    seen
+}
+
+#[test]
+fn neither_answers_nor_logs_tell_what_is_nobodys_business() {
+    let mut server = Launch::holdfast().env("JWT_SECRET", SECRET).env("LOG", "trace").start();
+    let token = holdfast::auth::issue(
+        &holdfast::auth::Secret::new(SECRET).unwrap(),
+        &holdfast::auth::VerifierOptions::default(),
+        "ann@example.org",
+        std::time::Duration::from_secs(600),
+    )
+    .unwrap();
+    let forged = format!("{}x", &token[..token.len() - 1]);
+    let clients = |server: &crate::util::Server| {
+        [Some(token.clone()), Some(forged.clone()), None].map(|token| Client::new(server.address(), token))
+    };
+    let mut told = seen(&mut clients(&server));
+    let mut ann = Client::new(server.address(), Some(token.clone()));
+    let run = ann.submit(&sql("endless", ENDLESS));
+    ann.wait_for_status(&run, "running");
+    told += &ann.delete("/chat/endless").text();
+
+    // The store's file is damaged under the running server: whatever that does to answers, it tells nothing more.
+    let store = server.launch().state().join(holdfast::app::STORE_FILE);
+    for name in [store.clone(), store.with_extension("sqlite-wal")] {
+        if let Ok(mut file) = OpenOptions::new().write(true).open(name) {
+            file.seek(SeekFrom::Start(0)).unwrap();
+            file.write_all(&[0xa5; 8192]).unwrap();
+        }
+    }
+    told += &seen(&mut clients(&server)[..1]);
+    wait_until("the probe to have noticed or not minded", || server.health()["database"].is_string());
+    let ended = server.terminate();
+    let log = ended.stderr;
+    assert!(log.contains("run.ended") && log.contains("token.refused"), "the log is on: {log}");
+
+    let home = server.launch().home().to_str().unwrap().to_owned();
+    let signature = token.rsplit('.').next().unwrap();
+    let claims = token.split('.').nth(1).unwrap();
+    let nowhere = [
+        SECRET,
+        signature,
+        claims,
+        &home,
+        "holdfast.sqlite",
+        "datasets.sqlite",
+        "jwt-secret",
+        ".rs:",
+        "/src/",
+        "panicked at",
+    ];
+    let of_the_store = [
+        "INSERT INTO",
+        "FROM runs WHERE",
+        "checkpoint_ns",
+        "run_events",
+        "claim_token",
+        "BEGIN IMMEDIATE",
+        "rusqlite",
+        "r2d2",
+    ];
+    for (place, text) in [("an answer", &told), ("the log", &log), ("the output", &ended.stdout)] {
+        for secret in nowhere.iter().chain(&of_the_store) {
+            let around =
+                text.find(secret).map(|at| text[at.saturating_sub(200)..].chars().take(400).collect::<String>());
+            assert!(around.is_none(), "{place} tells {secret:?}: {}", around.unwrap_or_default());
+        }
+    }
+    for prompt in ["a prompt that nobody may find", "WITH RECURSIVE", "SELECT nope"] {
+        assert!(!log.contains(prompt), "the log tells a prompt");
+    }
+    assert!(!log.contains("{\"prompt\""), "the log tells a body");
+}

@@ -1,0 +1,213 @@
+//! What a machine can hold of the house rules: it reads the sources as text.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use holdfast::{config, event};
+
+/// Longer than this, a file has more than one noun, unless it is listed with its reason.
+const FILE_LINES_MAX: usize = 600;
+/// Files that may be longer.
+const LONG_FILES: &[(&str, &str)] =
+    &[("src/config.rs", "one table of variables with its reader: apart, the two could disagree")];
+/// Imports between modules of the same floor. Those of floor 1 never know one another.
+const NEIGHBOURS: &[(&str, &str)] = &[("runner", "engine")];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The files below a directory whose names end so, with their paths from the root.
+fn files(directory: &str, ends: &[&str]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut open = vec![root().join(directory)];
+    while let Some(directory) = open.pop() {
+        // A directory that does not exist has no files.
+        for entry in fs::read_dir(directory).into_iter().flatten() {
+            let path = entry.expect("the sources can be read").path();
+            if path.is_dir() {
+                open.push(path);
+            } else if ends.iter().any(|end| path.to_string_lossy().ends_with(end)) {
+                let text = fs::read_to_string(&path).expect("the sources are UTF-8");
+                found.push((relative(&path), text));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn relative(path: &Path) -> String {
+    path.strip_prefix(root()).expect("every file is below the root").to_string_lossy().into_owned()
+}
+
+fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let numbered = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
+    numbered.filter(|(_, line)| !line.starts_with("//"))
+}
+
+/// The name that begins here.
+fn name(text: &str) -> &str {
+    let end = text.find(|character: char| !character.is_ascii_alphanumeric() && character != '_');
+    &text[..end.unwrap_or(text.len())]
+}
+
+/// The modules that a file declares.
+fn declared(text: &str) -> impl Iterator<Item = &str> {
+    code_lines(text).filter_map(|(_, line)| {
+        let at = if line.starts_with("mod ") { 0 } else { line.find(" mod ").filter(|_| line.starts_with("pub"))? + 1 };
+        line[at + 4..].strip_suffix(';')
+    })
+}
+
+/// The floor of each module, as `src/lib.rs` says it.
+fn floors() -> BTreeMap<String, usize> {
+    let lib = fs::read_to_string(root().join("src/lib.rs")).expect("the sources can be read");
+    let mut floor = None;
+    let mut floors = BTreeMap::new();
+    for line in lib.lines() {
+        if let Some(heading) = line.strip_prefix("// Floor ") {
+            floor = heading.split(':').next().and_then(|number| number.parse().ok());
+        }
+        for module in declared(line) {
+            floors
+                .insert(module.to_owned(), floor.expect("every module of src/lib.rs stands below the name of a floor"));
+        }
+    }
+    assert_eq!(floors.get("datasets"), Some(&2));
+    assert_eq!(floors.values().max(), Some(&5));
+    floors
+}
+
+#[test]
+fn modules_import_only_from_the_floors_below() {
+    let floors = floors();
+    let mut faults = Vec::new();
+    let mut imports = 0;
+    for (path, text) in files("src", &[".rs"]) {
+        let module = name(path.strip_prefix("src/").expect("it is below src"));
+        let Some(floor) = floors.get(module) else { continue };
+        for (number, line) in code_lines(&text) {
+            for used in line.split("crate::").skip(1).map(name).filter(|used| *used != module) {
+                imports += 1;
+                let is_below = floors.get(used).is_some_and(|used| used < floor);
+                if !is_below && !NEIGHBOURS.contains(&(module, used)) {
+                    faults.push(format!("{path}:{number}: {module} is on floor {floor} and imports {used}"));
+                }
+            }
+        }
+    }
+    assert!(imports > 100, "the imports are not recognised any more: {imports}");
+    assert!(faults.is_empty(), "{faults:#?}");
+    for (module, neighbour) in NEIGHBOURS {
+        assert!(floors[*module] == floors[*neighbour] && floors[*module] != 1, "{module} and {neighbour}");
+    }
+}
+
+#[test]
+fn every_source_file_is_part_of_the_program() {
+    let mut reached = BTreeSet::new();
+    let mut open: Vec<PathBuf> = ["src/lib.rs", "src/main.rs", "tests/tests.rs"].map(|path| root().join(path)).into();
+    while let Some(path) = open.pop() {
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", relative(&path)));
+        let directory = path.parent().expect("a file is in a directory");
+        let is_directory = ["lib", "main", "mod"].iter().any(|stem| path.file_stem() == Some(stem.as_ref()))
+            || path == root().join("tests/tests.rs");
+        let directory = if is_directory { directory.to_owned() } else { path.with_extension("") };
+        for module in declared(&text) {
+            let candidates = [directory.join(format!("{module}.rs")), directory.join(module).join("mod.rs")];
+            let found = candidates.into_iter().find(|candidate| candidate.exists());
+            open.push(found.unwrap_or_else(|| panic!("{} declares {module}", relative(&path))));
+        }
+        reached.insert(relative(&path));
+    }
+    let all: BTreeSet<String> =
+        [files("src", &[".rs"]), files("tests", &[".rs"])].concat().into_iter().map(|(path, _)| path).collect();
+    assert_eq!(all.difference(&reached).collect::<Vec<_>>(), Vec::<&String>::new(), "nobody declares these");
+}
+
+#[test]
+fn every_log_event_has_one_name_and_is_logged_somewhere() {
+    let sources = files("src", &[".rs"]);
+    let (table, others): (Vec<_>, Vec<_>) = sources.iter().partition(|(path, _)| path == "src/event.rs");
+    let constants: Vec<&str> = code_lines(&table[0].1)
+        .filter_map(|(_, line)| line.split_once(" = \"").map(|(constant, _)| constant))
+        .filter(|constant| constant.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'))
+        .collect();
+    assert_eq!(constants.len(), event::ALL.len());
+    for constant in constants {
+        let used = format!("event::{constant}");
+        let is_used = |text: &str| text.match_indices(&used).any(|(at, _)| name(&text[at + 7..]) == constant);
+        assert!(others.iter().any(|(_, text)| is_used(text)), "nothing logs {constant}");
+    }
+    let names: BTreeSet<&str> = event::ALL.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names.len(), event::ALL.len(), "two events have the same name");
+    for (name, meaning) in event::ALL {
+        let is_plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || b"._".contains(&byte));
+        assert!(is_plain && name.contains('.'), "{name} is not noun.phase");
+        assert!(meaning.trim().ends_with('.'), "{name} means {meaning:?}");
+    }
+    for (path, text) in others {
+        let literal = concat!("event", " = \"");
+        assert!(!code_lines(text).any(|(_, line)| line.contains(literal)), "{path} names an event by itself");
+    }
+}
+
+#[test]
+fn every_variable_is_documented_in_the_readme() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap_or_default();
+    let is_documented = |name: &&str| readme.contains(&format!("`{name}`"));
+    let names = config::VARIABLES.iter().map(|variable| variable.name);
+    let missing: Vec<&str> = names.filter(|name| !is_documented(name)).collect();
+    assert!(missing.is_empty(), "README.md does not mention {missing:?}");
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    let marks = [
+        concat!("todo", "!("),
+        concat!("dbg", "!("),
+        concat!("unimplemented", "!("),
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+    ];
+    for (path, text) in [files("src", &[".rs"]), files("tests", &[".rs"]), files("bench", &[".rs"])].concat() {
+        for mark in marks {
+            assert!(!text.contains(mark), "{path} says {mark}");
+        }
+    }
+}
+
+#[test]
+fn files_stay_readable() {
+    let mut long = BTreeSet::new();
+    for (path, text) in [files("src", &[".rs"]), files("tests", &[".rs"])].concat() {
+        let lines = text.lines().count();
+        if lines > FILE_LINES_MAX {
+            assert!(LONG_FILES.iter().any(|(listed, _)| *listed == path), "{path} has {lines} lines");
+            long.insert(path);
+        }
+    }
+    for (listed, _) in LONG_FILES {
+        assert!(long.contains(*listed), "{listed} is not long any more");
+    }
+}
+
+#[test]
+fn nothing_names_a_place_on_its_authors_machine() {
+    let places = [concat!("/ro", "ot/"), concat!("/ho", "me/"), concat!("/wo", "rk/"), concat!("/Us", "ers/")];
+    let ends = [".rs", ".md", ".toml", ".service", ".sql", ".html", ".js", ".css", ".txt", ".yml", ".sh"];
+    let mut all = Vec::new();
+    for directory in ["src", "tests", "docs", "bench", "systemd", "sample-data"] {
+        all.extend(files(directory, &ends));
+    }
+    for file in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "Cargo.toml"] {
+        all.push((file.to_owned(), fs::read_to_string(root().join(file)).unwrap_or_default()));
+    }
+    for (path, text) in all {
+        for place in places {
+            assert!(!text.contains(place), "{path} names a place below {place}");
+        }
+    }
+}
