@@ -92,6 +92,9 @@ struct Execution<'a> {
 impl Execution<'_> {
     fn run(mut self) -> Result<Parted, StoreError> {
         let shared = self.shared;
+        if self.was_cancelled()? {
+            return self.end(&Ending::Cancelled);
+        }
         let Some(engine) = shared.engines.iter().find(|engine| engine.name() == self.run.engine) else {
             let message = format!("this server has no engine named {:?}", self.run.engine);
             return self.end(&Ending::Failed(RunError { kind: ErrorKind::UnknownEngine, message }));
@@ -130,6 +133,13 @@ impl Execution<'_> {
                 Err(StepError::HandsBack(reason)) => return self.hand_back(reason),
             }
         }
+    }
+
+    /// Whoever cancelled the run after it was claimed and before its interrupter was known found nobody to interrupt.
+    fn was_cancelled(&self) -> Result<bool, StoreError> {
+        let shared = self.shared;
+        let run = shared.persist("look again", || shared.store.run(&self.run.owner, self.run.id))?;
+        Ok(run.is_some_and(|run| run.status == Status::Cancelling))
     }
 
     /// The engine's first state, or how the run ends because the engine panicked over it.

@@ -69,6 +69,27 @@ fn a_running_statement_is_interrupted_when_its_user_cancels() {
     assert_eq!((again.status, &again.json()["status"]), (202, &"cancelled".into()));
 }
 
+/// The wish may come at any moment, also between the run's claim and its worker's first look.
+#[test]
+fn a_run_that_is_cancelled_as_it_starts_stops_at_once() {
+    let server = Launch::drill().start();
+    std::thread::scope(|scope| {
+        for user in 0..6 {
+            let mut client = server.client(&format!("user-{user}@example.org"));
+            scope.spawn(move || {
+                for n in 0..30 {
+                    let drill = Drill::new(&format!("run {n} of {user}"), 1).on(1, Act::Wait);
+                    let id = client.submit(&drill.question(&format!("thread {n}")));
+                    let asked = Instant::now();
+                    assert_eq!(cancel(&mut client, &id).status, 202);
+                    client.wait_for_status(&id, "cancelled");
+                    assert!(asked.elapsed() < AT_ONCE, "run {n} took {:?} to stop", asked.elapsed());
+                }
+            });
+        }
+    });
+}
+
 /// A deaf step does not stop: the run stays `cancelling` as long as it works, and ends cancelled although it has an answer.
 #[test]
 fn a_run_is_cancelling_until_its_work_has_really_stopped() {

@@ -11,7 +11,8 @@ use crate::util::{Client, Launch, Server, sql, wait_until};
 
 const ANN: &str = "ann@example.org";
 
-/// Five runs with a client waiting for each: as many in their second step as there are workers, the rest queued.
+/// Five runs with a client waiting for each: as many in their first step as there are workers, the rest queued. Nothing
+/// has been stored under the workers' claims, so whoever charges an attempt for a drain is found out.
 struct Five {
     server: Server,
     drills: Vec<Drill>,
@@ -21,12 +22,12 @@ struct Five {
 }
 
 impl Five {
-    fn start(workers: usize, drain_timeout: &str, second_step: Act) -> Self {
+    fn start(workers: usize, drain_timeout: &str, first_step: Act) -> Self {
         let server = Launch::drill()
             .env("MAX_CONCURRENT_ANALYSES", &workers.to_string())
             .env("DRAIN_TIMEOUT", drain_timeout)
             .start();
-        let drills: Vec<Drill> = (0..5).map(|n| Drill::new(&format!("run {n}"), 3).on(2, second_step)).collect();
+        let drills: Vec<Drill> = (0..5).map(|n| Drill::new(&format!("run {n}"), 3).on(1, first_step)).collect();
         let mut clients: Vec<Client> = drills.iter().map(|_| server.client(ANN)).collect();
         let mut runs = Vec::new();
         let mut ann = server.client(ANN);
@@ -36,7 +37,7 @@ impl Five {
             runs.push(id);
         }
         for drill in &drills[..workers] {
-            drill.wait_for_step(&server, 2, 1);
+            drill.wait_for_step(&server, 1, 1);
         }
         // The store lane takes requests in turn: behind this answer, all five are waiting.
         wait_until("the clients to be waiting", || {
@@ -68,29 +69,49 @@ impl Five {
 
     fn open_gates(&self) {
         for drill in &self.drills {
-            drill.open(&self.server, 2);
+            drill.open(&self.server, 1);
         }
     }
 
-    /// Starts the server again, lets everything end, and looks at what has happened to the runs.
-    fn resume(mut self, executions_of_second_step: usize) {
+    /// Starts the server again, lets everything end, and looks at what has happened to the runs that were running.
+    fn resume(mut self, parting: &Parting) {
         self.server.restart();
         let mut ann = self.server.client(ANN);
         self.open_gates();
         for (drill, id) in self.drills.iter().zip(&self.runs) {
-            let run = ann.wait_for_status(id, "succeeded");
-            assert_eq!((&run["result"], &run["attempt"]), (&drill.answer().into(), &1.into()));
+            assert_eq!(ann.wait_for_status(id, "succeeded")["result"], drill.answer());
         }
         assert_eq!(self.server.terminate().code, Some(0));
         for (n, (drill, id)) in self.drills.iter().zip(&self.runs).enumerate() {
-            let was_running = n < self.workers;
-            assert_eq!(Past::of(&self.server, ANN, id).count(EventKind::Retrying), usize::from(was_running));
-            assert_eq!(drill.entered(&self.server, 1), 1);
-            assert_eq!(drill.entered(&self.server, 2), if was_running { executions_of_second_step } else { 1 });
-            assert_eq!(drill.entered(&self.server, 3), 1);
+            let past = Past::of(&self.server, ANN, id);
+            let executions: Vec<usize> = (1..=3).map(|k| drill.entered(&self.server, k)).collect();
+            let retrying = past.events.iter().filter(|event| event.kind == EventKind::Retrying);
+            let reasons: Vec<&str> = retrying.map(|event| event.payload["reason"].as_str().unwrap()).collect();
+            if n < self.workers {
+                assert_eq!(executions, [parting.executions, 1, 1]);
+                assert_eq!((past.run.attempt, &*reasons), (parting.attempt, &[parting.reason][..]));
+            } else {
+                assert_eq!(executions, [1, 1, 1]);
+                assert_eq!((past.run.attempt, &*reasons), (1, &[][..]));
+            }
         }
     }
 }
+
+/// How the runs that were running parted with the server.
+struct Parting {
+    /// How often their first step was executed in the end.
+    executions: usize,
+    attempt: u32,
+    reason: &'static str,
+}
+
+/// The step had ended.
+const AT_A_CHECKPOINT: Parting = Parting { executions: 1, attempt: 1, reason: "the server is shutting down" };
+/// The step was told to stop.
+const INTERRUPTED: Parting = Parting { executions: 2, attempt: 1, reason: "the server is shutting down" };
+/// The process ended over the step, which had better be charged: perhaps it never ends.
+const LEFT_BEHIND: Parting = Parting { executions: 2, attempt: 2, reason: "its server was restarted" };
 
 /// The steps end while the server drains: each run stops at its checkpoint, and no step is repeated.
 fn drain_with_steps_that_end(workers: usize, signal: Signal) {
@@ -99,12 +120,15 @@ fn drain_with_steps_that_end(workers: usize, signal: Signal) {
     five.wait_for_drain();
     five.assert_refused();
     five.assert_sent_away(five.workers..5);
+    // Whoever is handed back first is told at once, whatever the others are doing.
+    five.drills[0].open(&five.server, 1);
+    five.assert_sent_away(0..1);
     five.open_gates();
-    five.assert_sent_away(0..five.workers);
+    five.assert_sent_away(1..five.workers);
     let finished = five.server.wait();
     assert_eq!(finished.code, Some(0), "{finished:?}");
     assert!(finished.took < Duration::from_secs(5), "nothing is left to wait for: {:?}", finished.took);
-    five.resume(1);
+    five.resume(&AT_A_CHECKPOINT);
 }
 
 #[test]
@@ -132,7 +156,7 @@ fn a_step_that_would_outlast_the_drain_is_interrupted_and_repeated() {
     let finished = five.server.wait();
     assert_eq!(finished.code, Some(0), "{finished:?}");
     assert!(finished.took < Duration::from_secs(3), "{:?}", finished.took);
-    five.resume(2);
+    five.resume(&INTERRUPTED);
 }
 
 /// The claims of such steps are still held when the process ends; the next start knows that they are its own.
@@ -145,7 +169,7 @@ fn a_step_that_does_not_listen_is_left_behind_in_time_and_repeated() {
     let finished = five.server.wait();
     assert_eq!(finished.code, Some(0), "{finished:?}");
     assert!(finished.took < Duration::from_secs(3), "{:?}", finished.took);
-    five.resume(2);
+    five.resume(&LEFT_BEHIND);
 }
 
 #[test]
@@ -156,7 +180,7 @@ fn a_second_signal_ends_the_server_at_once_and_loses_nothing() {
     let finished = five.server.terminate();
     assert_eq!(finished.code, Some(130), "{finished:?}");
     assert!(finished.took < Duration::from_secs(1), "{:?}", finished.took);
-    five.resume(2);
+    five.resume(&LEFT_BEHIND);
 }
 
 #[test]
