@@ -112,9 +112,9 @@ fn every_source_file_is_part_of_the_program() {
     while let Some(path) = open.pop() {
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", relative(&path)));
         let directory = path.parent().expect("a file is in a directory");
-        let is_directory = ["lib", "main", "mod", "tests"].iter().any(|stem| path.file_stem() == Some(stem.as_ref()))
-            && path != root().join("src/pool/tests.rs");
-        let directory = if is_directory { directory.to_owned() } else { path.with_extension("") };
+        let is_root = ["src/lib.rs", "src/main.rs", "tests/tests.rs"].contains(&&*relative(&path));
+        let directory =
+            if is_root || path.ends_with("mod.rs") { directory.to_owned() } else { path.with_extension("") };
         for module in declared(&text) {
             let candidates = [directory.join(format!("{module}.rs")), directory.join(module).join("mod.rs")];
             let found = candidates.into_iter().find(|candidate| candidate.exists());

@@ -32,7 +32,9 @@ fn ten_clients_get_their_own_answers_while_never_more_than_three_run() {
             })
             .collect();
         wait_until("three runs to be running", || server.health()["analyses"]["running"] == 3);
-        drills.iter().for_each(|drill| drill.open(&server, 2));
+        for drill in &drills {
+            drill.open(&server, 2);
+        }
         for (client, drill) in clients.into_iter().zip(&drills) {
             let answer = client.join().unwrap();
             assert_eq!(answer.status, 200, "{answer:?}");

@@ -61,17 +61,15 @@ impl Client {
 
     /// Sends a request and leaves the answer to [`Client::receive`].
     pub(crate) fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) {
-        let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.address);
+        let mut head = vec![format!("{method} {path} HTTP/1.1"), format!("Host: {}", self.address)];
         if let Some(token) = self.token.as_ref().filter(|_| !headers.iter().any(|(name, _)| *name == "Authorization")) {
-            text += &format!("Authorization: Bearer {token}\r\n");
+            head.push(format!("Authorization: Bearer {token}"));
         }
-        for (name, value) in headers {
-            text += &format!("{name}: {value}\r\n");
-        }
+        head.extend(headers.iter().map(|(name, value)| format!("{name}: {value}")));
         if !body.is_empty() {
-            text += &format!("Content-Length: {}\r\n", body.len());
+            head.push(format!("Content-Length: {}", body.len()));
         }
-        let mut bytes = (text + "\r\n").into_bytes();
+        let mut bytes = (head.join("\r\n") + "\r\n\r\n").into_bytes();
         bytes.extend_from_slice(body);
         self.send_raw(&bytes);
     }
@@ -86,11 +84,6 @@ impl Client {
     #[track_caller]
     pub(crate) fn receive(&mut self) -> Response {
         self.receive_answer_to("POST")
-    }
-
-    /// Reads the next answer; `None` when the connection ended without one.
-    pub(crate) fn try_receive(&mut self) -> Option<Response> {
-        self.read_answer("POST").ok()
     }
 
     /// The connection, for whatever this client does not know; opened if need be.

@@ -17,7 +17,7 @@ use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Server, wait_for, wait_until};
+use super::{Server, wait_until};
 
 /// The variable that names the directory of journals and gates; without it [`server_process`] does nothing.
 pub(super) const DIRECTORY: &str = "HOLDFAST_DRILL";
@@ -106,12 +106,6 @@ impl Drill {
 
 fn directory(server: &Server) -> PathBuf {
     server.launch().home().join("drill")
-}
-
-/// Waits until any of the drills is in step `k`, and says which.
-#[track_caller]
-pub(crate) fn wait_for_any<'a>(server: &Server, drills: &'a [Drill], k: u32) -> &'a Drill {
-    wait_for(&format!("any run to be in step {k}"), || drills.iter().find(|drill| drill.entered(server, k) > 0))
 }
 
 struct DrillEngine {

@@ -20,7 +20,7 @@ mod server;
 use std::time::{Duration, Instant};
 
 pub(crate) use client::{Client, Response, sql};
-pub(crate) use server::{Launch, Server};
+pub(crate) use server::{Finished, Launch, Server};
 
 /// How long anything may take in a test: long enough for a busy machine, short enough to fail rather than hang.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

@@ -109,7 +109,7 @@ impl Launch {
     /// A token of this user for the servers that verify with the tests' secret.
     pub(crate) fn token(user: &str) -> String {
         let secret = auth::Secret::new(SECRET).unwrap();
-        auth::issue(&secret, &auth::VerifierOptions::default(), user, Duration::from_secs(3600)).unwrap()
+        auth::issue(&secret, &auth::VerifierOptions::default(), user, Duration::from_hours(1)).unwrap()
     }
 }
 

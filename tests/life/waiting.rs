@@ -1,0 +1,106 @@
+//! Clients that wait, leave, repeat themselves, or come in crowds.
+
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::util::drill::{Act, Drill};
+use crate::util::{Client, Launch, sql, wait_until};
+
+const ANN: &str = "ann@example.org";
+
+#[test]
+fn three_hundred_waiting_clients_hold_no_thread() {
+    let server = Launch::drill().env("MAX_CONCURRENT_ANALYSES", "1").env("MAX_QUEUED_PER_USER", "1000").start();
+    let holder = Drill::new("holder", 1).on(1, Act::Wait);
+    server.client(ANN).submit(&holder.question("a thread"));
+    holder.wait_for_step(&server, 1, 1);
+    let threads = server.proc_status("Threads");
+
+    let mut clients = Vec::new();
+    for n in 1..=300 {
+        let drill = Drill::new(&format!("waiting {n}"), 1);
+        let mut client = server.client(ANN);
+        client.send_post("/analyze", &[], &drill.question(&format!("thread {n}")));
+        clients.push((client, drill));
+        // More requests at the same moment than the store lane holds would be refused.
+        if n % 100 == 0 {
+            wait_until("the runs to be queued", || server.health()["analyses"]["queued"] == n);
+        }
+    }
+    assert_eq!(server.proc_status("Threads"), threads);
+    holder.open(&server, 1);
+    for (client, drill) in &mut clients {
+        let answer = client.receive();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.json()["result"], drill.answer());
+    }
+    assert_eq!(server.proc_status("Threads"), threads);
+}
+
+#[test]
+fn a_client_that_leaves_is_forgotten_and_its_run_ends_all_the_same() {
+    let server = Launch::drill().start();
+    let mut ann = server.client(ANN);
+    assert_eq!(ann.get("/runs").status, 200);
+    let descriptors = server.descriptors();
+    let drill = Drill::new("abandoned", 1).on(1, Act::Wait);
+    let mut leaving: Vec<Client> = (0..20).map(|_| server.client(ANN)).collect();
+    leaving[0].send_post("/analyze", &[], &drill.question("a thread"));
+    drill.wait_for_step(&server, 1, 1);
+    let id = ann.get("/runs").json()["runs"][0]["run_id"].as_str().unwrap().to_owned();
+    for client in &mut leaving[1..] {
+        client.send("GET", &format!("/runs/{id}/wait"), &[], b"");
+    }
+    wait_until("the clients to be connected", || server.descriptors() >= descriptors + 20);
+    leaving.iter_mut().for_each(Client::hang_up);
+    wait_until("their connections to be given back", || server.descriptors() <= descriptors);
+    drill.open(&server, 1);
+    assert_eq!(ann.wait_for_status(&id, "succeeded")["result"], drill.answer());
+}
+
+#[test]
+fn twenty_identical_requests_at_once_give_one_run() {
+    let server = Launch::drill().start();
+    let drill = Drill::new("once", 2);
+    let key = [("Idempotency-Key", "the-same-for-all")];
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..20)
+            .map(|_| {
+                let mut client = server.client(ANN);
+                let question = drill.question("a thread");
+                scope.spawn(move || client.post_with("/analyze", &key, &question))
+            })
+            .collect();
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    for answer in &answers {
+        assert_eq!((answer.status, answer.run_id()), (200, answers[0].run_id()), "{answer:?}");
+    }
+    assert_eq!(drill.entered(&server, 1), 1);
+    let mut ann = server.client(ANN);
+    assert_eq!(ann.get("/runs").json()["runs"].as_array().map(Vec::len), Some(1));
+
+    let other = ann.post_with("/analyze", &key, &sql("a thread", "SELECT 1"));
+    assert_eq!((other.status, other.run_id()), (422, answers[0].run_id()));
+    let of_another_user = server.client("bob@example.org").post_with("/analyze", &key, &sql("a thread", "SELECT 1"));
+    assert_eq!(of_another_user.status, 200, "{of_another_user:?}");
+}
+
+/// Most of the crowd gets no descriptor. The server neither ends nor spins, and answers when the crowd has gone.
+#[test]
+fn a_crowd_that_uses_up_the_descriptors_costs_neither_the_server_nor_the_processor() {
+    let server = Launch::holdfast().shell("ulimit -n 128").start();
+    let crowd: Vec<TcpStream> = (0..300).map(|_| TcpStream::connect(server.address()).unwrap()).collect();
+    wait_until("the descriptors to be used up", || server.descriptors() >= 120);
+    let before = server.cpu_time();
+    let window = Duration::from_secs(1);
+    std::thread::sleep(window);
+    let spent = server.cpu_time().saturating_sub(before);
+    assert!(spent < window / 4, "{spent:?} of processor time within {window:?}");
+    drop(crowd);
+    let answer = server.client(ANN).post("/analyze", &sql("a thread", "SELECT 1"));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(server.health()["warnings"], Value::Array(vec![]));
+}
