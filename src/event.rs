@@ -50,6 +50,10 @@ events! {
     POOL_CLOSED = "pool.closed";
     /// A pool was closed although operations had not ended; they are named.
     POOL_ABANDONED = "pool.abandoned";
+    /// The tables of data were loaded because their source is new or has changed.
+    DATASETS_LOADED = "datasets.loaded";
+    /// The file of tables could not be read; the analysis fails.
+    DATASETS_UNREADABLE = "datasets.unreadable";
     /// There is not even a descriptor to refuse a connection with; accepting goes on within a quarter of a second.
     HTTP_ACCEPT_PAUSED = "http.accept.paused";
     /// A request's handler panicked; its client got a 500.

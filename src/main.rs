@@ -108,5 +108,5 @@ fn import(config: &Config, files: &[PathBuf]) -> u8 {
         eprintln!("holdfast: {error}.");
         return error.exit_code();
     }
-    datasets::run_import(&config.state_directory.join(app::DATASETS_FILE), files)
+    datasets::run_import(&config.state_directory.join(datasets::FILE_NAME), files)
 }

@@ -17,7 +17,7 @@ pub use state_directory::{StateDirectory, StateDirectoryError};
 use crate::api::{Api, Front, Origins, Parts};
 use crate::auth::{Secret, SecretError, Verifier, VerifierOptions};
 use crate::config::Config;
-use crate::datasets::{Datasets, DatasetsError, Source};
+use crate::datasets::{self, Datasets, DatasetsError, Source};
 use crate::engine::Engine;
 use crate::engine::analyst::Analyst;
 use crate::event;
@@ -26,14 +26,12 @@ use crate::limits::{RateLimiter, RateQuota};
 use crate::memory::{Limit, Memory, Pressure};
 use crate::pool::connector;
 use crate::runner::{Runner, Settings};
-use crate::store::sqlite::SqliteStore;
+use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::{QueueLimits, RunStore, Store, StoreError};
 use housekeeper::{Housekeeper, Prober};
 
 /// The file of the store, in the state directory.
 pub const STORE_FILE: &str = "holdfast.sqlite";
-/// The file of the data tables, in the state directory.
-pub const DATASETS_FILE: &str = "datasets.sqlite";
 /// Threads that answer HTTP: one more than cores would only take turns, one alone would wait for a page fault.
 const HTTP_THREADS_MIN: usize = 2;
 /// More than this many http threads contend for the epoll set on small machines.
@@ -108,7 +106,7 @@ impl App {
         let store: Arc<dyn Store> = Arc::new(open_store(&state, config, &connector)?);
         let source = config.data_dir.clone().map_or(Source::Sample, Source::Dir);
         let datasets =
-            Arc::new(Datasets::open(&state.path().join(DATASETS_FILE), &source, config.pool_max, connector)?);
+            Arc::new(Datasets::open(&state.path().join(datasets::FILE_NAME), &source, config.pool_max, connector)?);
         let memory = Arc::new(Memory::new(Limit::find(config.memory_limit, config.web_memory)));
         let mut engines: Vec<Arc<dyn Engine>> = vec![Arc::new(Analyst::new(Arc::clone(&datasets)))];
         engines.extend(more_engines);
@@ -208,7 +206,9 @@ fn open_store(
     config: &Config,
     connector: &Arc<ScheduledThreadPool>,
 ) -> Result<SqliteStore, StoreError> {
-    SqliteStore::open(&state.path().join(STORE_FILE), config.pool_max, config.pool_timeout, connector)
+    let options =
+        Options { readers_max: config.pool_max, readers_min: config.pool_min, lease_timeout: config.pool_timeout };
+    SqliteStore::open(&state.path().join(STORE_FILE), options, connector)
 }
 
 /// Tries the store as the server would, and says in a sentence what it found; for `holdfast check`.

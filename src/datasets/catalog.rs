@@ -11,13 +11,13 @@ use super::Fault;
 #[derive(Debug, Default, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Catalog {
-    pub(super) tables: BTreeMap<String, Spanned<Description>>,
+    pub(super) tables: BTreeMap<String, Spanned<Entry>>,
 }
 
 /// What it says of one table; everything may be left out.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Description {
+pub(super) struct Entry {
     pub(super) title: String,
     pub(super) description: String,
     pub(super) source: String,

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use csv::{ByteRecord, ReaderBuilder};
 
-use super::Fault;
-use super::name;
+use super::field::{Candidate, Field, Kind};
+use super::{Fault, name};
 
 /// Columns that a table may have: beyond it a statement over all of them meets SQLite's own limits.
 pub(super) const COLUMNS_MAX: usize = 500;
@@ -69,39 +69,11 @@ impl Input {
     }
 }
 
-/// What a column holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Integer,
-    Real,
-    Text,
-}
-
-impl Kind {
-    /// The type in SQL.
-    pub(super) fn sql(self) -> &'static str {
-        match self {
-            Self::Integer => "INTEGER",
-            Self::Real => "REAL",
-            Self::Text => "TEXT",
-        }
-    }
-}
-
 /// A column as it will be in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Column {
     pub(super) name: String,
     pub(super) kind: Kind,
-}
-
-/// One value of a row.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Field<'a> {
-    Null,
-    Integer(i64),
-    Real(f64),
-    Text(&'a str),
 }
 
 /// A CSV file whose columns are known.
@@ -146,7 +118,7 @@ impl<'a> CsvFile<'a> {
             for (column, field) in self.columns.iter().zip(row) {
                 let field = text(self.input, line, field)?;
                 let changed = || self.input.fault(Some(line), "the file changed while it was read");
-                fields.push(parse(column.kind, field).ok_or_else(changed)?);
+                fields.push(column.kind.parse(field).ok_or_else(changed)?);
             }
             each(&fields).map_err(|reason| self.input.fault(Some(line), reason))?;
             count += 1;
@@ -358,74 +330,6 @@ fn column_names(input: &Input, line: u64, header: &ByteRecord) -> Result<Vec<Str
 
 fn text<'r>(input: &Input, line: u64, field: &'r [u8]) -> Result<&'r str, Fault> {
     std::str::from_utf8(field).map_err(|_| input.fault(Some(line), "the text is not UTF-8 (save the file as UTF-8)"))
-}
-
-/// What a column's values so far allow it to be.
-#[derive(Clone, Copy)]
-struct Candidate {
-    empty: bool,
-    integer: bool,
-    real: bool,
-}
-
-impl Default for Candidate {
-    fn default() -> Self {
-        Self { empty: true, integer: true, real: true }
-    }
-}
-
-impl Candidate {
-    fn see(&mut self, field: &str) {
-        if field.is_empty() || !(self.integer || self.real) {
-            return;
-        }
-        self.empty = false;
-        self.integer = self.integer && integer(field).is_some();
-        self.real = self.real && real(field).is_some();
-    }
-
-    fn kind(self) -> Kind {
-        match self {
-            Self { empty: true, .. } => Kind::Text,
-            Self { integer: true, .. } => Kind::Integer,
-            Self { real: true, .. } => Kind::Real,
-            _ => Kind::Text,
-        }
-    }
-}
-
-fn parse(kind: Kind, field: &str) -> Option<Field<'_>> {
-    if field.is_empty() {
-        return Some(Field::Null);
-    }
-    match kind {
-        Kind::Integer => integer(field).map(Field::Integer),
-        Kind::Real => real(field).map(Field::Real),
-        Kind::Text => Some(Field::Text(field)),
-    }
-}
-
-/// The whole number that this is. Leading zeros and a plus sign mark codes and telephone numbers, which are text.
-fn integer(field: &str) -> Option<i64> {
-    let field = field.trim_matches(' ');
-    let digits = field.strip_prefix('-').unwrap_or(field);
-    let plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && !(digits.starts_with('0') && field != "0");
-    if plain { field.parse().ok() } else { None }
-}
-
-/// The number that this is, if a double holds it: whole numbers beyond 64 bits are identifiers and stay text.
-fn real(field: &str) -> Option<f64> {
-    let field = field.trim_matches(' ');
-    let unsigned = field.strip_prefix('-').unwrap_or(field);
-    let mantissa = unsigned.split(['e', 'E']).next().unwrap_or_default();
-    let whole = mantissa.split('.').next().unwrap_or_default();
-    let starts_like_one = unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.');
-    let is_code = whole.len() > 1 && whole.starts_with('0');
-    let too_long = mantissa == unsigned && whole == mantissa && field.parse::<i64>().is_err();
-    if !starts_like_one || is_code || too_long {
-        return None;
-    }
-    field.parse().ok().filter(|value: &f64| value.is_finite())
 }
 
 pub(super) fn count(n: usize, noun: &str) -> String {

@@ -2,12 +2,17 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::catalog::Entry;
 use super::csv_file::{CsvFile, Input, count};
-use super::schema::{self, LoadError, Origin};
+use super::schema::{self, LoadError, Origin, TABLES_MAX};
 use super::{DatasetsError, Fault, name};
+
+/// How long an import that is done waits for readers before it leaves its log to the next writer.
+const TRUNCATE_WAIT: Duration = Duration::from_secs(1);
 
 /// A file that became a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +55,9 @@ pub fn import(
         begun += input.bytes().unwrap_or(0) * 2;
         on_progress(begun.min(total), total);
     }
-    // So that the log of a large import does not stay on disk; a server that reads at this moment does it later.
+    // So that the log of a large import does not stay on disk. A server that reads at this moment stands in the way of
+    // that; then the log stays until the next time.
+    connection.busy_timeout(TRUNCATE_WAIT)?;
     let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     Ok(outcomes)
 }
@@ -63,8 +70,10 @@ fn import_one(
     let table = name::table(&input.stem()).map_err(|reason| input.fault(None, reason))?;
     let file = CsvFile::inspect(input, on_bytes)?;
     let transaction = schema::begin(connection)?;
-    let words = super::catalog::Description::default();
-    let row_count = schema::load(&transaction, &table, &file, &words, Origin::Import, on_bytes)?;
+    if !schema::has_room_for(&transaction, &table)? {
+        return Err(input.fault(None, format!("there are {TABLES_MAX} tables already")).into());
+    }
+    let row_count = schema::load(&transaction, &table, &file, &Entry::default(), Origin::Import, on_bytes)?;
     transaction.commit()?;
     let columns = file.columns.into_iter().map(|column| (column.name, column.kind.sql())).collect();
     Ok(Imported { table, row_count, columns })
@@ -90,7 +99,7 @@ pub fn run_import(database: &Path, files: &[PathBuf]) -> u8 {
             u8::from(failed)
         }
         Err(error) => {
-            say(Err(Fault { file: database.display().to_string(), line: None, reason: error.to_string() }));
+            let _ = writeln!(io::stderr(), "{error}");
             1
         }
     }

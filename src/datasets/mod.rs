@@ -7,6 +7,7 @@
 
 mod catalog;
 mod csv_file;
+mod field;
 mod functions;
 mod guard;
 mod import;
@@ -21,7 +22,7 @@ mod value;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::Connection;
@@ -29,6 +30,7 @@ use scheduled_thread_pool::ScheduledThreadPool;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::event;
 use crate::pool::{CloseReport, GuardedPool, Lease, PoolConfig, PoolError, PoolStatus};
 
 pub use guard::{MAX_ROWS, QueryError, QueryResult, SHOWN_ROWS_MAX};
@@ -36,6 +38,8 @@ pub use import::{Imported, import, run_import};
 pub use source::Source;
 pub use table::{Column, Table};
 
+/// The name of the file of tables in the state directory.
+pub const FILE_NAME: &str = "datasets.sqlite";
 /// How long an idle connection is kept: opening one costs less than a millisecond, keeping it some 100 KB.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -158,7 +162,11 @@ impl Datasets {
     ) -> Result<Self, DatasetsError> {
         let mut writer = schema::open(path)?;
         guard::limit_heap(&writer, connections_max)?;
-        source::refresh(&mut writer, source)?;
+        let started = Instant::now();
+        if let Some(tables) = source::refresh(&mut writer, source)? {
+            let elapsed_ms = started.elapsed().as_millis() as u64;
+            tracing::info!(event = event::DATASETS_LOADED, tables, elapsed_ms, "loaded the tables of data");
+        }
         let mut config = PoolConfig::new("datasets", connections_max, connector);
         config.idle_timeout = Some(IDLE_TIMEOUT);
         config.interrupt = Arc::new(|connection: &Connection| {
@@ -197,7 +205,7 @@ impl Datasets {
         let sql = format!("SELECT {} FROM {} LIMIT ?1", listed.join(", "), name::quoted(&table.name));
         let mut statement = connection.prepare(&sql)?;
         let limit = limit.min(MAX_ROWS);
-        let mut found = statement.query([limit as i64 + 1])?;
+        let mut found = statement.query([limit.cast_signed() + 1])?;
         let mut bytes = 0;
         let mut rows = Vec::new();
         while let Some(row) = found.next()? {

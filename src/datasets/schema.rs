@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
-use super::catalog::Description;
-use super::csv_file::{CsvFile, Field};
+use super::catalog::Entry;
+use super::csv_file::CsvFile;
+use super::field::Field;
 use super::name::quoted;
 use super::table::{Column, Table};
 use super::{DatasetsError, Fault};
 
 /// The bookkeeping's version, in `user_version`.
 const VERSION: i64 = 1;
+/// Tables in all: each statement looks at all their names.
+pub(super) const TABLES_MAX: u32 = 1000;
 /// How long a writer waits for another process's import to end its transaction.
 const WRITER_WAIT: Duration = Duration::from_secs(60);
 
@@ -75,6 +78,12 @@ pub(super) fn names(connection: &Connection, origin: Origin) -> rusqlite::Result
     statement.query_map([origin.as_str()], |row| row.get(0))?.collect()
 }
 
+/// Whether there is room for the table, new or in place of one of its name.
+pub(super) fn has_room_for(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+    let others = "SELECT count(*) FROM holdfast_tables WHERE name <> ?1";
+    connection.query_row(others, [name], |row| Ok(row.get::<_, u32>(0)? < TABLES_MAX))
+}
+
 /// Removes the table, if there is one.
 pub(super) fn drop_table(transaction: &Transaction, name: &str) -> rusqlite::Result<()> {
     transaction.execute_batch(&format!("DROP TABLE IF EXISTS {}", quoted(name)))?;
@@ -88,7 +97,7 @@ pub(super) fn load(
     transaction: &Transaction,
     name: &str,
     file: &CsvFile,
-    words: &Description,
+    words: &Entry,
     origin: Origin,
     on_bytes: &mut dyn FnMut(u64),
 ) -> Result<u64, LoadError> {
@@ -143,7 +152,7 @@ fn record(transaction: &Transaction, table: &Table, origin: Origin) -> rusqlite:
             &table.description,
             &table.source,
             &table.licence,
-            table.row_count as i64,
+            table.row_count.cast_signed(),
             columns,
         ),
     )?;

@@ -10,11 +10,9 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::catalog::Catalog;
 use super::csv_file::{CsvFile, Input};
-use super::schema::{self, LoadError, Origin};
+use super::schema::{self, LoadError, Origin, TABLES_MAX};
 use super::{DatasetsError, Fault, name};
 
-/// CSV files that a directory may hold; each statement looks at all their names.
-const FILES_MAX: usize = 1000;
 const CATALOG: &str = "catalog.toml";
 /// Bytes that a catalogue may have.
 const CATALOG_BYTES_MAX: u64 = 4 << 20;
@@ -65,8 +63,8 @@ fn list(directory: &Path) -> Result<Vec<Input>, Fault> {
     if files == 0 {
         return Err(fault("the data directory has no CSV file".into()));
     }
-    if files > FILES_MAX {
-        return Err(fault(format!("the data directory has {files} CSV files, {FILES_MAX} are allowed")));
+    if files > TABLES_MAX as usize {
+        return Err(fault(format!("the data directory has {files} CSV files, {TABLES_MAX} are allowed")));
     }
     paths.sort();
     Ok(paths.into_iter().map(Input::File).collect())
@@ -87,7 +85,7 @@ fn fingerprint(files: &[Input]) -> String {
                 let metadata = std::fs::metadata(path).ok();
                 let modified = metadata.as_ref().and_then(|m| m.modified().ok()?.duration_since(UNIX_EPOCH).ok());
                 let (bytes, nanos) = (metadata.map(|m| m.len()), modified.map(|m| m.as_nanos()));
-                let _ = write!(text, "{path:?} {bytes:?} {nanos:?} ");
+                let _ = write!(text, "{} {bytes:?} {nanos:?} ", path.display());
             }
         }
     }
@@ -95,12 +93,13 @@ fn fingerprint(files: &[Input]) -> String {
     text
 }
 
-/// Loads the source's tables, all of them or none, if it has changed since they were last loaded; says whether it had.
-pub(super) fn refresh(connection: &mut Connection, source: &Source) -> Result<bool, DatasetsError> {
+/// Loads the source's tables, all of them or none, if it has changed since they were last loaded; says how many they
+/// are, if it had.
+pub(super) fn refresh(connection: &mut Connection, source: &Source) -> Result<Option<usize>, DatasetsError> {
     let files = source.files().map_err(|fault| DatasetsError::Source(vec![fault]))?;
     let fingerprint = fingerprint(&files);
     if stored(connection)?.as_ref() == Some(&fingerprint) {
-        return Ok(false);
+        return Ok(None);
     }
     let plan = Plan::new(&files).map_err(DatasetsError::Source)?;
     let transaction = schema::begin(connection)?;
@@ -118,7 +117,7 @@ pub(super) fn refresh(connection: &mut Connection, source: &Source) -> Result<bo
     transaction.execute("DELETE FROM holdfast_source", [])?;
     transaction.execute("INSERT INTO holdfast_source VALUES (?1)", [&fingerprint])?;
     transaction.commit()?;
-    Ok(true)
+    Ok(Some(plan.tables.len()))
 }
 
 fn stored(connection: &Connection) -> rusqlite::Result<Option<String>> {

@@ -1,4 +1,11 @@
-//! The outside of an SQL statement: where its words are, and where it ends. What it means is for SQLite to say.
+//! The outside of an SQL statement: where its words are, where it ends, and how often its common table expressions use
+//! one another. What it means is for SQLite to say.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+/// Common table expressions that are looked at; a statement with more counts as boundless.
+const EXPRESSIONS_MAX: usize = 100;
 
 /// The words of the statement from its beginning, outside strings, quoted names and comments, in the case they have.
 pub fn words(sql: &str) -> impl Iterator<Item = &str> {
@@ -17,10 +24,95 @@ pub(super) fn second(sql: &str) -> Option<usize> {
     })
 }
 
+/// How many common table expressions SQLite has before it once each use of one has been replaced by what it stands for.
+///
+/// It does that while it compiles, where no interrupt reaches it: thirty expressions that use their predecessor twice are a
+/// billion. Counted on the safe side: a column may pass for a use.
+pub(super) fn expansion(sql: &str) -> u64 {
+    let tokens: Vec<_> = tokens(sql).collect();
+    let mut expansion = Expansion { definitions: HashMap::new(), counts: HashMap::new(), tokens: &tokens };
+    let mut outside = vec![true; tokens.len()];
+    let mut found = 0;
+    for (index, token) in tokens.iter().enumerate() {
+        if token.is("AS")
+            && let Some((name, body)) = definition(&tokens, index)
+        {
+            found += 1;
+            if found > EXPRESSIONS_MAX {
+                return u64::MAX;
+            }
+            outside[body.clone()].fill(false);
+            expansion.definitions.entry(name).or_default().push(body);
+        }
+    }
+    let uses = (0..tokens.len()).filter(|index| outside[*index]);
+    uses.fold(0, |sum, index| sum.saturating_add(expansion.of_use(index)))
+}
+
+/// The common table expression that this `AS` belongs to: its name, and where it is from there to the end of its body.
+fn definition(tokens: &[Token], at: usize) -> Option<(String, Range<usize>)> {
+    let mut name = at.checked_sub(1)?;
+    if tokens[name].text == ")" {
+        // Its columns are listed, and a list of names nests nothing.
+        name = tokens[..name].iter().rposition(|token| token.text == "(")?.checked_sub(1)?;
+    }
+    let skipped = tokens[at + 1..].iter().take_while(|token| token.is("NOT") || token.is("MATERIALIZED")).count();
+    let open = at + 1 + skipped;
+    if tokens.get(open)?.text != "(" {
+        return None;
+    }
+    let mut depth = 0_usize;
+    let length = tokens[open..].iter().position(|token| {
+        depth += usize::from(token.text == "(");
+        depth -= usize::from(token.text == ")");
+        depth == 0
+    });
+    Some((tokens[name].name(), name..length.map_or(tokens.len(), |length| open + length)))
+}
+
+struct Expansion<'a> {
+    /// Where each is, by name; a name may be defined again inside another body.
+    definitions: HashMap<String, Vec<Range<usize>>>,
+    /// What a use of the name counts; 0 while it is being counted, so that recursion ends.
+    counts: HashMap<String, u64>,
+    tokens: &'a [Token<'a>],
+}
+
+impl Expansion<'_> {
+    /// What the token counts: nothing, unless it stands where a table does and names one of the expressions.
+    fn of_use(&mut self, index: usize) -> u64 {
+        let before = index.checked_sub(1).map(|before| &self.tokens[before]);
+        if !before.is_some_and(|token| ["FROM", "JOIN", "IN", ",", "("].iter().any(|word| token.is(word))) {
+            return 0;
+        }
+        let name = self.tokens[index].name();
+        let Some(bodies) = self.definitions.get(&name).cloned() else { return 0 };
+        if let Some(count) = self.counts.get(&name) {
+            return *count;
+        }
+        self.counts.insert(name.clone(), 0);
+        let inside = |body: Range<usize>| body.fold(1_u64, |sum, index| sum.saturating_add(self.of_use(index)));
+        let count = bodies.into_iter().map(inside).max().unwrap_or(0);
+        self.counts.insert(name, count);
+        count
+    }
+}
+
 struct Token<'a> {
     start: usize,
     text: &'a str,
     is_word: bool,
+}
+
+impl Token<'_> {
+    fn is(&self, word: &str) -> bool {
+        self.text.eq_ignore_ascii_case(word)
+    }
+
+    /// The name that this is, if it is one, as SQLite compares names.
+    fn name(&self) -> String {
+        self.text.trim_matches(['"', '`', '[', ']', '\'']).to_lowercase()
+    }
 }
 
 /// Everything but white space and comments. What is opened and never closed extends to the end, as in SQLite.
@@ -56,7 +148,7 @@ fn closing(rest: &str, quote: char) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{second, words};
+    use super::{expansion, second, words};
 
     #[test]
     fn words_are_found_outside_strings_names_and_comments() {
@@ -64,6 +156,30 @@ mod tests {
         assert_eq!(words(sql).collect::<Vec<_>>(), ["SELECT", "AS", "from", "t"]);
         assert_eq!(words("/* never closed").count(), 0);
         assert_eq!(words("").count(), 0);
+    }
+
+    #[test]
+    fn uses_of_common_table_expressions_are_counted_through_one_another() {
+        for (sql, count) in [
+            ("SELECT * FROM airports", 0),
+            ("WITH a AS (SELECT 1) SELECT * FROM a", 1),
+            ("WITH a(x, y) AS NOT MATERIALIZED (SELECT 1, 2) SELECT a.x FROM a, a b JOIN \"A\" c", 3),
+            ("WITH a AS (SELECT 1), b AS (SELECT * FROM a, a) SELECT * FROM b UNION SELECT * FROM b", 6),
+            ("WITH b AS (SELECT * FROM a), a AS (SELECT 1) SELECT * FROM b", 2),
+            ("WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT n FROM t", 1),
+            ("WITH a AS (SELECT * FROM b), b AS (SELECT * FROM a) SELECT * FROM a", 2),
+            ("WITH a AS (WITH b AS (SELECT 1) SELECT * FROM b, b) SELECT 1 WHERE 1 IN a", 3),
+            ("SELECT 1 AS (, (((", 0),
+            ("AS AS ( ) AS", 0),
+        ] {
+            assert_eq!(expansion(sql), count, "{sql}");
+        }
+        let level = |n: usize| format!(", a{n} AS (SELECT l.x FROM a{0} l, a{0} r)", n - 1);
+        let bomb = format!("WITH a0 AS (SELECT 1 AS x){} SELECT * FROM a40", (1..=40).map(level).collect::<String>());
+        assert_eq!(expansion(&bomb), (1 << 41) - 1);
+        let level = |n: usize| format!(", a{n} AS (SELECT * FROM a{})", n - 1);
+        let chain = format!("WITH a0 AS (SELECT 1){} SELECT * FROM a999", (1..1000).map(level).collect::<String>());
+        assert_eq!(expansion(&chain), u64::MAX);
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Table {
              WHERE holdfast_search MATCH ?1) ON found = name ORDER BY rank, name LIMIT ?2"
         );
         let mut statement = connection.prepare(&sql)?;
-        statement.query_map((query, k as i64), Self::from_row)?.collect()
+        statement.query_map((query, i64::try_from(k).unwrap_or(i64::MAX)), Self::from_row)?.collect()
     }
 
     /// Whether every word of `q` occurs in what is said about the table; without words, yes.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Datasets, DatasetsError, Imported, QueryError, QueryResult, Source, import};
+use super::{Datasets, DatasetsError, FILE_NAME, Imported, QueryError, QueryResult, Source, import, run_import};
 use crate::pool;
 
 const BYTES_MAX: usize = 1 << 20;
@@ -24,7 +24,7 @@ impl Fixture {
     }
 
     fn database(&self) -> PathBuf {
-        self.directory.path().join("datasets.sqlite")
+        self.directory.path().join(FILE_NAME)
     }
 
     fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
@@ -246,6 +246,15 @@ fn a_bad_file_does_not_keep_the_others_from_being_imported() {
     assert_eq!(outcomes.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
     assert!(progress.is_sorted() && progress.last().is_some_and(|(done, total)| done == total), "{progress:?}");
     assert_eq!(fixture.sample().tables("").unwrap().len(), 7);
+}
+
+#[test]
+fn an_import_ends_with_zero_only_if_every_file_was_imported() {
+    let fixture = Fixture::new();
+    let (good, bad) = (fixture.write("good.csv", "a\n1\n"), fixture.write("bad.csv", "a\n1,2\n"));
+    assert_eq!(run_import(&fixture.database(), std::slice::from_ref(&good)), 0);
+    assert_eq!(run_import(&fixture.database(), &[bad, good.clone()]), 1);
+    assert_eq!(run_import(&fixture.directory.path().join("no/such/directory"), &[good]), 1);
 }
 
 #[test]

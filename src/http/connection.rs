@@ -87,7 +87,12 @@ impl Connection {
     /// Parses what was pipelined, or else reads once, into `scratch`, and parses that. Does not block.
     pub(super) fn receive(&mut self, scratch: &mut [u8], limits: &Limits) -> Result<Received, Refused> {
         let parsed = if self.pipelined.is_empty() {
-            let read = match (&self.socket).read(scratch) {
+            // Of what is not known to be a body, no more than a head may take: the rest is held until its turn comes.
+            let room = match self.parser.awaiting() {
+                Awaiting::Body => scratch.len(),
+                Awaiting::Request | Awaiting::RestOfHead => scratch.len().min(limits.head_bytes_max),
+            };
+            let read = match (&self.socket).read(&mut scratch[..room]) {
                 Ok(0) => return Ok(Received::Gone),
                 Ok(read) => read,
                 Err(error) if is_transient(&error) => return Ok(Received::Partial),
@@ -124,9 +129,17 @@ impl Connection {
         !self.pipelined.is_empty()
     }
 
-    /// The bytes held of a request that is not whole.
-    pub(super) fn unfinished_bytes(&self) -> usize {
-        self.parser.held_bytes()
+    /// Brings what the connection is charged with up to date, and says whether all of them together hold more than they may,
+    /// this one among them.
+    pub(super) fn is_over_budget(&mut self, limits: &Limits) -> bool {
+        let buffered = self.parser.held_bytes() + self.pipelined.bytes.len() + self.unsent.bytes.len();
+        self.seat.charge(buffered) > limits.buffered_bytes_max && buffered > 0
+    }
+
+    /// Makes the next answer the last; the client has to ask again for what it asked behind it.
+    pub(super) fn drop_pipelined(&mut self) {
+        self.pipelined = Stretch::default();
+        self.form.keep_alive = false;
     }
 
     /// Sets the phase and its deadline by what is still missing of a request; a deadline that runs is not prolonged.

@@ -89,10 +89,9 @@ impl Front {
         match connection.receive(scratch, &self.limits) {
             Ok(Received::Request(request)) => return Some((request, connection)),
             Ok(Received::Partial) => {
-                let unfinished = connection.unfinished_bytes();
-                if connection.seat.charge(unfinished) > self.limits.unfinished_bytes_max && unfinished > 0 {
+                if connection.is_over_budget(&self.limits) {
                     let head = connection.abandon_request();
-                    self.refuse_for_good(connection, &Refusal::TooManyUnfinished, head.as_deref());
+                    self.refuse_for_good(connection, &Refusal::TooMuchBuffered, head.as_deref());
                 } else if self.stage() == Stage::Serving {
                     connection.await_request(Instant::now(), &self.limits);
                     self.arm(connection, EventFlags::IN);
@@ -106,8 +105,10 @@ impl Front {
 
     /// Hands a request to the service, and the connection with it.
     pub(super) fn serve(self: &Arc<Self>, request: Request, mut connection: Box<Connection>) {
-        connection.seat.charge(0);
         connection.note(&request.head);
+        if connection.is_over_budget(&self.limits) {
+            connection.drop_pipelined();
+        }
         connection.deadline = None;
         let responder = Responder::new(Arc::clone(self), connection);
         let call = AssertUnwindSafe(|| self.service.call(Exchange { request, responder }));
@@ -169,7 +170,11 @@ impl Front {
     fn deliver(&self, mut connection: Box<Connection>) {
         let Ok(is_sent) = connection.flush() else { return };
         let now = Instant::now();
+        let is_over_budget = connection.is_over_budget(&self.limits);
         if !is_sent {
+            if is_over_budget {
+                return;
+            }
             connection.phase = Phase::Writing;
             connection.deadline = Some(now + self.limits.write_deadline);
             self.arm(connection, EventFlags::OUT);

@@ -15,8 +15,9 @@ pub struct Limits {
     pub target_bytes_max: usize,
     /// A request's body, decoded.
     pub body_bytes_max: usize,
-    /// All that is held of requests that are not whole yet: on a 512 MB machine an eighth of the memory.
-    pub unfinished_bytes_max: usize,
+    /// All that is held for all connections: requests that are not whole, requests behind them, answers that are not taken.
+    /// An eighth of a 512 MB machine.
+    pub buffered_bytes_max: usize,
     /// From the first byte of a request to the end of its head. A slow mobile link needs one or two seconds.
     pub head_deadline: Duration,
     /// From the end of the head to the end of the body: 1 MiB at 280 kbit/s.
@@ -38,7 +39,7 @@ pub(super) const HEADERS_MAX: usize = 100;
 /// One more than that is closed without a word.
 pub(super) const REFUSED_CONNECTIONS_MAX: usize = 64;
 
-/// What a thread reads at once: a body of 1 MiB takes 16 turns, between which other connections have theirs.
+/// What a thread reads of a body at once: 1 MiB takes 16 turns, between which other connections have theirs.
 pub(super) const READ_BYTES_MAX: usize = 64 * 1024;
 
 /// Events that a thread takes at once. Measured, 4 save as much as 16 or 64, and no more than 3 others wait behind a slow handler.
@@ -63,7 +64,7 @@ impl Default for Limits {
             headers_max: HEADERS_MAX,
             target_bytes_max: 8 * 1024,
             body_bytes_max: 1024 * 1024,
-            unfinished_bytes_max: 64 * 1024 * 1024,
+            buffered_bytes_max: 64 * 1024 * 1024,
             head_deadline: Duration::from_secs(10),
             body_deadline: Duration::from_secs(30),
             idle_deadline: Duration::from_secs(75),

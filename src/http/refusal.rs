@@ -25,8 +25,8 @@ pub enum Refusal {
     TransferCoding,
     /// 503: every connection is in use and none of them is idle.
     TooManyConnections,
-    /// 503: the unfinished requests of all clients together take too much memory.
-    TooManyUnfinished,
+    /// 503: what is held for all clients together takes too much memory.
+    TooMuchBuffered,
     /// 505: neither HTTP/1.0 nor HTTP/1.1.
     Version,
 }
@@ -46,7 +46,7 @@ impl Refusal {
             Refusal::HeadTooLarge => 431,
             Refusal::Unanswered => 500,
             Refusal::TransferCoding => 501,
-            Refusal::TooManyConnections | Refusal::TooManyUnfinished => 503,
+            Refusal::TooManyConnections | Refusal::TooMuchBuffered => 503,
             Refusal::Version => 505,
         })
     }
@@ -64,7 +64,7 @@ impl Refusal {
             Refusal::Unanswered => "Something went wrong here; the request may be tried again.".into(),
             Refusal::TransferCoding => "The only transfer coding understood here is chunked.".into(),
             Refusal::TooManyConnections => "Too many connections are open; try again soon.".into(),
-            Refusal::TooManyUnfinished => "Too many requests are being sent; try again soon.".into(),
+            Refusal::TooMuchBuffered => "Too many requests are being sent; try again soon.".into(),
             Refusal::Version => "Only HTTP/1.1 and HTTP/1.0 are spoken here.".into(),
         }
     }

@@ -35,6 +35,8 @@ pub struct Server {
 pub struct Stats {
     /// Open now.
     pub connections: usize,
+    /// Held for all connections together, out of `Limits::buffered_bytes_max`.
+    pub buffered_bytes: usize,
     /// Handed to the service since the start.
     pub requests: u64,
     /// Answered by the connection layer since the start: status and number.
@@ -67,7 +69,8 @@ struct Gauge {
 
 /// Event data of what is no connection; a token's generation would have to be this high to be taken for one.
 const END: u64 = u64::MAX;
-const FIRST_LISTENER: u64 = u64::MAX - 64;
+const FIRST_LISTENER: u64 = END - LISTENERS_MAX;
+const LISTENERS_MAX: u64 = 64;
 
 impl Server {
     /// Starts `threads` threads that answer what arrives on the listeners.
@@ -80,6 +83,7 @@ impl Server {
         threads: usize,
         service: impl Service + 'static,
     ) -> io::Result<Server> {
+        assert!(listeners.len() <= LISTENERS_MAX as usize, "each listener needs a number that no connection has");
         assert!(threads > 0, "somebody has to answer");
         assert!(limits.headers_max <= HEADERS_MAX, "no more headers than the parser's array holds");
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
@@ -145,8 +149,9 @@ impl Server {
         self.stop_accepting();
         front.enter(Stage::Closing);
         let is_waiting = |phase| matches!(phase, Phase::Idle | Phase::Head | Phase::Body);
-        front.slots.take_all(|connection| is_waiting(connection.phase)).for_each(drop);
         while front.slots.used() > 0 && Instant::now() < deadline {
+            // Again and again, because an answer that was begun while serving may leave its connection waiting.
+            front.slots.take_all(|connection| is_waiting(connection.phase)).for_each(drop);
             front.slots.wait_all_vacant(SWEEP_WHILE_STOPPING.min(deadline.saturating_duration_since(Instant::now())));
             self.sweep(Instant::now());
         }
@@ -172,6 +177,7 @@ impl Server {
         };
         Stats {
             connections: shared.front.slots.used(),
+            buffered_bytes: shared.front.slots.buffered_bytes(),
             requests: shared.gauges.iter().map(|gauge| gauge.requests.load(Ordering::Relaxed)).sum(),
             refusals: refusals.map(|(&status, count)| (status, count.load(Ordering::Relaxed))).collect(),
             panics: shared.front.panics.load(Ordering::Relaxed),

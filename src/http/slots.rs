@@ -17,8 +17,8 @@ pub(super) struct Slots {
     all: Box<[Slot]>,
     vacant: Mutex<Vec<u32>>,
     all_vacant: Condvar,
-    /// What all connections together hold of requests that are not whole.
-    unfinished_bytes: AtomicUsize,
+    /// What all connections together are charged with.
+    buffered_bytes: AtomicUsize,
 }
 
 /// A slot set apart for one connection, and what that connection is charged with; both are given back when it is dropped.
@@ -62,7 +62,7 @@ impl Slots {
             all,
             vacant: Mutex::new((0..count as u32).rev().collect()),
             all_vacant: Condvar::new(),
-            unfinished_bytes: AtomicUsize::new(0),
+            buffered_bytes: AtomicUsize::new(0),
         }
     }
 
@@ -84,6 +84,11 @@ impl Slots {
     /// The slots in use.
     pub(super) fn used(&self) -> usize {
         self.all.len() - self.vacant.lock().len()
+    }
+
+    /// What all connections together are charged with.
+    pub(super) fn buffered_bytes(&self) -> usize {
+        self.buffered_bytes.load(Ordering::Relaxed)
     }
 
     /// Whether the connection that this names has not been released.
@@ -143,7 +148,7 @@ impl Seat {
 
     /// Replaces what the connection is charged with and returns what all of them are charged with together.
     pub(super) fn charge(&mut self, bytes: usize) -> usize {
-        let total = &self.slots.unfinished_bytes;
+        let total = &self.slots.buffered_bytes;
         if bytes == self.charged_bytes {
             return total.load(Ordering::Relaxed);
         }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use holdfast::domain::{EventKind, Run, RunEvent};
 use holdfast::pool::connector;
 use holdfast::store::RunStore;
-use holdfast::store::sqlite::SqliteStore;
+use holdfast::store::sqlite::{Options, SqliteStore};
 
 use crate::util::Server;
 
@@ -37,7 +37,8 @@ impl Past {
     /// events are numbered without a gap, it ended once, and each of its steps was stored once and in order.
     fn of(server: &Server, user: &str, id: &str) -> Self {
         let path = server.launch().state().join(holdfast::app::STORE_FILE);
-        let store = SqliteStore::open(&path, 1, Duration::from_secs(5), &connector()).unwrap();
+        let options = Options { readers_max: 1, readers_min: 0, lease_timeout: Duration::from_secs(5) };
+        let store = SqliteStore::open(&path, options, &connector()).unwrap();
         let id = id.parse().unwrap();
         let past = Self {
             run: store.run(user, id).unwrap().expect("what was accepted is stored"),

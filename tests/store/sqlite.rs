@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use holdfast::pool::connector;
-use holdfast::store::sqlite::SqliteStore;
+use holdfast::store::sqlite::{Options, SqliteStore};
 use holdfast::store::{RunStore, Store, StoreError};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::{LEASE, Opened, claim, events, step, submit, submit_and_claim, succeed};
+
+const OPTIONS: Options = Options { readers_max: 3, readers_min: 0, lease_timeout: Duration::from_secs(20) };
 
 pub(super) fn open() -> Opened {
     let directory = Directory::new();
@@ -32,7 +34,7 @@ impl Directory {
     }
 
     fn open(&self) -> Result<SqliteStore, StoreError> {
-        SqliteStore::open(&self.file(), 3, Duration::from_secs(20), &connector())
+        SqliteStore::open(&self.file(), OPTIONS, &connector())
     }
 
     /// Everything in it, byte by byte.
@@ -171,7 +173,8 @@ fn another_programs_database_is_refused_and_left_as_it_is() {
 fn a_directory_that_is_not_there_is_unavailable() {
     let directory = Directory::new();
     let nowhere = directory.0.path().join("nowhere/holdfast.sqlite");
-    let refused = SqliteStore::open(&nowhere, 1, Duration::from_secs(1), &connector()).err();
+    let refused =
+        SqliteStore::open(&nowhere, Options { lease_timeout: Duration::from_secs(1), ..OPTIONS }, &connector()).err();
     let Some(StoreError::Unavailable(why)) = refused else { panic!("{refused:?}") };
     assert!(!why.contains("nowhere"), "the path is nobody's business: {why}");
 }

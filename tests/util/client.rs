@@ -86,6 +86,11 @@ impl Client {
         self.receive_answer_to("POST")
     }
 
+    /// The answer to a request that has been sent, if there is one.
+    pub(crate) fn try_receive(&mut self) -> Option<Response> {
+        self.read_answer("POST").ok()
+    }
+
     /// The connection, for whatever this client does not know; opened if need be.
     pub(crate) fn connection(&mut self) -> &mut BufReader<TcpStream> {
         self.connection.get_or_insert_with(|| {

@@ -249,10 +249,10 @@ fn a_statement_that_never_ends_is_interrupted_at_once() {
         "SELECT max(n) FROM t GROUP BY n % 1000",
     ] {
         let waited = interrupted_within(&format!("{ENDLESS}{end}"));
-        assert!(waited < Duration::from_millis(500), "{end}: {waited:?}");
+        assert!(waited < Duration::from_secs(1), "{end}: {waited:?}");
     }
     let waited = interrupted_within("SELECT sum(a.rowid) FROM airports a, airports b, airports c, airports d");
-    assert!(waited < Duration::from_millis(500), "{waited:?}");
+    assert!(waited < Duration::from_secs(1), "{waited:?}");
 }
 
 #[test]
@@ -350,19 +350,31 @@ fn a_single_call_of_a_function_ends_soon_because_nothing_can_interrupt_it() {
     ] {
         let start = Instant::now();
         run(&datasets, &sql).unwrap();
-        assert!(start.elapsed() < Duration::from_secs(3), "{sql:.80}: {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(10), "{sql:.80}: {:?}", start.elapsed());
     }
 }
 
-/// A few hundred bytes of SQL whose compilation would take gigabytes, in three ways.
-fn bombs() -> [String; 3] {
-    let mut bombs = [const { String::new() }; 3];
-    for level in 1..40 {
-        bombs[0] += &format!(", a{level} AS (SELECT l.x FROM a{0} l, a{0} r)", level - 1);
-        bombs[1] += &format!(", a{level} AS (SELECT x FROM a{0} UNION ALL SELECT x FROM a{0})", level - 1);
-        bombs[2] += &format!(", a{level} AS (SELECT x + x AS x FROM a{0})", level - 1);
+/// Forty expressions, each made by `level` of the one before.
+fn bomb(level: impl Fn(usize) -> String) -> String {
+    let levels: Vec<_> = (1..40).map(|n| format!("a{n} AS ({})", level(n - 1))).collect();
+    format!("WITH a0 AS (SELECT latitude AS x FROM airports), {} SELECT max(x) FROM a39", levels.join(", "))
+}
+
+#[test]
+fn expressions_that_multiply_are_refused_before_they_are_compiled() {
+    let fixture = Fixture::new();
+    let datasets = fixture.sample();
+    for bomb in [
+        bomb(|n| format!("SELECT l.x FROM a{n} l, a{n} r")),
+        bomb(|n| format!("SELECT x FROM a{n} UNION ALL SELECT x FROM \"A{n}\"")),
+        bomb(|n| format!("SELECT (SELECT x FROM [a{n}]) + (SELECT x FROM `a{n}`) AS x")),
+        format!("WITH {} b AS (SELECT 1) SELECT 1", "a AS (".repeat(6000)),
+        bomb(|n| format!("SELECT 1 AS x WHERE 1 IN a{n} OR 2 IN a{n}")),
+    ] {
+        let start = Instant::now();
+        assert!(matches!(run(&datasets, &bomb), Err(QueryError::TooMuch(_))), "{bomb:.90}");
+        assert!(start.elapsed() < Duration::from_secs(2), "{bomb:.90}: {:?}", start.elapsed());
     }
-    bombs.map(|levels| format!("WITH a0 AS (SELECT latitude AS x FROM airports){levels} SELECT max(x) FROM a39"))
 }
 
 /// Goal: a statement that grows while it is compiled meets the heap limit. In a process of its own, because the limit is
@@ -379,10 +391,12 @@ fn a_statement_that_grows_without_end_while_it_is_compiled_is_refused() {
 fn compile_bombs_in_this_process() {
     let fixture = Fixture::new();
     let datasets = fixture.sample();
-    for bomb in bombs() {
+    let nested = (0..40)
+        .fold("SELECT latitude AS x FROM airports".to_owned(), |inner, _| format!("SELECT x + x AS x FROM ({inner})"));
+    for bomb in [bomb(|n| format!("SELECT x + x AS x FROM a{n}")), nested] {
         let start = Instant::now();
         assert!(matches!(run(&datasets, &bomb), Err(QueryError::TooMuch(_))), "{bomb:.60}");
-        assert!(start.elapsed() < Duration::from_secs(5), "{bomb:.60}: {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(20), "{bomb:.60}: {:?}", start.elapsed());
     }
     run(&datasets, "SELECT count(*) FROM airports").expect("the connection is as it was");
     let status = std::fs::read_to_string("/proc/self/status").unwrap();

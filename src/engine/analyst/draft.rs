@@ -42,6 +42,9 @@ fn marked(prompt: &str) -> Option<&str> {
     mark.trim().eq_ignore_ascii_case("sql").then(|| sql.trim())
 }
 
+/// What CREATE, DROP and ALTER are followed by.
+const OBJECTS: &[&str] = &["TABLE", "VIEW", "INDEX", "TRIGGER", "TEMP", "TEMPORARY", "UNIQUE", "VIRTUAL"];
+
 /// Whether it begins as SQL does. English has `select`, `update` and `drop` too: in capitals, or ended by a semicolon,
 /// they are SQL; otherwise what follows decides.
 fn is_statement(text: &str) -> bool {
@@ -50,7 +53,6 @@ fn is_statement(text: &str) -> bool {
     let followed_by = |expected: &[&str]| words.get(1).is_some_and(|second| expected.contains(&second.as_str()));
     let contains = |word: &str| words.iter().any(|other| other == word);
     let emphatic = statement::words(text).next() == Some(first.as_str()) || text.trim_end().ends_with(';');
-    const OBJECTS: &[&str] = &["TABLE", "VIEW", "INDEX", "TRIGGER", "TEMP", "TEMPORARY", "UNIQUE", "VIRTUAL"];
     match first.as_str() {
         "SELECT" => emphatic || contains("FROM") || text.contains(['*', '(', '=', '\'', '"', '+']) || has_number(text),
         "WITH" => emphatic || (contains("AS") && contains("SELECT") && text.contains('(')),
@@ -63,7 +65,8 @@ fn is_statement(text: &str) -> bool {
         }
         "CREATE" | "DROP" | "ALTER" => emphatic || followed_by(OBJECTS),
         "ATTACH" | "DETACH" => emphatic || followed_by(&["DATABASE"]) || text.contains('\''),
-        "PRAGMA" | "VACUUM" | "REINDEX" | "SAVEPOINT" => true,
+        "PRAGMA" => true,
+        "VACUUM" | "REINDEX" | "SAVEPOINT" => emphatic || words.len() <= 2,
         "BEGIN" | "COMMIT" | "ROLLBACK" | "RELEASE" | "END" | "ANALYZE" => emphatic || words.len() == 1,
         _ => false,
     }
@@ -116,6 +119,7 @@ mod tests {
             "Drop in employment in 2008",
             "Create a summary of penguins",
             "Analyze the weather in Seattle",
+            "vacuum cleaners sold in 2024",
             "Replace missing values, then count them",
             "begin with the airports",
             "End of the recession?",

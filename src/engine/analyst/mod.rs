@@ -142,6 +142,7 @@ fn answer(sql: String, result: QueryResult, text: String) -> Answer {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "it is given to map_err")]
 fn unavailable(error: DatasetsError) -> EngineError {
     match error {
         DatasetsError::Closing => EngineError::Interrupted,

@@ -159,7 +159,7 @@ fn a_client_that_sends_more_than_is_answered_is_not_read_any_further() {
 
 #[test]
 fn all_unfinished_requests_together_are_bounded() {
-    let limits = Limits { unfinished_bytes_max: 100_000, ..Limits::default() };
+    let limits = Limits { buffered_bytes_max: 100_000, ..Limits::default() };
     let harness = Harness::start(limits);
     let body = "x".repeat(50_000);
     let unfinished = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n{body}");
@@ -174,6 +174,23 @@ fn all_unfinished_requests_together_are_bounded() {
     drop((second, third));
     harness.wait_until("they are gone", |server| server.stats().connections <= 1);
     assert_eq!(harness.ask(post("/", &"x".repeat(30_000))).status, 200);
+}
+
+#[test]
+fn all_answers_that_nobody_takes_together_are_bounded() {
+    let limits = Limits { buffered_bytes_max: 20_000_000, ..Limits::default() };
+    let harness = Harness::start(limits);
+    let mut slow = harness.client();
+    slow.send(get("/big?15000000"));
+    harness.wait_until("one is being sent", |server| server.stats().buffered_bytes > 10_000_000);
+    let mut slower = harness.client();
+    slower.send(get("/big?15000000"));
+    harness.wait_until("the other is closed", |server| server.stats().requests == 2 && server.stats().connections == 1);
+    assert_eq!(slow.answer().body.len(), 15_000_000);
+    let mut cut = Vec::new();
+    let _ = slower.socket.read_to_end(&mut cut);
+    assert!(cut.len() < 15_000_000);
+    assert_eq!(slow.get("/").status, 200);
 }
 
 #[test]

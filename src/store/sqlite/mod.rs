@@ -38,31 +38,36 @@ pub struct SqliteStore {
     write_proved: AtomicBool,
 }
 
+/// How the store uses its connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How many operations may read at the same time.
+    pub readers_max: u32,
+    /// How many connections for them are kept ready.
+    pub readers_min: u32,
+    /// How long an operation waits for its connection.
+    pub lease_timeout: Duration,
+}
+
 impl SqliteStore {
     /// Opens the file, makes it if there is none, and brings its schema up to date; blocks for as long as that takes.
-    ///
-    /// At most `readers` operations read at the same time. An operation waits up to `lease_timeout` for its connection.
     ///
     /// # Errors
     ///
     /// `Newer` and `Failed` (not a SQLite database, another program's) have left the file as it was.
-    pub fn open(
-        path: &Path,
-        readers: u32,
-        lease_timeout: Duration,
-        connector: &Arc<ScheduledThreadPool>,
-    ) -> Result<Self, StoreError> {
+    pub fn open(path: &Path, options: Options, connector: &Arc<ScheduledThreadPool>) -> Result<Self, StoreError> {
         file::check(path)?;
         file::create(path)?;
         let config = |name, connections_max| PoolConfig {
-            lease_timeout,
+            lease_timeout: options.lease_timeout,
             interrupt: Arc::new(interrupt),
             ..PoolConfig::new(name, connections_max, Arc::clone(connector))
         };
         // Kept ready: while it is open, readers find the WAL, and its last close is this store's own.
         let writer = GuardedPool::new(file::writer(path), PoolConfig { idle_min: 1, ..config("sqlite-writer", 1) });
         file::migrate(&mut *writer.lease("schema.migrate")?)?;
-        let readers = GuardedPool::new(file::reader(path), config("sqlite-readers", readers));
+        let readers = PoolConfig { idle_min: options.readers_min, ..config("sqlite-readers", options.readers_max) };
+        let readers = GuardedPool::new(file::reader(path), readers);
         Ok(Self { readers, writer, write_proved: AtomicBool::new(false) })
     }
 

@@ -6,13 +6,14 @@ use std::time::Duration;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::SqliteStore;
+use super::{Options, SqliteStore};
 use crate::domain::{Answer, Checkpoint, InstanceId, NewCheckpoint, RunId, new_checkpoint_id};
 use crate::pool::connector;
 use crate::store::{
     Claim, ConversationStore, Ending, NewRun, QueueLimits, RunStore, StepRecord, Store, StoreError, Submission,
 };
 
+const OPTIONS: Options = Options { readers_max: 3, readers_min: 0, lease_timeout: Duration::from_secs(20) };
 const LEASE: Duration = Duration::from_mins(1);
 const LIMITS: QueueLimits = QueueLimits { queued_max: 1000, queued_per_user_max: 1000 };
 
@@ -24,7 +25,7 @@ struct Opened {
 fn open() -> Opened {
     let directory = TempDir::new().expect("there is a temporary directory");
     let file = directory.path().join("holdfast.sqlite");
-    let store = SqliteStore::open(&file, 2, Duration::from_secs(20), &connector()).expect("a fresh store opens");
+    let store = SqliteStore::open(&file, OPTIONS, &connector()).expect("a fresh store opens");
     Opened { store, _directory: directory }
 }
 
