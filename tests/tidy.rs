@@ -187,8 +187,9 @@ fn documents_name_only_variables_and_events_that_exist() {
     let nouns: BTreeSet<&str> = events.iter().filter_map(|event| event.split('.').next()).collect();
     let is_file = |quoted: &str| [".rs", ".sqlite", ".csv", ".toml"].iter().any(|end| quoted.ends_with(end));
     let is_made_of = |quoted: &str, is_letter: fn(&u8) -> bool, joint: u8| {
-        quoted.bytes().all(|byte| is_letter(&byte) || byte == joint || byte == b'_')
-            && quoted.as_bytes().contains(&joint)
+        let bytes = quoted.as_bytes();
+        let is_name = bytes.first().is_some_and(is_letter) && bytes.contains(&joint);
+        is_name && bytes.iter().all(|byte| is_letter(byte) || [joint, b'_'].contains(byte))
     };
     let mut documents = files("docs", &[".md"]);
     for file in ["README.md", "ARCHITECTURE.md"] {
