@@ -112,9 +112,9 @@ fn every_source_file_is_part_of_the_program() {
     while let Some(path) = open.pop() {
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", relative(&path)));
         let directory = path.parent().expect("a file is in a directory");
-        let is_directory = ["lib", "main", "mod"].iter().any(|stem| path.file_stem() == Some(stem.as_ref()))
-            || path == root().join("tests/tests.rs");
-        let directory = if is_directory { directory.to_owned() } else { path.with_extension("") };
+        let is_root = ["src/lib.rs", "src/main.rs", "tests/tests.rs"].contains(&&*relative(&path));
+        let directory =
+            if is_root || path.ends_with("mod.rs") { directory.to_owned() } else { path.with_extension("") };
         for module in declared(&text) {
             let candidates = [directory.join(format!("{module}.rs")), directory.join(module).join("mod.rs")];
             let found = candidates.into_iter().find(|candidate| candidate.exists());
@@ -155,12 +155,57 @@ fn every_log_event_has_one_name_and_is_logged_somewhere() {
 }
 
 #[test]
-fn every_variable_is_documented_in_the_readme() {
+fn every_variable_is_documented_and_read() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap_or_default();
     let is_documented = |name: &&str| readme.contains(&format!("`{name}`"));
     let names = config::VARIABLES.iter().map(|variable| variable.name);
     let missing: Vec<&str> = names.filter(|name| !is_documented(name)).collect();
     assert!(missing.is_empty(), "README.md does not mention {missing:?}");
+
+    let sources = files("src", &[".rs"]);
+    let text = |wanted: &str| &sources.iter().find(|(path, _)| path == wanted).expect("it exists").1;
+    let fields = text("src/config.rs").split_once("pub struct Config {").expect("the table ends in a structure").1;
+    let fields: Vec<&str> = fields
+        .lines()
+        .take_while(|line| *line != "}")
+        .filter_map(|line| line.trim().strip_prefix("pub "))
+        .map(name)
+        .collect();
+    assert_eq!(fields.len(), config::VARIABLES.len());
+    for field in fields {
+        let read = format!("config.{field}");
+        let is_read = |text: &str| text.match_indices(&read).any(|(at, _)| name(&text[at + 7..]) == field);
+        let others = sources.iter().filter(|(path, _)| path != "src/config.rs");
+        assert!(others.into_iter().any(|(_, text)| is_read(text)), "nothing reads config.{field}");
+    }
+}
+
+#[test]
+fn documents_name_only_variables_and_events_that_exist() {
+    let variables: BTreeSet<&str> = config::VARIABLES.iter().map(|variable| variable.name).collect();
+    let events: BTreeSet<&str> = event::ALL.iter().map(|(name, _)| *name).collect();
+    let nouns: BTreeSet<&str> = events.iter().filter_map(|event| event.split('.').next()).collect();
+    let is_file = |quoted: &str| [".rs", ".sqlite", ".csv", ".toml"].iter().any(|end| quoted.ends_with(end));
+    let is_made_of = |quoted: &str, is_letter: fn(&u8) -> bool, joint: u8| {
+        let bytes = quoted.as_bytes();
+        let is_name = bytes.first().is_some_and(is_letter) && bytes.contains(&joint);
+        is_name && bytes.iter().all(|byte| is_letter(byte) || [joint, b'_'].contains(byte))
+    };
+    let mut documents = files("docs", &[".md"]);
+    for file in ["README.md", "ARCHITECTURE.md"] {
+        documents.push((file.to_owned(), fs::read_to_string(root().join(file)).unwrap_or_default()));
+    }
+    for (path, text) in documents {
+        for quoted in text.split('`').skip(1).step_by(2) {
+            if is_made_of(quoted, u8::is_ascii_uppercase, b'_') {
+                assert!(variables.contains(quoted.trim_end_matches("_FILE")), "{path} names the variable {quoted}");
+            }
+            let noun = quoted.split('.').next().unwrap_or_default();
+            if is_made_of(quoted, u8::is_ascii_lowercase, b'.') && nouns.contains(noun) && !is_file(quoted) {
+                assert!(events.contains(quoted), "{path} names the event {quoted}");
+            }
+        }
+    }
 }
 
 #[test]

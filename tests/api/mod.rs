@@ -1,5 +1,7 @@
 //! The HTTP contract on the built server, over its socket: what a client may rely on, and what it must not achieve.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod abuse;
 mod access;
 mod analyses;
@@ -33,6 +35,15 @@ fn problem(answer: &Response, status: u16) -> Value {
     assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty() && !detail.contains('\n')), "{problem}");
     assert_eq!(problem["request_id"].as_str(), answer.header("X-Request-Id"));
     problem
+}
+
+/// Asserts that the answer says when to come again, in its header and in its body alike, and gives the seconds.
+#[track_caller]
+fn come_again(answer: &Response, status: u16) -> u64 {
+    let seconds = problem(answer, status)["retry_after"].as_u64().unwrap();
+    assert_eq!(answer.header("Retry-After"), Some(&*seconds.to_string()));
+    assert!((1..=60).contains(&seconds), "{seconds}");
+    seconds
 }
 
 /// Asserts that the answer reports exactly these faults, each as `place.field type`, in whatever order.

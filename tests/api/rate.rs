@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::problem;
+use super::come_again;
 use crate::util::{Client, Launch, Response, Server};
 
 const BURST: usize = 4;
@@ -29,25 +29,16 @@ fn until_refused(mut ask: impl FnMut() -> Response) -> Response {
     panic!("nothing was refused");
 }
 
-#[track_caller]
-fn too_often(answer: &Response) -> u64 {
-    let refused = problem(answer, 429);
-    let seconds = refused["retry_after"].as_u64().unwrap();
-    assert_eq!(answer.header("Retry-After"), Some(&*seconds.to_string()));
-    assert!((1..=60).contains(&seconds), "{seconds}");
-    seconds
-}
-
 #[test]
 fn users_are_counted_one_by_one_and_told_when_to_come_again() {
     let server = start();
     let (mut ann, mut other, mut bob) =
         (server.client("ann@example.org"), server.client("ann@example.org"), server.client("bob@example.org"));
     let refused = until_refused(|| ann.get("/runs"));
-    let seconds = too_often(&refused);
+    let seconds = come_again(&refused, 429);
     assert!(refused.header("X-Request-Id").is_some() && refused.header("Access-Control-Allow-Origin").is_some());
-    too_often(&other.get("/catalog"));
-    too_often(&other.post("/analyze", &crate::util::sql("t", "SELECT 1")));
+    come_again(&other.get("/catalog"), 429);
+    come_again(&other.post("/analyze", &crate::util::sql("t", "SELECT 1")), 429);
     assert_eq!(bob.get("/runs").status, 200, "another user, from the same address");
     assert_eq!(server.anonymous().get("/openapi.json").status, 200, "nobody, from the same address");
     let begun = Instant::now();
@@ -59,12 +50,12 @@ fn users_are_counted_one_by_one_and_told_when_to_come_again() {
 fn whoever_has_no_token_is_counted_by_address() {
     let server = start();
     let mut client = server.anonymous();
-    too_often(&until_refused(|| client.get("/openapi.json")));
+    come_again(&until_refused(|| client.get("/openapi.json")), 429);
     // So that nobody can try tokens one after the other.
     let guess = |client: &mut Client| client.request("GET", "/runs", &[("Authorization", "Bearer guessed")], &[]);
-    too_often(&guess(&mut client));
-    too_often(&client.get("/runs"));
-    too_often(&client.get("/"));
+    come_again(&guess(&mut client), 429);
+    come_again(&client.get("/runs"), 429);
+    come_again(&client.get("/"), 429);
     assert_eq!(server.client("ann@example.org").get("/runs").status, 200, "a user, from the same address");
 }
 
@@ -73,14 +64,14 @@ fn guessing_tokens_is_limited() {
     let server = start();
     let mut client = server.anonymous();
     let refused = until_refused(|| client.request("GET", "/runs", &[("Authorization", "Bearer guessed")], &[]));
-    too_often(&refused);
+    come_again(&refused, 429);
 }
 
 #[test]
 fn health_is_never_limited() {
     let server = start();
     let mut client = server.anonymous();
-    too_often(&until_refused(|| client.get("/")));
+    come_again(&until_refused(|| client.get("/")), 429);
     for path in [
         "/health",
         "/health/live",
