@@ -14,8 +14,8 @@ pub(super) fn start(config: &Config) {
         .with_target(false)
         .with_thread_names(true)
         .with_writer(std::io::stderr)
-        // It would report a log that cannot be written, on a full disk or to a reader that has gone, on the same standard
-        // error with a macro that panics when that fails.
+        // A log that cannot be written, on a full disk or to a reader that has gone, would be reported on the same
+        // standard error, with a macro that panics when that fails.
         .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     // A second call meets a log that is running already, which is what it wanted.

@@ -179,7 +179,7 @@ impl App {
     }
 }
 
-/// Says on standard error, in one sentence, why something is not done; if that cannot be written, nobody is there to read.
+/// Says on standard error, in one sentence, why something is not done; if that cannot be written, nobody reads it.
 pub fn complain(fault: &dyn std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "holdfast: {fault}.");
 }
