@@ -235,6 +235,8 @@ pub const VARIABLES: &[Variable] = &[
 const REFUSED: &[(&str, &str)] = &[
     ("DATABASE_URL", "this version stores in STATE_DIRECTORY only; remove the variable"),
     ("JWT_JWKS", "this version verifies tokens with JWT_SECRET only; remove the variable"),
+    ("RETENTION_DAYS", "this version keeps everything; remove the variable"),
+    ("TRUSTED_PROXIES", "this version counts a proxy's requests as one client's; remove the variable"),
 ];
 
 /// What the server is to do, complete and within bounds.

@@ -34,6 +34,8 @@ events! {
     TOKEN_REFUSED = "token.refused";
     /// A request failed in a way that it should not; the client got 500.
     REQUEST_FAILED = "request.failed";
+    /// A thread of the runner, or one that does chores, met a bug; it goes on with what comes next.
+    THREAD_PANICKED = "thread.panicked";
     /// An engine panicked; its run failed.
     RUN_PANICKED = "run.panicked";
     /// The store could not be used; logged once a series.

@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::routes::{Document, Lane, Parameter, Route, schema};
 use crate::clock::Timestamp;
 use crate::domain::{Run, RunId};
-use crate::store::{Cancellation, Deletion, ThreadCursor, ThreadSummary};
+use crate::store::{Answers, Cancellation, Deletion, ThreadCursor, ThreadSummary};
 
 /// How many threads a page has when the request does not say.
 const PAGE_DEFAULT: u64 = 50;
@@ -214,7 +214,7 @@ impl<'a> Message<'a> {
 }
 
 fn messages(api: &Api, call: &Call) -> Result<Reply, Problem> {
-    let runs = api.store.thread_runs(&call.user, call.thread_id(), THREAD_RUNS_MAX)?;
+    let runs = api.store.thread_runs(&call.user, call.thread_id(), THREAD_RUNS_MAX, Answers::InWords)?;
     let messages: Vec<Message> = runs.iter().flat_map(|run| [Message::question(run), Message::answer(run)]).collect();
     Ok(Reply::json(&messages))
 }
@@ -232,7 +232,7 @@ struct RunIdView<'a> {
 }
 
 fn run_ids(api: &Api, call: &Call) -> Result<Reply, Problem> {
-    let runs = api.store.thread_runs(&call.user, call.thread_id(), THREAD_RUNS_MAX)?;
+    let runs = api.store.thread_runs(&call.user, call.thread_id(), THREAD_RUNS_MAX, Answers::Omitted)?;
     let run_ids =
         runs.iter().map(|run| RunIdView { run_id: run.id, prompt: &run.prompt, timestamp: run.submitted_at }).collect();
     Ok(Reply::json(&RunIds { run_ids }))

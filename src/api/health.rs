@@ -146,7 +146,8 @@ struct LiveView {
 }
 
 fn live(api: &Api, _: &Call) -> Result<Reply, Problem> {
-    let is_stuck = Instant::now().saturating_duration_since(*api.housekept.lock()) > HOUSEKEEPER_STUCK_AFTER;
+    let is_late = Instant::now().saturating_duration_since(*api.housekept.lock()) > HOUSEKEEPER_STUCK_AFTER;
+    let is_stuck = is_late || !(api.runner.is_alive() || api.runner.is_draining());
     let (status, word) = if is_stuck { (503, "stuck") } else { (200, "live") };
     Ok(Reply::Now(json_response(status, &LiveView { status: word, timestamp: Timestamp::now() })))
 }

@@ -130,7 +130,7 @@ impl Api {
 
     /// What the housekeeper does for the API, several times a second: waiters that are late or gone.
     pub fn housekeep(&self, now: Instant) {
-        self.runner.sweep_waiters(now);
+        self.runner.sweep(now);
         *self.housekept.lock() = now;
     }
 
@@ -144,9 +144,9 @@ impl Api {
         self.lane.stats()
     }
 
-    /// Ends the store lane after the requests that it has.
-    pub fn stop(&self) {
-        self.lane.stop();
+    /// Ends the store lane: requests that wait are refused, those that are worked on end by `deadline` or are left.
+    pub fn stop(&self, deadline: Instant) {
+        self.lane.stop(deadline, Task::refuse);
     }
 
     /// Makes a cancellation felt: by the worker that has the run, or by those who wait for it.
@@ -164,11 +164,15 @@ impl Api {
         let (route, params) = match self.router.find(request.method(), request.path()) {
             Ok(Found::Route(route, params)) => (*route, params),
             Ok(Found::MethodNotAllowed(allowed)) => {
+                self.count(Client::Address(request.peer.ip()))?;
                 return Err(
                     Problem::new(405, format!("This path understands {allowed}.")).with_header("Allow", allowed)
                 );
             }
-            Ok(Found::NotFound) => return Err(Problem::not_found("path")),
+            Ok(Found::NotFound) => {
+                self.count(Client::Address(request.peer.ip()))?;
+                return Err(Problem::not_found("path"));
+            }
             Err(error) => return Err(Problem::new(400, format!("The path cannot be read: {error}."))),
         };
         let address = Client::Address(request.peer.ip());
@@ -211,7 +215,8 @@ impl Service for Front {
         api.requests.fetch_add(1, Ordering::Relaxed);
         let envelope = Envelope::of(&exchange.request, &api.origins);
         if *exchange.request.method() == Method::Options {
-            let answer = envelope::options(&exchange.request, &api.router);
+            let address = Client::Address(exchange.request.peer.ip());
+            let answer = api.count(address).and_then(|()| envelope::options(&exchange.request, &api.router));
             let answer = answer.unwrap_or_else(|problem| problem.into_response(&envelope.request_id));
             exchange.responder.send(envelope.seal(answer));
             return;

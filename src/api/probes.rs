@@ -12,6 +12,9 @@ use crate::store::{Probe, RunCounts, Store, StoreError};
 /// How old a probe's result may get.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
 
+/// A result older than this says that a probe has been waiting for the store ever since.
+const STALE_AFTER: Duration = Duration::from_secs(5);
+
 /// The store's last known condition.
 #[derive(Default)]
 pub struct Probes {
@@ -61,6 +64,7 @@ impl DatabaseHealth {
     }
 }
 
+const NO_ANSWER: &str = "the store does not answer";
 const NEVER_PROBED: &str = "the store has not been reached yet";
 
 impl Probes {
@@ -68,6 +72,9 @@ impl Probes {
     pub fn database(&self) -> DatabaseHealth {
         let latest = self.latest.lock();
         match &*latest {
+            Some((at, health)) if at.elapsed() > STALE_AFTER => {
+                DatabaseHealth { outcome: health.outcome.clone().and(Err(NO_ANSWER)), ..health.clone() }
+            }
             Some((_, health)) => health.clone(),
             None => DatabaseHealth {
                 outcome: Err(NEVER_PROBED),

@@ -190,7 +190,8 @@ pub(super) fn ended_or_accepted(api: &Api, run: &Run) -> Result<Response, Proble
     if run.status.is_final() {
         return Ok(json_response(200, &RunView::new(run)));
     }
-    let place = if run.status == Status::Queued { api.store.queue_place(run.id)? } else { None };
+    // The run is stored, and that is what counts: its place in the queue is told if the store says it.
+    let place = if run.status == Status::Queued { api.store.queue_place(run.id).ok().flatten() } else { None };
     let location = format!("/runs/{}", run.id);
     Ok(json_response(202, &RunView::new(run).placed(api, place)).with_header("Location", &location))
 }

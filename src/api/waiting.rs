@@ -113,11 +113,11 @@ impl Handling {
 
 /// A run may have ended between the look that made somebody wait and the waiting.
 fn look_again(api: &Api, user: &str, id: RunId) {
-    // If the store does not answer now, the waiter's deadline or the run's end will.
-    if let Ok(Some(run)) = api.store.run(user, id)
-        && run.status.is_final()
-    {
-        api.runner.ended(&Arc::new(run));
+    match api.store.run(user, id) {
+        Ok(Some(run)) if run.status.is_final() => api.runner.ended(&Arc::new(run)),
+        Ok(Some(_)) => {}
+        // Its thread was deleted meanwhile, or nobody can tell: no end would ever be reported.
+        Ok(None) | Err(_) => api.runner.unknown(id),
     }
 }
 
@@ -161,7 +161,7 @@ impl Waiter for WaitingClient {
                 let problem = Problem::draining(Some(self.id));
                 self.send(Err(problem));
             }
-            Outcome::TimedOut => {
+            Outcome::TimedOut | Outcome::Unknown => {
                 let api = Arc::clone(&self.api);
                 if let Err(task) = api.lane.submit(Task::Report(self)) {
                     task.refuse();
@@ -175,14 +175,15 @@ impl Waiter for WaitingClient {
 struct Suspended(Handling);
 
 impl Waiter for Suspended {
+    /// What was begun is ended, also for a client that has left.
     fn is_gone(&self) -> bool {
-        matches!(&self.0.way, Way::Parked(parked) if parked.is_gone())
+        false
     }
 
     fn answer(self: Box<Self>, outcome: Outcome) {
         let handling = self.0;
         match outcome {
-            Outcome::Ended(_) => {
+            Outcome::Ended(_) | Outcome::Unknown => {
                 let api = Arc::clone(&handling.api);
                 if let Err(task) = api.lane.submit(Task::Handle(Box::new(handling))) {
                     task.refuse();

@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crate::api::Api;
 use crate::http::Server;
 use crate::memory::Memory;
+use crate::runner::survive;
 use crate::store::Store;
 
 /// How often deadlines are looked at: a client waits at most so much longer than promised.
@@ -57,8 +58,8 @@ impl Housekeeper {
         .map(Self)
     }
 
-    pub(super) fn stop(self) {
-        self.0.stop();
+    pub(super) fn stop(self, deadline: Instant) {
+        self.0.stop(deadline);
     }
 }
 
@@ -69,32 +70,37 @@ impl Prober {
         Ticker::start("prober", move || api.probe(Instant::now())).map(Self)
     }
 
-    pub(super) fn stop(self) {
-        self.0.stop();
+    pub(super) fn stop(self, deadline: Instant) {
+        self.0.stop(deadline);
     }
 }
 
 /// A thread that does the same every [`TICK`].
 struct Ticker {
     stop: Sender<()>,
+    /// Disconnected once the thread has ended.
+    ended: Receiver<()>,
     thread: JoinHandle<()>,
 }
 
 impl Ticker {
-    fn start(name: &str, mut work: impl FnMut() + Send + 'static) -> io::Result<Self> {
+    fn start(name: &'static str, mut work: impl FnMut() + Send + 'static) -> io::Result<Self> {
         let (stop, stopped): (_, Receiver<()>) = bounded(0);
+        let (alive, ended) = bounded(0);
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(TICK) {
-                work();
+                survive(name, &mut work);
             }
+            drop(alive);
         })?;
-        Ok(Self { stop, thread })
+        Ok(Self { stop, ended, thread })
     }
 
-    /// Returns when the thread has ended.
-    fn stop(self) {
+    /// Returns when the thread has ended, at most at `deadline`.
+    fn stop(self, deadline: Instant) {
         drop(self.stop);
-        // A panic in a chore has been reported by the panic hook.
-        drop(self.thread.join());
+        if let Err(RecvTimeoutError::Disconnected) = self.ended.recv_deadline(deadline) {
+            drop(self.thread.join());
+        }
     }
 }

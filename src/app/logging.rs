@@ -1,6 +1,6 @@
 //! The log: on standard error, for people or for machines.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 
 use tracing_subscriber::filter::LevelFilter;
 
@@ -13,11 +13,25 @@ pub(super) fn start(config: &Config) {
         .with_max_level(level)
         .with_target(false)
         .with_thread_names(true)
-        .with_writer(std::io::stderr)
-        // A log that cannot be written, on a full disk or to a reader that has gone, would be reported on the same
-        // standard error, with a macro that panics when that fails.
-        .log_internal_errors(false)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_writer(|| Unfailing)
+        .with_ansi(io::stderr().is_terminal())
+        // It would report a line that cannot be written by a macro that panics when that cannot be written either.
+        .log_internal_errors(false);
     // A second call meets a log that is running already, which is what it wanted.
     drop(if config.log_json { builder.json().flatten_event(true).try_init() } else { builder.compact().try_init() });
+}
+
+/// Standard error, for as long as somebody reads it: a full disk under the log or a reader that has gone must not
+/// reach whoever logs.
+struct Unfailing;
+
+impl Write for Unfailing {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let _ = io::stderr().write_all(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

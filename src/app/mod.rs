@@ -39,6 +39,8 @@ const HTTP_THREADS_MIN: usize = 2;
 const HTTP_THREADS_MAX: usize = 4;
 /// What a shutdown keeps of its time for sending answers and closing the store.
 const CLOSE_RESERVE: Duration = Duration::from_secs(3);
+/// What closing a pool may take beyond its deadline, to interrupt what is still going on.
+const CLOSE_OVERRUN: Duration = Duration::from_secs(1);
 /// How long a shutdown sends what clients have not taken yet.
 const SEND_GRACE: Duration = Duration::from_secs(1);
 /// The user of the token that the first start prints.
@@ -106,8 +108,12 @@ impl App {
         let connector = connector();
         let store: Arc<dyn Store> = Arc::new(open_store(&state, config, &connector)?);
         let source = config.data_dir.clone().map_or(Source::Sample, Source::Dir);
-        let datasets =
-            Arc::new(Datasets::open(&state.path().join(datasets::FILE_NAME), &source, config.pool_max, connector)?);
+        let datasets = Arc::new(Datasets::open(
+            &state.path().join(datasets::FILE_NAME),
+            &source,
+            dataset_connections(config),
+            connector,
+        )?);
         let memory = Arc::new(Memory::new(Limit::find(config.memory_limit, config.web_memory)));
         let mut engines: Vec<Arc<dyn Engine>> = vec![Arc::new(Analyst::new(Arc::clone(&datasets)))];
         engines.extend(more_engines);
@@ -167,14 +173,18 @@ impl App {
         let deadline = Instant::now() + timeout;
         tracing::info!(event = event::DRAIN_BEGAN, running = self.runner.running());
         let left = || deadline.saturating_duration_since(Instant::now());
+        // A close may take a second more than it is given, for what it has to interrupt.
+        let closing = || left().saturating_sub(CLOSE_OVERRUN) / 2;
         self.runner.drain(Instant::now() + timeout.saturating_sub(CLOSE_RESERVE).max(timeout / 2));
         self.http.stop_accepting();
-        self.api.stop();
+        // The pools before the threads that use them: whoever waits for a connection is refused then, and so ends.
+        self.datasets.close(closing());
+        self.store.close(closing());
+        self.api.stop(deadline);
+        self.runner.join(deadline);
         self.http.stop(SEND_GRACE.min(left()));
-        self.prober.stop();
-        self.housekeeper.stop();
-        self.datasets.close(left() / 2);
-        self.store.close(left());
+        self.prober.stop(deadline);
+        self.housekeeper.stop(deadline);
         tracing::info!(event = event::SERVER_STOPPED);
     }
 }
@@ -285,6 +295,11 @@ fn rate_quota(config: &Config) -> RateQuota {
 /// Requests and workers do not fight for connections: whatever the workers can hold at once is theirs.
 fn store_threads(config: &Config) -> usize {
     (config.pool_max as usize).saturating_sub(config.max_concurrent_analyses).max(1)
+}
+
+/// One for each thread that may read data, since a statement keeps its connection for as long as it runs.
+fn dataset_connections(config: &Config) -> u32 {
+    (config.max_concurrent_analyses + store_threads(config)) as u32
 }
 
 fn http_threads() -> usize {

@@ -4,12 +4,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use std::{fmt, io};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 
 use crate::event;
+
+/// How long a lane that is dropped without having been stopped waits for its threads.
+const DROP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A bounded queue with threads of its own, which take one job each at a time.
 pub struct Lane<J> {
@@ -17,6 +21,9 @@ pub struct Lane<J> {
     capacity: usize,
     /// `None` once it has been stopped. The lock is held for one `try_send`.
     jobs: Mutex<Option<Sender<J>>>,
+    queue: Receiver<J>,
+    /// Disconnected once every thread has ended.
+    ended: Receiver<()>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     counts: Arc<Counts>,
 }
@@ -57,18 +64,25 @@ impl<J: Send + 'static> Lane<J> {
         work: impl Fn(J) + Send + Sync + 'static,
     ) -> io::Result<Lane<J>> {
         let (sender, receiver) = bounded(capacity);
+        let (alive, ended) = bounded(0);
         let lane = Lane {
             name,
             capacity,
             jobs: Mutex::new(Some(sender)),
+            queue: receiver.clone(),
+            ended,
             threads: Mutex::new(Vec::new()),
             counts: Arc::default(),
         };
         let work = Arc::new(work);
         for number in 0..threads {
             let (receiver, work, counts) = (receiver.clone(), Arc::clone(&work), Arc::clone(&lane.counts));
+            let alive = alive.clone();
             let thread = std::thread::Builder::new().name(format!("{name}-{number}"));
-            lane.threads.lock().push(thread.spawn(move || counts.run(name, &receiver, &*work))?);
+            lane.threads.lock().push(thread.spawn(move || {
+                counts.run(name, &receiver, &*work);
+                drop(alive);
+            })?);
         }
         Ok(lane)
     }
@@ -97,19 +111,23 @@ impl<J: Send + 'static> Lane<J> {
 }
 
 impl<J> Lane<J> {
-    /// Refuses new jobs, waits for those that are queued, and joins the threads. May be called again, but not by a job.
-    pub fn stop(&self) {
+    /// Takes no more jobs, gives those that wait to `refuse`, and joins the threads, unless one is still at its job at
+    /// `deadline`. May be called again, but not by a job.
+    pub fn stop(&self, deadline: Instant, refuse: impl Fn(J)) {
         drop(self.jobs.lock().take());
-        let threads = std::mem::take(&mut *self.threads.lock());
-        for thread in threads {
-            thread.join().expect("a lane's thread catches what its jobs throw");
+        self.queue.try_iter().for_each(refuse);
+        if matches!(self.ended.recv_deadline(deadline), Err(RecvTimeoutError::Disconnected)) {
+            for thread in self.threads.lock().drain(..) {
+                // What a job throws is caught, and what that reports has been reported.
+                drop(thread.join());
+            }
         }
     }
 }
 
 impl<J> Drop for Lane<J> {
     fn drop(&mut self) {
-        self.stop();
+        self.stop(Instant::now() + DROP_PATIENCE, drop);
     }
 }
 
@@ -146,6 +164,11 @@ mod tests {
         Lane::start("test-lane", threads, capacity, |job: Job| job()).expect("threads can be had")
     }
 
+    /// Late enough for any job of these tests.
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(30)
+    }
+
     #[test]
     fn a_full_lane_gives_the_job_back() {
         let lane = lane(1, 1);
@@ -161,8 +184,8 @@ mod tests {
         assert!(lane.submit(Box::new(|| {})).is_err());
         assert_eq!((lane.stats().queued, lane.stats().busy), (1, 1));
         drop(release);
-        lane.stop();
-        assert_eq!(lane.stats().done, 2);
+        lane.stop(soon(), drop);
+        assert_eq!(lane.stats().panics, 0);
     }
 
     #[test]
@@ -178,17 +201,27 @@ mod tests {
     }
 
     #[test]
-    fn stopping_finishes_what_is_queued_and_refuses_what_comes_after() {
-        let lane = lane(2, 100);
-        let (sender, receiver) = unbounded();
-        for number in 0..100 {
-            let sender = sender.clone();
-            assert!(lane.submit(Box::new(move || sender.send(number).expect("the test listens"))).is_ok());
+    fn stopping_refuses_what_waits_and_what_comes_after_and_waits_for_what_is_worked_on() {
+        let lane = lane(1, 100);
+        let (begun, has_begun) = unbounded();
+        let (release, released) = bounded::<()>(0);
+        let block = move || {
+            begun.send(()).expect("the test listens");
+            let _ = released.recv();
+        };
+        assert!(lane.submit(Box::new(block)).is_ok());
+        has_begun.recv().expect("the first job has begun");
+        for _ in 0..10 {
+            assert!(lane.submit(Box::new(|| panic!("it was not refused"))).is_ok());
         }
-        lane.stop();
-        assert_eq!(receiver.len(), 100);
+        let refused = AtomicU64::new(0);
+        lane.stop(Instant::now(), |_| drop(refused.fetch_add(1, Ordering::Relaxed)));
+        assert_eq!(refused.load(Ordering::Relaxed), 10);
+        assert_eq!(lane.stats().busy, 1, "the deadline came before the job's end");
         assert!(lane.submit(Box::new(|| {})).is_err());
-        lane.stop();
+        drop(release);
+        lane.stop(soon(), drop);
+        assert_eq!((lane.stats().busy, lane.stats().done, lane.stats().panics), (0, 1, 0));
     }
 
     #[test]

@@ -126,6 +126,11 @@ impl<M: ManageConnection> GuardedPool<M> {
     /// Waits up to the configured `lease_timeout`, and stops waiting when a close begins. A thread holds at most one
     /// lease of a pool and passes it down as `&mut`; asking for a second one is a bug, on which a debug build panics.
     pub fn lease(&self, operation: &'static str) -> Result<Lease<'_, M>, PoolError> {
+        self.lease_within(operation, self.config.lease_timeout)
+    }
+
+    /// As [`GuardedPool::lease`], for an operation that has no use for a connection after `timeout`.
+    pub fn lease_within(&self, operation: &'static str, timeout: Duration) -> Result<Lease<'_, M>, PoolError> {
         let only = OnlyLease::of(self);
         let taken = match self.state.try_read() {
             Some(state) => self.take(state, Pool::try_get)?,
@@ -133,7 +138,7 @@ impl<M: ManageConnection> GuardedPool<M> {
         };
         let (connection, state) = match taken {
             Some(taken) => taken,
-            None => self.wait()?,
+            None => self.wait(timeout)?,
         };
         Ok(Lease::begin(operation, connection, only, state))
     }
@@ -257,13 +262,13 @@ impl<M: ManageConnection> GuardedPool<M> {
     }
 
     /// A free connection together with the lock; looked for again and again, with the lock released in between.
-    fn wait(&self) -> Result<Taken<'_, M>, PoolError> {
+    fn wait(&self, timeout: Duration) -> Result<Taken<'_, M>, PoolError> {
         let started = Instant::now();
         let _waiting = Counted::new(&self.waiting);
         loop {
             self.refuse_unless_open()?;
             let waited = started.elapsed();
-            let slice = WAIT_SLICE.min(self.config.lease_timeout.saturating_sub(waited));
+            let slice = WAIT_SLICE.min(timeout.saturating_sub(waited));
             if slice.is_zero() {
                 self.timeouts_total.fetch_add(1, Ordering::Relaxed);
                 return Err(PoolError::Timeout { waited, last_error: self.operations.connect_error() });

@@ -26,12 +26,16 @@ struct Entry {
 /// Takes the run out again when its worker is done with it, however that came about.
 pub(super) struct Entered<'a> {
     active: &'a ActiveRuns,
-    id: RunId,
+    claim: Claim,
 }
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        self.active.runs.lock().remove(&self.id);
+        let mut runs = self.active.runs.lock();
+        // A worker that lost its claim must not take out the run of the one that has it.
+        if runs.get(&self.claim.run_id).is_some_and(|entry| entry.claim == self.claim) {
+            runs.remove(&self.claim.run_id);
+        }
     }
 }
 
@@ -39,7 +43,7 @@ impl ActiveRuns {
     pub(super) fn enter(&self, claim: &Claim, interrupter: Interrupter, valid_until: Instant) -> Entered<'_> {
         let entry = Entry { claim: *claim, interrupter, valid_until };
         self.runs.lock().insert(claim.run_id, entry);
-        Entered { active: self, id: claim.run_id }
+        Entered { active: self, claim: *claim }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -88,5 +92,29 @@ impl ActiveRuns {
         for entry in self.runs.lock().values().filter(|entry| entry.valid_until <= moment) {
             entry.interrupter.interrupt(Interruption::ClaimLost);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{ClaimToken, ThreadKey};
+
+    #[test]
+    fn a_worker_that_lost_its_claim_does_not_take_out_the_run_of_the_one_that_has_it() {
+        let active = ActiveRuns::default();
+        let lost = Claim { run_id: RunId::new(), thread_key: ThreadKey::new(), token: ClaimToken::new() };
+        let rescued = Claim { token: ClaimToken::new(), ..lost };
+        let (loser, owner) = (Interrupter::default(), Interrupter::default());
+        let entered_loser = active.enter(&lost, loser.clone(), Instant::now());
+        let entered_owner = active.enter(&rescued, owner.clone(), Instant::now());
+        active.lost(&lost);
+        assert_eq!(owner.reason(), None, "losing the one claim says nothing of the other");
+        drop(entered_loser);
+        assert_eq!(active.claims(), [rescued]);
+        active.interrupt(lost.run_id, Interruption::Cancelled);
+        assert_eq!(owner.reason(), Some(Interruption::Cancelled));
+        drop(entered_owner);
+        assert_eq!(active.len(), 0);
     }
 }

@@ -10,6 +10,7 @@ mod snapshots;
 mod waiters;
 mod worker;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -65,6 +66,8 @@ pub struct Runner {
     stop_pulse: Mutex<Option<Sender<()>>>,
     /// Disconnected once the last worker has ended.
     workers_ended: Receiver<()>,
+    /// Disconnected once every thread has ended.
+    threads_ended: Receiver<()>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -121,12 +124,13 @@ impl Runner {
         let (jobs, claimed) = bounded(workers);
         let (idle, idle_workers) = bounded(workers);
         let (alive, workers_ended) = bounded(0);
+        let (any, threads_ended) = bounded(0);
         let (stop_dispatcher, dispatcher_stopped) = bounded(0);
         let (stop_pulse, pulse_stopped) = bounded(0);
         let mut threads = Vec::with_capacity(workers + 2);
         for n in 0..workers {
             let worker = worker::Worker::new(Arc::clone(&shared), idle.clone(), claimed.clone(), alive.clone());
-            threads.push(spawn(format!("run-worker-{n}"), move || worker.run())?);
+            threads.push(spawn(format!("run-worker-{n}"), &any, move || worker.run())?);
         }
         let dispatcher = dispatcher::Dispatcher {
             shared: Arc::clone(&shared),
@@ -135,14 +139,15 @@ impl Runner {
             woken,
             stopped: dispatcher_stopped,
         };
-        threads.push(spawn("dispatcher".into(), move || dispatcher.run())?);
+        threads.push(spawn("dispatcher".into(), &any, move || dispatcher.run())?);
         let pulse = pulse::Pulse { shared: Arc::clone(&shared), stopped: pulse_stopped };
-        threads.push(spawn("pulse".into(), move || pulse.run())?);
+        threads.push(spawn("pulse".into(), &any, move || pulse.run())?);
         Ok(Self {
             shared,
             stop_dispatcher: Mutex::new(Some(stop_dispatcher)),
             stop_pulse: Mutex::new(Some(stop_pulse)),
             workers_ended,
+            threads_ended,
             threads: Mutex::new(threads),
         })
     }
@@ -188,9 +193,21 @@ impl Runner {
         self.shared.wake();
     }
 
-    /// Answers waiters whose time is over and forgets those whose client has left; cheap, called several times a second.
-    pub fn sweep_waiters(&self, now: Instant) {
+    /// Nothing is known of the run any more, or cannot be known now: whoever waits for it has to look for themselves.
+    pub fn unknown(&self, id: RunId) {
+        self.shared.waiters.unknown(id);
+    }
+
+    /// What has to be in time: answers waiters whose time is over, forgets those whose client has left, and stops steps
+    /// whose claim is about to expire. Cheap and never blocking, called several times a second.
+    pub fn sweep(&self, now: Instant) {
         self.shared.waiters.sweep(now);
+        self.shared.active.interrupt_expiring(now + CLAIM_MARGIN);
+    }
+
+    /// Whether every thread of the runner is there.
+    pub fn is_alive(&self) -> bool {
+        self.threads.lock().iter().all(|thread| !thread.is_finished())
     }
 
     /// Drains: claims nothing more, lets each worker end its step and hand its run back, interrupts the steps that
@@ -212,15 +229,22 @@ impl Runner {
         drop(self.stop_pulse.lock().take());
         let abandoned = self.shared.active.ids();
         self.shared.waiters.drain(|_| false);
-        if ended {
+        if !ended {
+            tracing::warn!(event = event::DRAIN_ABANDONED, runs = ?abandoned, "steps did not stop in time; the next start repeats them");
+        }
+        abandoned
+    }
+
+    /// Joins the threads that have been told to end and do so by `deadline`; one that waits for the store ends when that
+    /// is closed.
+    pub fn join(&self, deadline: Instant) {
+        let ended = self.threads_ended.recv_deadline(deadline);
+        if matches!(ended, Err(RecvTimeoutError::Disconnected)) {
             for thread in self.threads.lock().drain(..) {
                 // A panic of one of these threads has been reported by the panic hook.
                 drop(thread.join());
             }
-        } else {
-            tracing::warn!(event = event::DRAIN_ABANDONED, runs = ?abandoned, "steps did not stop in time; the next start repeats them");
         }
-        abandoned
     }
 
     fn workers_end_by(&self, deadline: Instant) -> bool {
@@ -231,6 +255,18 @@ impl Runner {
 /// Runs need little stack: engines keep their data on the heap, and SQLite's deepest recursion is bounded by its limits.
 const STACK_BYTES: usize = 1024 * 1024;
 
-fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(body)
+/// Starts a thread that keeps a clone of `alive` until it ends.
+fn spawn(name: String, alive: &Sender<()>, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    let alive = alive.clone();
+    std::thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || {
+        body();
+        drop(alive);
+    })
+}
+
+/// Does `work`, and outlives its panic, which only a bug can cause: the thread has more to do than this once.
+pub(crate) fn survive(thread: &'static str, work: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(work)).is_err() {
+        tracing::error!(event = event::THREAD_PANICKED, thread, "the thread goes on");
+    }
 }

@@ -1,18 +1,15 @@
 //! Keeps this instance's claims alive and takes over those that others have lost.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::{CLAIM_LEASE, CLAIM_MARGIN, HEARTBEAT_EVERY, Shared};
+use super::{CLAIM_LEASE, HEARTBEAT_EVERY, Shared, survive};
 use crate::domain::Status;
 use crate::engine::Interruption;
 use crate::event;
 use crate::store::{Lost, Rescued};
-
-/// How often claims that are about to expire are looked for.
-const TICK: Duration = Duration::from_secs(1);
 
 /// The one thread that renews and rescues.
 pub(super) struct Pulse {
@@ -23,26 +20,25 @@ pub(super) struct Pulse {
 
 impl Pulse {
     pub(super) fn run(self) {
-        let mut next_beat = Instant::now() + HEARTBEAT_EVERY;
-        while let Err(RecvTimeoutError::Timeout) = self.stopped.recv_timeout(TICK) {
-            let now = Instant::now();
-            if now >= next_beat {
-                next_beat = now + HEARTBEAT_EVERY;
-                self.renew();
-                self.rescue();
-            }
-            self.shared.active.interrupt_expiring(Instant::now() + CLAIM_MARGIN);
+        while let Err(RecvTimeoutError::Timeout) = self.stopped.recv_timeout(HEARTBEAT_EVERY) {
+            survive("pulse", || {
+                // While claims cannot be renewed, those of this process may look lost and are not.
+                if self.renew() {
+                    self.rescue();
+                }
+            });
         }
     }
 
-    fn renew(&self) {
+    /// Whether the store could be asked.
+    fn renew(&self) -> bool {
         let claims = self.shared.active.claims();
         let valid_until = Instant::now() + CLAIM_LEASE;
         let held = match self.shared.store.renew(&claims, CLAIM_LEASE) {
             Ok(held) => held,
             Err(error) => {
                 tracing::warn!(event = event::STORE_UNAVAILABLE, operation = "renew", %error, "claims were not renewed");
-                return;
+                return false;
             }
         };
         for claim in claims {
@@ -57,6 +53,7 @@ impl Pulse {
                 None => self.shared.active.lost(&claim),
             }
         }
+        true
     }
 
     fn rescue(&self) {

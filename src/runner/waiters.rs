@@ -24,6 +24,8 @@ pub enum Outcome {
     Ended(Arc<Run>),
     /// The deadline came first.
     TimedOut,
+    /// The run cannot be found, or not now.
+    Unknown,
     /// The server is shutting down; the run goes on after its restart.
     Drained,
 }
@@ -85,6 +87,13 @@ impl Waiters {
         }
     }
 
+    pub(super) fn unknown(&self, id: RunId) {
+        let waiters = self.inner.lock().waiting.remove(&id).unwrap_or_default();
+        for entry in waiters {
+            entry.waiter.answer(Outcome::Unknown);
+        }
+    }
+
     pub(super) fn sweep(&self, now: Instant) {
         let mut late = Vec::new();
         let mut forgotten = Vec::new();
@@ -131,6 +140,7 @@ mod tests {
             let name = match outcome {
                 Outcome::Ended(run) => run.id.to_string(),
                 Outcome::TimedOut => "timed out".into(),
+                Outcome::Unknown => "unknown".into(),
                 Outcome::Drained => "drained".into(),
             };
             drop(self.answered.send(name));

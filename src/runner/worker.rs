@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::dispatcher::Job;
 use super::snapshots::{self, Snapshots};
-use super::{CLAIM_LEASE, Shared};
+use super::{CLAIM_LEASE, Shared, survive};
 use crate::domain::{ErrorKind, Run, RunError, Status};
 use crate::engine::{Engine, EngineError, Interrupter, Interruption, Next, State, StepContext, Turn};
 use crate::event;
@@ -42,7 +42,8 @@ impl Worker {
     pub(super) fn run(self) {
         while self.idle.send(()).is_ok() {
             let Ok(job) = self.jobs.recv() else { return };
-            self.execute(job);
+            // A run whose worker panicked is not renewed any more: it expires and is rescued.
+            survive("run-worker", || self.execute(job));
         }
     }
 
@@ -212,7 +213,10 @@ impl Execution<'_> {
     }
 
     fn hand_back(&self, reason: &str) -> Result<Parted, StoreError> {
-        self.shared.persist("hand back", || self.shared.store.hand_back(&self.claim, reason)).map(Parted::HandedBack)
+        let spent_ms = self.spent().as_millis() as u64;
+        self.shared
+            .persist("hand back", || self.shared.store.hand_back(&self.claim, reason, spent_ms))
+            .map(Parted::HandedBack)
     }
 }
 

@@ -153,6 +153,9 @@ pub struct Held {
     pub status: Status,
 }
 
+/// How long renewals and rescues wait for a connection, whatever other operations may wait: three tries fit a claim.
+pub const HEARTBEAT_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Whose claims a rescue takes over.
 #[derive(Clone, Copy, Debug)]
 pub enum Lost {
@@ -237,7 +240,7 @@ pub trait RunStore: Send + Sync {
 
     /// Gives the run back to the queue (a cancelling one ends cancelled) with a `retrying` event; no attempt is charged.
     /// A run that the same claim has ended is given as it was left.
-    fn hand_back(&self, claim: &Claim, reason: &str) -> Result<Run, StoreError>;
+    fn hand_back(&self, claim: &Claim, reason: &str, spent_ms: u64) -> Result<Run, StoreError>;
 
     /// Takes over lost claims: each run is queued again with a `retrying` event, with one attempt more if nothing was
     /// stored since it was claimed; past `attempts_max` it ends failed; a cancelling one ends cancelled.
@@ -323,16 +326,27 @@ pub enum Deletion {
     Unknown,
 }
 
+/// How much of their answers comes with the runs of a thread: the rows of many would not fit into memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// Nothing.
+    Omitted,
+    /// All but columns and rows.
+    InWords,
+}
+
 /// Threads: what a user asked, and in which order.
 pub trait ConversationStore: Send + Sync {
     /// The owner's threads, newest first: those after the cursor, at most `limit`.
     fn threads(&self, owner: &str, after: Option<ThreadCursor>, limit: usize)
     -> Result<Vec<ThreadSummary>, StoreError>;
 
-    /// The runs of the owner's thread with their answers, oldest first: the newest `limit` of them. Empty when unknown.
-    fn thread_runs(&self, owner: &str, thread_id: &str, limit: usize) -> Result<Vec<Run>, StoreError>;
+    /// The runs of the owner's thread, oldest first: the newest `limit` of them. Empty when unknown.
+    fn thread_runs(&self, owner: &str, thread_id: &str, limit: usize, answers: Answers)
+    -> Result<Vec<Run>, StoreError>;
 
-    /// The succeeded runs of the thread that were submitted before `run`, oldest first: the newest `limit` of them.
+    /// The succeeded runs of the thread that were submitted before `run`, with their answers in words, oldest first: the
+    /// newest `limit` of them.
     fn history(&self, run: &Run, limit: usize) -> Result<Vec<Run>, StoreError>;
 
     /// Removes the owner's thread with its runs, events and checkpoints in one transaction, if all its runs have ended.

@@ -68,7 +68,7 @@ pub(super) fn a_thread_is_worked_on_one_run_at_a_time_and_in_order(store: &dyn S
     assert!(store.claim(InstanceId::new(), LEASE).unwrap().is_none());
 
     // Back in the queue it still comes before the later ones.
-    store.hand_back(&first, "drain").unwrap();
+    store.hand_back(&first, "drain", 0).unwrap();
     let (first, run) = claim(store);
     assert_eq!(run.id, submitted[0]);
     succeed(store, &first);
@@ -170,7 +170,7 @@ pub(super) fn a_lost_claim_writes_nothing(store: &dyn Store) {
             store.finish(&lost, &Ending::Succeeded(stale)).map(|_| ()),
             store.finish(&lost, &Ending::Failed(error(ErrorKind::Engine))).map(|_| ()),
             store.finish(&lost, &Ending::Cancelled).map(|_| ()),
-            store.hand_back(&lost, "drain").map(|_| ()),
+            store.hand_back(&lost, "drain", 0).map(|_| ()),
         ];
         for outcome in outcomes {
             assert!(matches!(outcome, Err(StoreError::Fenced(id)) if id == run.id), "{when}: {outcome:?}");
@@ -223,8 +223,8 @@ pub(super) fn a_rescued_run_that_was_being_cancelled_ends_cancelled(store: &dyn 
 
 pub(super) fn a_drained_run_is_not_charged_an_attempt(store: &dyn Store) {
     let (first, run) = submit_and_claim(store, "ann");
-    let handed_back = store.hand_back(&first, "the server drains").unwrap();
-    assert_eq!((handed_back.status, handed_back.attempt), (Status::Queued, 1));
+    let handed_back = store.hand_back(&first, "the server drains", 1234).unwrap();
+    assert_eq!((handed_back.status, handed_back.attempt, handed_back.spent_ms), (Status::Queued, 1, 1234));
     let events = events(store, &run);
     assert_eq!(kinds(&events), ["queued", "started", "retrying"]);
     assert_eq!(events[2].payload, json!({"reason": "the server drains", "attempt": 1}));
@@ -235,7 +235,7 @@ pub(super) fn a_drained_run_is_not_charged_an_attempt(store: &dyn Store) {
 pub(super) fn a_drained_run_that_was_being_cancelled_ends_cancelled(store: &dyn Store) {
     let (claim, run) = submit_and_claim(store, "ann");
     store.cancel("ann", run.id).unwrap();
-    assert_eq!(store.hand_back(&claim, "the server drains").unwrap().status, Status::Cancelled);
+    assert_eq!(store.hand_back(&claim, "the server drains", 0).unwrap().status, Status::Cancelled);
     assert_eq!(kinds(&events(store, &run)), ["queued", "started", "finished"]);
 }
 
@@ -347,7 +347,7 @@ pub(super) fn events_are_gap_free_when_many_write_at_once(store: &dyn Store) {
                     let _ = if done {
                         store.finish(&claim, &Ending::Failed(error(ErrorKind::Engine)))
                     } else {
-                        store.hand_back(&claim, "drain")
+                        store.hand_back(&claim, "drain", 0)
                     };
                 }
             });
@@ -375,6 +375,6 @@ pub(super) fn events_are_gap_free_when_many_write_at_once(store: &dyn Store) {
 
 pub(super) fn a_run_resumed_later_was_still_started_when_first_claimed(store: &dyn Store) {
     let (first, run) = submit_and_claim(store, "ann");
-    store.hand_back(&first, "the server drains").unwrap();
+    store.hand_back(&first, "the server drains", 0).unwrap();
     assert_eq!(claim(store).1.started_at, run.started_at);
 }

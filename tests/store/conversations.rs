@@ -1,5 +1,5 @@
 use holdfast::domain::{ErrorKind, RunId, Status};
-use holdfast::store::{CheckpointRows, Deletion, Ending, Store, Submission};
+use holdfast::store::{Answers, CheckpointRows, Deletion, Ending, Store, Submission};
 
 use super::{
     LEASE, NO_LIMITS, answer, checkpoints_of, claim, error, events, keyed, new_run, step, submit, submit_and_claim,
@@ -47,7 +47,7 @@ pub(super) fn two_users_with_the_same_thread_id_never_meet(store: &dyn Store) {
     succeed(store, &first);
     succeed(store, &second);
     let ids = |owner: &str| -> Vec<RunId> {
-        store.thread_runs(owner, "thread", 10).unwrap().iter().map(|run| run.id).collect()
+        store.thread_runs(owner, "thread", 10, Answers::InWords).unwrap().iter().map(|run| run.id).collect()
     };
     assert_eq!((ids("ann"), ids("bob")), (vec![anns.id], vec![bobs.id]));
     assert_eq!(store.threads("ann", None, 10).unwrap()[0].run_count, 1);
@@ -61,12 +61,12 @@ pub(super) fn a_thread_gives_its_newest_runs_oldest_first(store: &dyn Store) {
     let runs = [(); 4].map(|()| submit(store, "ann", "thread").id);
     succeed(store, &claim(store).0);
     submit(store, "ann", "other");
-    let listed = store.thread_runs("ann", "thread", 10).unwrap();
+    let listed = store.thread_runs("ann", "thread", 10, Answers::InWords).unwrap();
     assert_eq!(listed.iter().map(|run| run.id).collect::<Vec<_>>(), runs);
     assert_eq!(listed[0].answer, Some(answer("it is so")));
-    let newest = store.thread_runs("ann", "thread", 2).unwrap();
+    let newest = store.thread_runs("ann", "thread", 2, Answers::InWords).unwrap();
     assert_eq!(newest.iter().map(|run| run.id).collect::<Vec<_>>(), runs[2..]);
-    assert!(store.thread_runs("ann", "unknown", 10).unwrap().is_empty());
+    assert!(store.thread_runs("ann", "unknown", 10, Answers::InWords).unwrap().is_empty());
 }
 
 pub(super) fn the_history_of_a_run_is_what_succeeded_before_it(store: &dyn Store) {
@@ -112,7 +112,7 @@ pub(super) fn a_thread_with_open_runs_is_not_deleted(store: &dyn Store) {
     succeed(store, &first);
     claim(store);
     assert_eq!(store.delete("ann", "thread").unwrap(), Deletion::StillOpen(runs[1..].to_vec()));
-    assert_eq!(store.thread_runs("ann", "thread", 10).unwrap().len(), 3);
+    assert_eq!(store.thread_runs("ann", "thread", 10, Answers::InWords).unwrap().len(), 3);
     assert_eq!(checkpoints_of(store, first.thread_key), 1);
 }
 

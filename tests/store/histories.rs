@@ -71,7 +71,7 @@ impl History<'_> {
             }
             7 => {
                 let Some(claim) = self.any_claim() else { return };
-                let written = store.hand_back(&claim, "drain");
+                let written = store.hand_back(&claim, "drain", 0);
                 assert_eq!(written.is_ok(), self.is_current(&claim), "{written:?}");
                 if written.is_ok_and(|run| run.status == Status::Queued) {
                     self.run(&claim).current = None;

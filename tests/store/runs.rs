@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use holdfast::domain::{RunId, Status};
-use holdfast::store::{Cancellation, Ending, QueueLimits, RunCounts, Store, Submission};
+use holdfast::store::{Answers, Cancellation, Ending, QueueLimits, RunCounts, Store, Submission};
 use serde_json::json;
 
 use super::{NO_LIMITS, answer, claim, error, events, keyed, kinds, new_run, submit, submit_and_claim, succeed};
@@ -27,7 +27,7 @@ pub(super) fn a_user_never_sees_a_run_of_another(store: &dyn Store) {
     assert!(store.run("bob", run.id).unwrap().is_none());
     assert!(store.runs("bob", None, None, 10).unwrap().is_empty());
     assert!(store.events("bob", run.id, 0, 10).unwrap().is_empty());
-    assert!(store.thread_runs("bob", "thread", 10).unwrap().is_empty());
+    assert!(store.thread_runs("bob", "thread", 10, Answers::Omitted).unwrap().is_empty());
     assert!(store.threads("bob", None, 10).unwrap().is_empty());
     assert!(matches!(store.cancel("bob", run.id).unwrap(), Cancellation::Unknown));
     assert_eq!(store.run("ann", run.id).unwrap().unwrap().status, Status::Queued);

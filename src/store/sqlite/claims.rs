@@ -99,7 +99,7 @@ pub(super) fn finish(tx: &Transaction<'_>, claim: &Claim, ending: &Ending) -> Re
     end(tx, claim.run_id, moved(standing.status, trigger)?, outcome, now)
 }
 
-pub(super) fn hand_back(tx: &Transaction<'_>, claim: &Claim, reason: &str) -> Result<Run, StoreError> {
+pub(super) fn hand_back(tx: &Transaction<'_>, claim: &Claim, reason: &str, spent_ms: u64) -> Result<Run, StoreError> {
     let standing = held(tx, claim)?;
     if standing.status.is_final() {
         return by_id(tx, claim.run_id);
@@ -109,6 +109,7 @@ pub(super) fn hand_back(tx: &Transaction<'_>, claim: &Claim, reason: &str) -> Re
     if status.is_final() {
         return end(tx, claim.run_id, status, Outcome { token: Some(claim.token), ..Outcome::default() }, now);
     }
+    tx.prepare_cached(queries::SPENT)?.execute(params![claim.run_id.as_bytes(), int(spent_ms)])?;
     requeue(tx, claim.run_id, status, standing.attempt, reason, now)
 }
 

@@ -6,7 +6,7 @@ use super::runs::AFTER_EVERY_ID;
 use super::{SqliteStore, checkpoints, int, queries, rows};
 use crate::clock::Timestamp;
 use crate::domain::{Run, RunId, ThreadKey};
-use crate::store::{ConversationStore, Deletion, StoreError, ThreadCursor, ThreadSummary};
+use crate::store::{Answers, ConversationStore, Deletion, StoreError, ThreadCursor, ThreadSummary};
 
 impl ConversationStore for SqliteStore {
     fn threads(
@@ -18,8 +18,18 @@ impl ConversationStore for SqliteStore {
         self.read("threads.list", |tx| threads(tx, owner, after, limit))
     }
 
-    fn thread_runs(&self, owner: &str, thread_id: &str, limit: usize) -> Result<Vec<Run>, StoreError> {
-        self.read("threads.runs", |tx| oldest_first(tx, queries::THREAD_RUNS, params![owner, thread_id, int(limit)]))
+    fn thread_runs(
+        &self,
+        owner: &str,
+        thread_id: &str,
+        limit: usize,
+        answers: Answers,
+    ) -> Result<Vec<Run>, StoreError> {
+        let query = match answers {
+            Answers::Omitted => queries::THREAD_RUNS,
+            Answers::InWords => queries::THREAD_RUNS_IN_WORDS,
+        };
+        self.read("threads.runs", |tx| oldest_first(tx, query, params![owner, thread_id, int(limit)]))
     }
 
     fn history(&self, run: &Run, limit: usize) -> Result<Vec<Run>, StoreError> {

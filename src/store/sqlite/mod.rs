@@ -34,6 +34,7 @@ use crate::pool::{GuardedPool, Interrupt, PoolConfig, PoolStatus};
 pub struct SqliteStore {
     readers: GuardedPool<SqliteConnectionManager>,
     writer: GuardedPool<SqliteConnectionManager>,
+    lease_timeout: Duration,
     /// Whether a write is known to succeed: not before the first probe, nor after one has failed for want of room or of a
     /// working disk. A store that can only be read is still worth opening.
     write_proved: AtomicBool,
@@ -71,7 +72,8 @@ impl SqliteStore {
         file::migrate(&mut *writer.lease("schema.migrate")?)?;
         let readers = PoolConfig { idle_min: options.readers_min, ..config("sqlite-readers", options.readers_max) };
         let readers = GuardedPool::new(file::reader(path), readers);
-        Ok(Self { readers, writer, write_proved: AtomicBool::new(false) })
+        let lease_timeout = options.lease_timeout;
+        Ok(Self { readers, writer, lease_timeout, write_proved: AtomicBool::new(false) })
     }
 
     /// Runs `work` in a transaction that nobody else's write can come between, and commits it if it succeeds.
@@ -80,7 +82,17 @@ impl SqliteStore {
         operation: &'static str,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut lease = self.writer.lease(operation)?;
+        self.write_within(operation, self.lease_timeout, work)
+    }
+
+    /// As `write`, for an operation that waits at most `patience` for its turn.
+    fn write_within<T>(
+        &self,
+        operation: &'static str,
+        patience: Duration,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut lease = self.writer.lease_within(operation, patience)?;
         let written = in_transaction(&mut lease, work);
         if matches!(written, Err(StoreError::DiskFull | StoreError::Unavailable(_))) {
             self.write_proved.store(false, Ordering::Release);

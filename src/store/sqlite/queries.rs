@@ -79,6 +79,7 @@ queries! {
     FINISH = "UPDATE runs SET status = ?2, finished_at = ?3, answer = ?4, error = ?5, claim_token = ?6,
             claim_holder = NULL, claim_expires_at = NULL
         WHERE run_id = ?1";
+    SPENT = "UPDATE runs SET spent_ms = ?2 WHERE run_id = ?1";
     REQUEUE = "UPDATE runs SET status = ?2, attempt = ?3,
             claim_token = NULL, claim_holder = NULL, claim_expires_at = NULL
         WHERE run_id = ?1";
@@ -98,10 +99,13 @@ queries! {
         WHERE owner = ?1 AND (latest_at, thread_key) < (?2, ?3)
         ORDER BY latest_at DESC, thread_key DESC LIMIT ?4";
     THREAD = "SELECT thread_key FROM threads WHERE owner = ?1 AND thread_id = ?2";
-    THREAD_RUNS = "SELECT ", run!(), ", answer FROM runs
+    THREAD_RUNS = "SELECT ", run!(), ", NULL FROM runs
         WHERE thread_key = (SELECT thread_key FROM threads WHERE owner = ?1 AND thread_id = ?2)
         ORDER BY number DESC LIMIT ?3";
-    HISTORY = "SELECT ", run!(), ", answer FROM runs
+    THREAD_RUNS_IN_WORDS = "SELECT ", run!(), ", json_set(answer, '$.columns', json('[]'), '$.rows', json('[]')) FROM runs
+        WHERE thread_key = (SELECT thread_key FROM threads WHERE owner = ?1 AND thread_id = ?2)
+        ORDER BY number DESC LIMIT ?3";
+    HISTORY = "SELECT ", run!(), ", json_set(answer, '$.columns', json('[]'), '$.rows', json('[]')) FROM runs
         WHERE thread_key = ?1 AND status = 'succeeded' AND number < (SELECT number FROM runs WHERE run_id = ?2)
         ORDER BY number DESC LIMIT ?3";
     THREAD_OPEN = "SELECT run_id FROM runs

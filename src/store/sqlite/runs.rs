@@ -8,8 +8,8 @@ use serde_json::json;
 use super::{SqliteStore, claims, events, int, now, queries, rows};
 use crate::domain::{EventKind, InstanceId, Run, RunEvent, RunId, Status, ThreadKey, Trigger, transition};
 use crate::store::{
-    Cancellation, Claim, Ending, Held, Lost, NewRun, QueueLimits, QueuePlace, Rescued, RunCounts, RunStore, StepRecord,
-    StoreError, Submission,
+    Cancellation, Claim, Ending, HEARTBEAT_PATIENCE, Held, Lost, NewRun, QueueLimits, QueuePlace, Rescued, RunCounts,
+    RunStore, StepRecord, StoreError, Submission,
 };
 
 /// Sorts after every id.
@@ -51,7 +51,7 @@ impl RunStore for SqliteStore {
         if claims.is_empty() {
             return Ok(Vec::new());
         }
-        self.write("runs.renew", |tx| claims::renew(tx, claims, lease))
+        self.write_within("runs.renew", HEARTBEAT_PATIENCE, |tx| claims::renew(tx, claims, lease))
     }
 
     fn record_step(&self, claim: &Claim, step: &StepRecord, lease: Duration) -> Result<Status, StoreError> {
@@ -62,12 +62,12 @@ impl RunStore for SqliteStore {
         self.write("runs.finish", |tx| claims::finish(tx, claim, ending))
     }
 
-    fn hand_back(&self, claim: &Claim, reason: &str) -> Result<Run, StoreError> {
-        self.write("runs.hand_back", |tx| claims::hand_back(tx, claim, reason))
+    fn hand_back(&self, claim: &Claim, reason: &str, spent_ms: u64) -> Result<Run, StoreError> {
+        self.write("runs.hand_back", |tx| claims::hand_back(tx, claim, reason, spent_ms))
     }
 
     fn rescue(&self, lost: Lost, attempts_max: u32) -> Result<Vec<Rescued>, StoreError> {
-        self.write("runs.rescue", |tx| claims::rescue(tx, lost, attempts_max))
+        self.write_within("runs.rescue", HEARTBEAT_PATIENCE, |tx| claims::rescue(tx, lost, attempts_max))
     }
 
     fn cancel(&self, owner: &str, id: RunId) -> Result<Cancellation, StoreError> {

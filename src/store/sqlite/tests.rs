@@ -10,7 +10,7 @@ use super::{Options, SqliteStore};
 use crate::domain::{Answer, Checkpoint, InstanceId, NewCheckpoint, RunId, new_checkpoint_id};
 use crate::pool::connector;
 use crate::store::{
-    Claim, ConversationStore, Ending, NewRun, QueueLimits, RunStore, StepRecord, Store, StoreError, Submission,
+    Answers, Claim, ConversationStore, Ending, NewRun, QueueLimits, RunStore, StepRecord, Store, StoreError, Submission,
 };
 
 const OPTIONS: Options = Options { readers_max: 3, readers_min: 0, lease_timeout: Duration::from_secs(20) };
@@ -118,7 +118,10 @@ fn a_full_disk_is_an_answer_and_is_recovered_from() {
     // Whatever fits still works, and does not hide that more would not.
     let (claimed, _) = store.claim(InstanceId::new(), LEASE).expect("a claim fits").expect("one was accepted");
     assert!(matches!(store.probe(), Err(StoreError::DiskFull)));
-    assert_eq!(store.thread_runs("ann", "thread", 1000).expect("reading needs no room").len(), accepted);
+    assert_eq!(
+        store.thread_runs("ann", "thread", 1000, Answers::Omitted).expect("reading needs no room").len(),
+        accepted
+    );
 
     pages("max_page_count = 1000000");
     store.probe().expect("there is room again");
