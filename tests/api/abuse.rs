@@ -1,6 +1,7 @@
 //! Requests that are too much, too slow or no requests at all. The server says so, closes, and keeps nothing.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use super::{answered, problem};
@@ -255,4 +256,81 @@ fn clients_that_send_slowly_are_told_after_ten_seconds_and_harm_nobody() {
     let took = begun.elapsed();
     assert!((Duration::from_secs(10)..Duration::from_secs(15)).contains(&took), "{took:?}");
     wait_until("the descriptors to be given back", || server.descriptors() <= descriptors);
+}
+
+/// Valid requests with a few bytes changed, cut, doubled or put in: whatever they have become, each is answered or closed.
+#[test]
+fn requests_with_random_damage_are_answered_or_closed() {
+    let (server, descriptors) = start();
+    let token = Launch::token("ann@example.org");
+    let post = |framing: &str, body: &str| {
+        format!(
+            "POST /analyze HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\nPrefer: wait=0\r\n{framing}\r\n{body}"
+        )
+    };
+    let seeds = [
+        "GET /health HTTP/1.1\r\nHost: x\r\nX-Request-Id: a-1\r\nAccept-Encoding: gzip, br;q=0.5\r\nConnection: close\r\n\r\n".to_owned(),
+        format!("GET /runs?limit=5&status=failed HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"),
+        "OPTIONS /analyze HTTP/1.1\r\nHost: x\r\nOrigin: https://a.example\r\nAccess-Control-Request-Method: POST\r\n\r\n".to_owned(),
+        post("Content-Length: 31\r\n", r#"{"prompt":"x","thread_id":7}   "#),
+        post("Transfer-Encoding: chunked\r\n", "6\r\n{\"prom\r\nE;x=y\r\npt\":\"\",\"a\":[1]\r\n1\r\n}\r\n0\r\nT: x\r\n\r\n"),
+    ];
+    let mut random = Random(20_261_123);
+    let (mut accepted, mut refused) = (0, 0);
+    for round in 0..1500 {
+        let seed = &seeds[round % seeds.len()];
+        let bytes = damaged(seed.as_bytes(), &mut random);
+        let mut socket = server.anonymous().connection().get_ref().try_clone().unwrap();
+        // The server may have refused and closed before it has all of it.
+        drop(socket.write_all(&bytes));
+        drop(socket.shutdown(Shutdown::Write));
+        let mut answers = Vec::new();
+        drop(socket.read_to_end(&mut answers));
+        let shown = String::from_utf8_lossy(&bytes);
+        let Some(status) = answers.get(9..12) else { continue };
+        match std::str::from_utf8(status).unwrap() {
+            "100" | "200" | "202" | "204" => accepted += 1,
+            "400" | "401" | "404" | "405" | "413" | "414" | "415" | "417" | "422" | "431" | "501" | "505" => {
+                refused += 1;
+            }
+            status => panic!("{status} in round {round}: {shown:?}"),
+        }
+    }
+    assert!(accepted > 100 && refused > 500, "the damage is of the wrong size: {accepted} accepted, {refused} refused");
+    assert_eq!(server.health()["status"], "healthy");
+    assert!(!server.stderr().contains("panicked"), "{}", server.stderr());
+    wait_until("the descriptors to be given back", || server.descriptors() <= descriptors);
+}
+
+/// The same numbers in every run of the test, so that a failure can be repeated.
+struct Random(u64);
+
+impl Random {
+    /// A number below `bound` (splitmix64).
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) % bound as u64) as usize
+    }
+}
+
+fn damaged(seed: &[u8], random: &mut Random) -> Vec<u8> {
+    const TELLING: &[u8] = b"\r\n\0 \t:;,%\"{}[]\\0123456789aAfF-+\x7f\x80\xff";
+    let mut bytes = seed.to_vec();
+    for _ in 0..=random.below(4) {
+        let at = random.below(bytes.len());
+        match random.below(5) {
+            0 => bytes[at] = TELLING[random.below(TELLING.len())],
+            1 => bytes.insert(at, TELLING[random.below(TELLING.len())]),
+            2 if bytes.len() > 1 => drop(bytes.remove(at)),
+            2 | 3 => {
+                let end = (at + 1 + random.below(40)).min(bytes.len());
+                let part = bytes[at..end].to_vec();
+                bytes.splice(at..at, part);
+            }
+            _ => bytes.truncate(at.max(1)),
+        }
+    }
+    bytes
 }

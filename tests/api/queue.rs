@@ -1,8 +1,12 @@
 //! The queue as users meet it: places, what a run waits for, and how much may wait.
 
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
 use super::{come_again, problem};
 use crate::util::drill::{Act, Drill};
-use crate::util::{Client, Launch, Response, Server};
+use crate::util::{Client, Launch, Response, Server, sql, wait_until};
 
 /// A run that holds its worker until its gate is opened.
 fn held(name: &str) -> Drill {
@@ -85,4 +89,44 @@ fn repeating_a_key_takes_no_second_place_in_a_full_queue() {
     assert_eq!((repeated.status, repeated.run_id()), (202, stored.run_id()));
     first.open(&server, 1);
     ann.wait_for_status(&stored.run_id(), "succeeded");
+}
+
+/// Somebody else holds the store's write lock, so that requests pile up before the store lane until it is full.
+#[test]
+fn a_full_lane_refuses_at_once_and_loses_nothing() {
+    let server = Launch::holdfast().env("MAX_QUEUED_PER_USER", "1000").start();
+    let store = Connection::open(server.launch().state().join(holdfast::app::STORE_FILE)).unwrap();
+    store.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut clients: Vec<Client> = (0..400).map(|_| server.client("ann@example.org")).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.send_post("/analyze", &[("Prefer", "respond-async")], &sql(&format!("thread {n}"), "SELECT 1"));
+    }
+    let begun = Instant::now();
+    wait_until("the http threads to have read them all", || {
+        server.health()["total_requests_processed"].as_u64() > Some(clients.len() as u64)
+    });
+    let refused = server.client("bob@example.org").get("/runs");
+    come_again(&refused, 503);
+    assert_eq!(problem(&refused, 503)["detail"], "The server is busy; nothing was done.");
+    assert!(begun.elapsed() < Duration::from_secs(3), "nobody waited for the store: {:?}", begun.elapsed());
+
+    store.execute_batch("ROLLBACK").unwrap();
+    let mut stored = Vec::new();
+    for client in &mut clients {
+        let answer = client.receive();
+        if answer.status == 202 {
+            stored.push(answer.run_id());
+        } else {
+            come_again(&answer, 503);
+        }
+    }
+    assert!((256..400).contains(&stored.len()), "{} of {} had room", stored.len(), clients.len());
+    let mut ann = server.client("ann@example.org");
+    for id in &stored {
+        ann.wait_for_status(id, "succeeded");
+    }
+    let threads = ann.get("/chat-threads?limit=200");
+    assert_eq!(threads.json().as_array().unwrap().len(), 200);
+    let next = threads.header("Link").and_then(|link| link.strip_prefix('<')?.split('>').next()).unwrap();
+    assert_eq!(ann.get(next).json().as_array().unwrap().len(), stored.len() - 200, "what was refused was not stored");
 }
