@@ -1,5 +1,6 @@
 //! The command line: `serve` is the main job, everything else is for whoever runs the server.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
         Ok(loaded) => loaded,
         Err(faults) => {
             for fault in &faults {
-                eprintln!("holdfast: {fault}.");
+                app::complain(fault);
             }
             return ExitCode::from(2);
         }
@@ -64,48 +65,50 @@ fn main() -> ExitCode {
     })
 }
 
-#[allow(clippy::print_stdout, reason = "what these commands print is their result")]
 fn check(config: &Config, effective: &[Effective]) -> u8 {
     let width = effective.iter().map(|variable| variable.name.len()).max().unwrap_or(0);
-    for Effective { name, shown, origin } in effective {
-        println!("{name:width$}  {shown}  ({origin})");
-    }
+    let line = |Effective { name, shown, origin }: &Effective| format!("{name:width$}  {shown}  ({origin})\n");
+    let said = say(&effective.iter().map(line).collect::<String>());
     match app::inspect(config) {
-        Ok(sentence) => {
-            println!("\n{sentence}");
-            0
-        }
+        Ok(sentence) => said.max(say(&format!("\n{sentence}\n"))),
         Err(error) => {
-            eprintln!("\nholdfast: {error}.");
+            app::complain(&error);
             error.exit_code()
         }
     }
 }
 
-#[allow(clippy::print_stdout, reason = "what these commands print is their result")]
 fn token(config: &Config, email: &str, expires: Duration) -> u8 {
     let secret = match app::secret(config) {
         Ok(secret) => secret,
         Err(error) => {
-            eprintln!("holdfast: {error}.");
+            app::complain(&error);
             return 2;
         }
     };
     match auth::issue(&secret, &app::verifier_options(config), email, expires) {
-        Ok(token) => {
-            println!("{token}");
-            0
-        }
+        Ok(token) => say(&format!("{token}\n")),
         Err(error) => {
-            eprintln!("holdfast: --email is {email:?}: {error}.");
+            app::complain(&format_args!("--email is {email:?}: {error}"));
             2
         }
     }
 }
 
+/// Prints a command's result, and gives the exit code: a reader that has gone has read what it wanted.
+fn say(text: &str) -> u8 {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            app::complain(&format_args!("the result cannot be printed: {error}"));
+            1
+        }
+        _ => 0,
+    }
+}
+
 fn import(config: &Config, files: &[PathBuf]) -> u8 {
     if let Err(error) = app::make_state_directory(config) {
-        eprintln!("holdfast: {error}.");
+        app::complain(&error);
         return error.exit_code();
     }
     datasets::run_import(&config.state_directory.join(datasets::FILE_NAME), files)

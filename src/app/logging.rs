@@ -14,6 +14,9 @@ pub(super) fn start(config: &Config) {
         .with_target(false)
         .with_thread_names(true)
         .with_writer(std::io::stderr)
+        // A log that cannot be written, on a full disk or to a reader that has gone, would be reported on the same
+        // standard error, with a macro that panics when that fails.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     // A second call meets a log that is running already, which is what it wanted.
     drop(if config.log_json { builder.json().flatten_event(true).try_init() } else { builder.compact().try_init() });

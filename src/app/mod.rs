@@ -6,6 +6,7 @@ mod signals;
 mod state_directory;
 mod welcome;
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -178,20 +179,25 @@ impl App {
     }
 }
 
+/// Says on standard error, in one sentence, why something is not done; if that cannot be written, nobody reads it.
+pub fn complain(fault: &dyn std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "holdfast: {fault}.");
+}
+
 /// The main job: starts the server, serves until a signal, drains. Gives the process's exit code.
 pub fn serve(config: &Config, more_engines: Vec<Arc<dyn Engine>>) -> u8 {
     logging::start(config);
     let signals = match signals::Signals::install() {
         Ok(signals) => signals,
         Err(error) => {
-            eprintln!("holdfast: signals cannot be handled: {error}");
+            complain(&format_args!("signals cannot be handled: {error}"));
             return 3;
         }
     };
     let app = match App::start(config, more_engines) {
         Ok(app) => app,
         Err(error) => {
-            eprintln!("holdfast: {error}.");
+            complain(&error);
             return error.exit_code();
         }
     };

@@ -1,4 +1,4 @@
-//! What glibc's allocator holds, and making it give that back. The only unsafe code of the server.
+//! What glibc's allocator holds, and making it give that back.
 #![allow(unsafe_code, reason = "glibc's statistics and its trim are C functions that no safe crate wraps")]
 
 use super::probe::Usage;

@@ -90,7 +90,7 @@ fn a_run_that_is_cancelled_as_it_starts_stops_at_once() {
     });
 }
 
-/// A deaf step does not stop: the run stays `cancelling` as long as it works, and ends cancelled although it has an answer.
+/// A deaf step does not stop: its run is `cancelling` as long as it works, and ends cancelled whatever it answers.
 #[test]
 fn a_run_is_cancelling_until_its_work_has_really_stopped() {
     let server = Launch::drill().start();

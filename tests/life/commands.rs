@@ -49,6 +49,21 @@ fn check_says_how_the_store_is() {
 }
 
 #[test]
+fn a_command_whose_reader_has_gone_ends_quietly() {
+    let launch = Launch::holdfast();
+    let quiet = launch.clone().shell("exec >&-").run(&["check"]);
+    assert_eq!((quiet.code, &*quiet.stderr), (Some(0), ""));
+    // The reader of this pipe ends before anything is written.
+    let quiet = launch.clone().shell("mkfifo pipe; : <pipe & exec >pipe; wait").run(&["check"]);
+    assert_eq!((quiet.code, &*quiet.stderr), (Some(0), ""));
+    let full = launch.clone().shell("exec >/dev/full").run(&["token", "--email", ANN]);
+    assert_eq!(full.code, Some(1), "{full:?}");
+    assert!(full.stderr.contains("cannot be printed"), "{full:?}");
+    let mute = launch.env("MAX_ATTEMPTS", "0").shell("exec 2>/dev/full").run(&["check"]);
+    assert_eq!(mute.code, Some(2), "{mute:?}");
+}
+
+#[test]
 fn a_token_made_on_the_command_line_works() {
     let server = Launch::holdfast().start();
     let finished = server.launch().run(&["token", "--email", ANN, "--expires", "90s"]);

@@ -63,3 +63,24 @@ fn clients_of_the_built_in_engine_get_their_own_answers() {
         }
     });
 }
+
+/// Larger than what the kernel buffers, so that it is sent piece by piece as the client reads.
+#[test]
+fn large_answers_arrive_whole_at_clients_that_read_late() {
+    let server = Launch::drill().start();
+    let bytes = 6 << 20;
+    let mut clients: Vec<_> = (0..5)
+        .map(|n| {
+            let drill = Drill::new(&format!("run {n}"), 1).on(1, Act::Answer(bytes));
+            let mut client = server.client(&format!("user-{n}@example.org"));
+            client.send_post("/analyze", &[], &drill.question("a thread"));
+            client
+        })
+        .collect();
+    // The first one reads last.
+    for client in clients.iter_mut().rev() {
+        let answer = client.receive();
+        assert_eq!((answer.status, answer.json()["result"].as_str().map(str::len)), (200, Some(bytes)));
+        assert_eq!(client.get("/runs").status, 200, "the connection goes on");
+    }
+}

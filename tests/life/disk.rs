@@ -91,3 +91,18 @@ fn a_full_disk_refuses_loses_nothing_and_recovers() {
     };
     survive(&server, fill, || std::fs::remove_file(&ballast).unwrap(), "the store's disk is full");
 }
+
+/// The disk that is full may be the log's.
+#[test]
+fn a_log_that_cannot_be_written_costs_nobody_an_answer() {
+    for prelude in ["exec 2>/dev/full", "exec 2>&-"] {
+        let mut server = Launch::holdfast().env("MAX_CONCURRENT_ANALYSES", "1").shell(prelude).start();
+        let mut ann = server.client(ANN);
+        for _ in 0..3 {
+            let answer = ann.post("/analyze", &sql("a thread", "SELECT 1"));
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+        assert_eq!(ann.post("/analyze", &sql("a thread", "SELECT a FROM nowhere")).status, 422);
+        assert_eq!(server.terminate().code, Some(0));
+    }
+}

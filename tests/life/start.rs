@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use holdfast::app::STORE_FILE;
 use rusqlite::Connection;
@@ -59,6 +60,20 @@ fn a_second_server_on_the_same_state_directory_is_refused() {
     assert_refused(&finished, 3, &["in use by another process"]);
     let answer = server.client("ann@example.org").post("/analyze", &sql("a thread", "SELECT 1"));
     assert_eq!(answer.status, 200, "the first server does not notice: {answer:?}");
+}
+
+/// What the store cannot do without is not even a page in size: the index of its log.
+#[test]
+fn a_store_on_a_disk_that_takes_nothing_says_so_at_once() {
+    let launch = used().shell("trap '' XFSZ; ulimit -f 0");
+    let store = std::fs::read(launch.state().join(STORE_FILE)).unwrap();
+    let finished = launch.run(&[]);
+    assert_refused(&finished, 3, &["the store"]);
+    assert!(finished.took < Duration::from_secs(5), "{:?}", finished.took);
+    assert!(std::fs::read(launch.state().join(STORE_FILE)).unwrap() == store, "the store was changed");
+    let mut server = launch.shell("").start();
+    assert_eq!(server.client("ann@example.org").get("/runs").status, 200);
+    server.terminate();
 }
 
 #[test]

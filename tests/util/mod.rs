@@ -1,14 +1,14 @@
 //! The harness: real server processes, a client that speaks HTTP to them, and waiting for events.
 //!
 //! ```text
-//! let server = Launch::holdfast().env("MAX_CONCURRENT_ANALYSES", "3").start();    // the built binary, ready to be asked
-//! let mut ann = server.client("ann@example.org");                                 // with a token of this user
-//! let answer = ann.post("/analyze", &sql("my thread", "SELECT 6 * 7"));           // status, headers, body
-//! let run = ann.submit(&sql("my thread", "SELECT 1"));                            // 202; the run's id
-//! ann.wait_for_status(&run, "succeeded");                                         // the run as JSON
+//! let server = Launch::holdfast().env("MAX_CONCURRENT_ANALYSES", "3").start(); // the built binary, ready to be asked
+//! let mut ann = server.client("ann@example.org");                              // with a token of this user
+//! let answer = ann.post("/analyze", &sql("my thread", "SELECT 6 * 7"));        // status, headers, body
+//! let run = ann.submit(&sql("my thread", "SELECT 1"));                         // 202; the run's id
+//! ann.wait_for_status(&run, "succeeded");                                      // the run as JSON
 //! ```
 //!
-//! `Launch::drill()` starts the same server with one more engine, whose steps do what the prompt asks for: see [`drill`].
+//! `Launch::drill()` starts the same server with one more engine, whose steps do what the prompt asks for: [`drill`].
 //! A server is ended by its id when it is dropped; what it wrote to standard error is shown if the test failed.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking and talks on its output")]

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use r2d2::ManageConnection;
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use scheduled_thread_pool::ScheduledThreadPool;
@@ -63,6 +64,8 @@ impl SqliteStore {
             interrupt: Arc::new(interrupt),
             ..PoolConfig::new(name, connections_max, Arc::clone(connector))
         };
+        // One connection outside the pool, which would keep trying without saying why it cannot connect.
+        drop(file::writer(path).connect()?);
         // Kept ready: while it is open, readers find the WAL, and its last close is this store's own.
         let writer = GuardedPool::new(file::writer(path), PoolConfig { idle_min: 1, ..config("sqlite-writer", 1) });
         file::migrate(&mut *writer.lease("schema.migrate")?)?;
