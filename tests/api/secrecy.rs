@@ -1,10 +1,9 @@
 //! What no answer and no log may tell: tokens, secrets, prompts, paths of the machine, the store's SQL.
 
-use std::fs::OpenOptions;
-use std::io::{Seek, SeekFrom, Write};
+use rusqlite::Connection;
 
 use super::ENDLESS;
-use crate::util::{Client, Launch, sql, wait_until};
+use crate::util::{Client, Launch, sql};
 
 const SECRET: &str = "hush-hush-hush-hush-hush-hush-hush";
 const PROMPT: &str = "SELECT 'a prompt that nobody may find in a log'";
@@ -64,19 +63,18 @@ fn neither_answers_nor_logs_tell_what_is_nobodys_business() {
     ann.wait_for_status(&run, "running");
     told += &ann.delete("/chat/endless").text();
 
-    // The store's file is damaged under the running server: whatever that does to answers, it tells nothing more.
-    let store = server.launch().state().join(holdfast::app::STORE_FILE);
-    for name in [store.clone(), store.with_extension("sqlite-wal")] {
-        if let Ok(mut file) = OpenOptions::new().write(true).open(name) {
-            file.seek(SeekFrom::Start(0)).unwrap();
-            file.write_all(&[0xa5; 8192]).unwrap();
-        }
-    }
+    // Something else takes a table away under the running server: requests fail, and tell nothing more.
+    let store = Connection::open(server.launch().state().join(holdfast::app::STORE_FILE)).unwrap();
+    store.execute_batch("PRAGMA foreign_keys = OFF; DROP TABLE runs").unwrap();
+    drop(store);
+    super::problem(&ann.request("GET", "/runs", &[("X-Request-Id", "the-one-that-fails")], &[]), 500);
     told += &seen(&mut clients(&server)[..1]);
-    wait_until("the probe to have noticed or not minded", || server.health()["database"].is_string());
     let ended = server.terminate();
     let log = ended.stderr;
     assert!(log.contains("run.ended") && log.contains("token.refused"), "the log is on: {log}");
+
+    let failed = log.lines().find(|line| line.contains("request.failed")).expect("a failure is logged");
+    assert!(failed.contains("the-one-that-fails"), "the log names the request: {failed}");
 
     let home = server.launch().home().to_str().unwrap().to_owned();
     let signature = token.rsplit('.').next().unwrap();
