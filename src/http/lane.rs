@@ -215,7 +215,7 @@ mod tests {
             assert!(lane.submit(Box::new(|| panic!("it was not refused"))).is_ok());
         }
         let refused = AtomicU64::new(0);
-        lane.stop(Instant::now(), |_| drop(refused.fetch_add(1, Ordering::Relaxed)));
+        lane.stop(Instant::now(), |_| _ = refused.fetch_add(1, Ordering::Relaxed));
         assert_eq!(refused.load(Ordering::Relaxed), 10);
         assert_eq!(lane.stats().busy, 1, "the deadline came before the job's end");
         assert!(lane.submit(Box::new(|| {})).is_err());

@@ -204,3 +204,26 @@ fn a_hangup_ends_a_server_in_order_unless_it_was_started_to_outlive_its_terminal
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(server.terminate().code, Some(0));
 }
+
+/// Somebody else holds the store's write lock, and requests that want to write pile up before the store lane: each of them
+/// waits a quarter of a second for the lock, so together they would outlast any drain.
+#[test]
+fn a_full_lane_does_not_outlast_the_drain() {
+    let launch = Launch::holdfast().env("MAX_QUEUED_PER_USER", "1000").env("DRAIN_TIMEOUT", "4s");
+    let mut server = launch.start();
+    let store = rusqlite::Connection::open(server.launch().state().join(holdfast::app::STORE_FILE)).unwrap();
+    store.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut clients: Vec<Client> = (0..200).map(|_| server.client(ANN)).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.send_post("/analyze", &[("Prefer", "respond-async")], &sql(&format!("thread {n}"), "SELECT 1"));
+    }
+    wait_until("the http threads to have read them all", || {
+        server.health()["total_requests_processed"].as_u64() > Some(clients.len() as u64)
+    });
+    let finished = server.terminate();
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert!(finished.took < Duration::from_secs(5), "{:?}", finished.took);
+    for client in &mut clients {
+        assert_eq!(client.receive().status, 503, "nothing was stored, and everybody is told");
+    }
+}
