@@ -90,8 +90,7 @@ pub fn exchange(socket: &mut TcpStream, request: &[u8]) -> Option<Vec<u8>> {
         answer.extend_from_slice(&chunk[..read]);
         let Some(head_end) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
         let head = String::from_utf8_lossy(&answer[..head_end]).to_ascii_lowercase();
-        let length: usize =
-            head.lines().find_map(|line| line.strip_prefix("content-length:"))?.trim().parse().ok()?;
+        let length: usize = head.lines().find_map(|line| line.strip_prefix("content-length:"))?.trim().parse().ok()?;
         if answer.len() >= head_end + 4 + length {
             return Some(answer);
         }

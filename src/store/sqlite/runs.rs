@@ -44,7 +44,10 @@ impl RunStore for SqliteStore {
     }
 
     fn claim(&self, holder: InstanceId, lease: Duration) -> Result<Option<(Claim, Run)>, StoreError> {
-        self.write("runs.claim", |tx| claims::claim(tx, holder, lease))
+        // Most looks find nothing; those must not take the turn of somebody who has something to write.
+        let any = self
+            .read("runs.claim", |tx| Ok(tx.prepare_cached(queries::ANY_QUEUED)?.query_row([], |row| row.get(0))?));
+        if any? { self.write("runs.claim", |tx| claims::claim(tx, holder, lease)) } else { Ok(None) }
     }
 
     fn renew(&self, claims: &[Claim], lease: Duration) -> Result<Vec<Held>, StoreError> {

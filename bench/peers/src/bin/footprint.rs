@@ -15,7 +15,9 @@ const REST: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [program, directory, rounds] = arguments.as_slice() else { panic!("usage: footprint HOLDFAST DIRECTORY ROUNDS") };
+    let [program, directory, rounds] = arguments.as_slice() else {
+        panic!("usage: footprint HOLDFAST DIRECTORY ROUNDS")
+    };
     let directory = Path::new(directory);
     // The first start makes the state directory; the figures are those of a server that has one.
     Server::start(program, directory).terminate();
