@@ -9,7 +9,7 @@ use super::call::{Call, Reply};
 use super::json::{self, Fields};
 use super::problem::{Fault, Problem};
 use super::routes::{Document, Lane, Parameter, Route, schema};
-use super::runs::{RunView, ended_or_accepted, wait_fault};
+use super::runs::{RunView, ended_or_accepted};
 use super::{Api, WAIT_MAX};
 use crate::domain::RunId;
 use crate::http::Request;
@@ -18,9 +18,11 @@ use crate::store::{Idempotency, NewRun, Submission};
 /// How many characters a question may have.
 const PROMPT_CHARS_MAX: usize = 10_000;
 /// How many characters a thread's name may have.
-pub(super) const THREAD_ID_CHARS_MAX: usize = 100;
+const THREAD_ID_CHARS_MAX: usize = 100;
 /// How many characters an engine's name may have.
 const ENGINE_CHARS_MAX: usize = 100;
+/// What a user whose queue is full is asked to wait, in seconds: about one analysis.
+const QUEUE_RETRY_AFTER_SECONDS: u64 = 10;
 /// How many bytes an `Idempotency-Key` may have.
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
@@ -103,7 +105,7 @@ fn analyze(api: &Api, call: &Call) -> Result<Reply, Problem> {
         }
         Submission::UserQueueFull => {
             let detail = format!("{} of your analyses are waiting already.", api.queue_limits.queued_per_user_max);
-            return Err(Problem::new(429, detail).with_retry_after(super::QUEUE_RETRY_AFTER_SECONDS));
+            return Err(Problem::new(429, detail).with_retry_after(QUEUE_RETRY_AFTER_SECONDS));
         }
         Submission::QueueFull => return Err(Problem::busy("The queue of analyses is full.")),
     };
@@ -160,4 +162,9 @@ fn idempotency(request: &Request, body: &AnalyzeRequest, fields: &mut Fields) ->
     // The body as it was understood: white space and the order of its members make no difference.
     let understood = serde_json::to_vec(body).expect("a body of texts can be serialised");
     Some(Idempotency { key: key.to_owned(), fingerprint: Sha256::digest(understood).into() })
+}
+
+/// A fault of the `Prefer: wait=` preference.
+fn wait_fault(text: &str) -> Fault {
+    Fault::header("Prefer", "value_error", format!("wait={text} is not a whole number of seconds"))
 }

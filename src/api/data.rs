@@ -4,7 +4,7 @@ use super::Api;
 use super::call::{Call, Reply};
 use super::problem::Problem;
 use super::routes::{Document, Lane, Parameter, Route, schema};
-use crate::datasets::{CataloguePage, DatasetsError, MAX_ROWS, TableRows, TableSummary};
+use crate::datasets::{CataloguePage, MAX_ROWS, TableRows, TableSummary};
 
 /// How many tables a catalogue page may have.
 const PAGE_SIZE_MAX: u64 = 10_000;
@@ -64,18 +64,6 @@ pub(super) const ROUTES: &[Route] = &[
         },
     },
 ];
-
-impl From<DatasetsError> for Problem {
-    fn from(error: DatasetsError) -> Self {
-        match error {
-            DatasetsError::Closing => Problem::draining(None),
-            error => {
-                tracing::error!(event = crate::event::REQUEST_FAILED, %error);
-                Problem::busy("The tables of data cannot be read at the moment.")
-            }
-        }
-    }
-}
 
 fn catalog(api: &Api, call: &Call) -> Result<Reply, Problem> {
     let mut parameters = call.parameters()?;

@@ -31,9 +31,9 @@ struct PoolView {
     /// The serial number of the pool; it grows when the pool is replaced.
     generation: u64,
     pool_closed: bool,
-    /// Whether the pool is open and no operation has failed for want of a connection lately.
+    /// Whether the pool is open and can query.
     pool_healthy: bool,
-    /// Whether the last probe, at most a second or two old, succeeded.
+    /// Whether the last probe, at most five seconds old, succeeded.
     can_query: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     query_error: Option<&'static str>,
@@ -78,7 +78,7 @@ fn pool_status(api: &Api, _: &Call) -> Result<Reply, Problem> {
         pool_closed: closed,
         pool_healthy: can_query && !closing,
         can_query,
-        query_error: (!can_query).then_some("the last query of the probe failed"),
+        query_error: database.trouble().or(closed.then_some("the pool is closed")),
         closing,
         connections: sum(|pool| pool.connections),
         idle_connections: sum(|pool| pool.idle_connections),

@@ -82,7 +82,7 @@ struct HealthView<'a> {
 #[derive(Serialize, schemars::JsonSchema)]
 struct Analyses {
     running: usize,
-    /// As of the last probe, at most a second or two ago.
+    /// As of the last probe that succeeded.
     queued: u64,
     max_concurrent: usize,
 }

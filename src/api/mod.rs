@@ -23,16 +23,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use tiny_http::Method;
-
 pub use envelope::Origins;
+use parking_lot::Mutex;
 pub use probes::Probes;
 
 use crate::auth::Verifier;
 use crate::datasets::Datasets;
 use crate::domain::{Run, Status};
-use crate::http::{Exchange, Found, LaneStats, Params, Refusal, Response, Router, Service};
+use crate::http::{Exchange, Found, Method, Params, Refusal, Response, Router, Service};
 use crate::limits::{Client, RateLimiter};
 use crate::memory::Memory;
 use crate::runner::Runner;
@@ -45,8 +43,6 @@ use waiting::{Task, Way};
 
 /// How long a client may wait for a run in one request: longer than any analysis may run by default.
 const WAIT_MAX: Duration = Duration::from_secs(900);
-/// What a user whose queue is full is asked to wait, in seconds: about one analysis.
-const QUEUE_RETRY_AFTER_SECONDS: u64 = 10;
 /// Requests that may wait for the store lane: at a millisecond each, a quarter of a second of work.
 const LANE_CAPACITY: usize = 256;
 
@@ -101,7 +97,7 @@ impl Api {
     pub fn start(parts: Parts) -> std::io::Result<Arc<Self>> {
         let mut router = Router::default();
         for route in routes::all() {
-            let method = route.method.parse().unwrap_or(Method::Get);
+            let method = route.method.parse().expect("the table holds methods");
             router = router.with(method, route.path, route);
         }
         Ok(Arc::new(Self {
@@ -134,14 +130,9 @@ impl Api {
         *self.housekept.lock() = now;
     }
 
-    /// How many requests have been answered.
+    /// How many requests have come in.
     pub fn requests_processed(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
-    }
-
-    /// How the store lane is doing.
-    pub fn lane_stats(&self) -> LaneStats {
-        self.lane.stats()
     }
 
     /// Ends the store lane: requests that wait are refused, those that are worked on end by `deadline` or are left.

@@ -2,13 +2,12 @@
 
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
-use tiny_http::StatusCode;
 
 use super::Api;
 use super::call::{Call, Reply};
 use super::problem::{Problem, ProblemShape};
 use super::routes::{self, Document, Lane, Route, schema};
-use crate::http::Response;
+use crate::http::{Response, StatusCode};
 
 pub(super) const ROUTES: &[Route] = &[Route {
     method: "GET",

@@ -1,15 +1,15 @@
-//! Everything that can go wrong, as a client reads it: RFC 9457 problems. Status codes are chosen here and nowhere else.
+//! What went wrong, as a client reads it: RFC 9457 problems. Errors of the floors below get their status here.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use tiny_http::StatusCode;
 
 use crate::auth::TokenError;
+use crate::datasets::DatasetsError;
 use crate::domain::{ErrorKind, Run, Status};
-use crate::http::{Refusal, Response};
+use crate::http::{Refusal, Response, StatusCode};
 use crate::store::StoreError;
 
-/// What a busy or draining server asks clients to wait, in seconds: longer than a restart takes.
+/// What a busy or draining server asks clients to wait, in seconds: about what the restart of an idle server takes.
 const RETRY_AFTER_SECONDS: u64 = 5;
 
 /// An answer that says what was wrong.
@@ -184,6 +184,18 @@ impl From<StoreError> for Problem {
             error @ (StoreError::Fenced(_) | StoreError::Newer { .. } | StoreError::Failed(_)) => {
                 tracing::error!(event = crate::event::REQUEST_FAILED, %error);
                 Self::new(500, "The store failed in a way that it should not.")
+            }
+        }
+    }
+}
+
+impl From<DatasetsError> for Problem {
+    fn from(error: DatasetsError) -> Self {
+        match error {
+            DatasetsError::Closing => Problem::draining(None),
+            error => {
+                tracing::error!(event = crate::event::DATASETS_UNREADABLE, %error);
+                Problem::busy("The tables of data cannot be read at the moment.")
             }
         }
     }

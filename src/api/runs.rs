@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::call::{Call, Reply, json_response};
-use super::problem::{Fault, Problem};
+use super::problem::Problem;
 use super::routes::{Document, Lane, Parameter, Route, schema};
 use super::{Api, WAIT_MAX};
 use crate::clock::Timestamp;
@@ -247,9 +247,4 @@ fn cancel(api: &Api, call: &Call) -> Result<Reply, Problem> {
         }
         Cancellation::Unknown => Err(Problem::not_found("run")),
     }
-}
-
-/// A fault of the `Prefer: wait=` preference.
-pub(super) fn wait_fault(text: &str) -> Fault {
-    Fault::header("Prefer", "value_error", format!("wait={text} is not a whole number of seconds"))
 }

@@ -74,9 +74,13 @@ impl StartError {
     pub fn exit_code(&self) -> u8 {
         match self {
             StartError::StateDirectory(StateDirectoryError::Unusable { .. })
-            | StartError::Datasets(_)
+            | StartError::Datasets(DatasetsError::Source(_))
             | StartError::Secret(_) => 2,
-            StartError::StateDirectory(_) | StartError::Store(_) | StartError::Bind(..) | StartError::System(_) => 3,
+            StartError::StateDirectory(_)
+            | StartError::Store(_)
+            | StartError::Datasets(_)
+            | StartError::Bind(..)
+            | StartError::System(_) => 3,
         }
     }
 }
@@ -99,7 +103,7 @@ impl App {
     /// Starts everything. `more_engines` answer to their names beside the built-in analyst.
     ///
     /// # Errors
-    /// See [`StartError`]; whatever was started has been stopped.
+    /// See [`StartError`]; whatever was started ends by itself.
     pub fn start(config: &Config, more_engines: Vec<Arc<dyn Engine>>) -> Result<Self, StartError> {
         crate::memory::bound_arenas();
         let state = StateDirectory::open(&config.state_directory)?;
@@ -168,7 +172,8 @@ impl App {
         self.address
     }
 
-    /// Drains and stops, within `timeout`: workers first, then whoever still waits for an answer, the store last.
+    /// Drains and stops, within `timeout`: workers first, then the pools, so that whoever waits for
+    /// a connection is refused, then the threads.
     pub fn stop(self, timeout: Duration) {
         let deadline = Instant::now() + timeout;
         tracing::info!(event = event::DRAIN_BEGAN, running = self.runner.running());

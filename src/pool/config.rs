@@ -24,8 +24,6 @@ pub struct PoolConfig<C> {
     pub lease_timeout: Duration,
     /// An idle connection is closed after this time.
     pub idle_timeout: Option<Duration>,
-    /// A connection is closed at this age, as soon as it is idle.
-    pub lifetime_max: Option<Duration>,
     /// The thread that makes the connections; pools share it.
     pub connector: Arc<ScheduledThreadPool>,
     /// Makes a new connection's interrupt; it runs on the connector.
@@ -41,7 +39,6 @@ impl<C> PoolConfig<C> {
             idle_min: 0,
             lease_timeout: Duration::from_secs(20),
             idle_timeout: None,
-            lifetime_max: None,
             connector,
             interrupt: Arc::new(|_| Box::new(|| ())),
         }

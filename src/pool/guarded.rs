@@ -332,7 +332,7 @@ fn build<M: ManageConnection>(
         .min_idle(Some(config.idle_min))
         // Each of these two starts a job that looks every 30 s; r2d2 never ends it, but it does nothing without its pool.
         .idle_timeout(config.idle_timeout)
-        .max_lifetime(config.lifetime_max)
+        .max_lifetime(None)
         .connection_timeout(RECONNECT_BACKOFF)
         // A round trip for every lease; broken connections are found by their errors instead.
         .test_on_check_out(false)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
 
-use super::{CLAIM_LEASE, CLAIM_POLL, Shared, persist};
+use super::{CLAIM_LIFETIME, CLAIM_POLL, Shared, persist};
 use crate::domain::Run;
 use crate::event;
 use crate::store::{Claim, Lost, StoreError};
@@ -73,8 +73,8 @@ impl Dispatcher {
                 return None;
             }
             let wait = if (self.shared.may_claim)() {
-                let valid_until = Instant::now() + CLAIM_LEASE;
-                match self.shared.store.claim(self.shared.settings.instance, CLAIM_LEASE) {
+                let valid_until = Instant::now() + CLAIM_LIFETIME;
+                match self.shared.store.claim(self.shared.settings.instance, CLAIM_LIFETIME) {
                     Ok(Some((claim, run))) => {
                         tracing::debug!(event = event::RUN_CLAIMED, run_id = %run.id, attempt = run.attempt, step = run.step);
                         return Some(Job { claim, run, valid_until });

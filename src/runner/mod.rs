@@ -29,8 +29,8 @@ use active::ActiveRuns;
 use waiters::Waiters;
 
 /// How long a claim holds without being renewed. Long enough for a garbage-collecting disk, short enough that another
-/// instance takes over within 45 s.
-pub const CLAIM_LEASE: Duration = Duration::from_secs(30);
+/// instance takes over within 40 s.
+pub const CLAIM_LIFETIME: Duration = Duration::from_secs(30);
 /// How often claims are renewed and lost ones looked for: two renewals may fail before a claim expires.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
 /// A worker whose claim has no more than this left stops by itself: longer than any single store operation should take.
@@ -57,7 +57,7 @@ pub struct Settings {
     pub outage_tolerance: Duration,
 }
 
-/// The running runner. Dropping it without [`Runner::drain`] leaves its threads to the end of the process.
+/// The running runner. Its threads end when it is dropped; only [`Runner::drain`] and [`Runner::join`] wait for them.
 pub struct Runner {
     shared: Arc<Shared>,
     /// Dropped to stop the dispatcher.
@@ -189,13 +189,13 @@ impl Runner {
 
     /// Tells everybody who waits for this run that it has ended.
     pub fn ended(&self, run: &Arc<crate::domain::Run>) {
-        self.shared.waiters.ended(run);
+        self.shared.waiters.tell(run.id, &Outcome::Ended(Arc::clone(run)));
         self.shared.wake();
     }
 
     /// Nothing is known of the run any more, or cannot be known now: whoever waits for it has to look for themselves.
     pub fn unknown(&self, id: RunId) {
-        self.shared.waiters.unknown(id);
+        self.shared.waiters.tell(id, &Outcome::Unknown);
     }
 
     /// What has to be in time: answers waiters whose time is over, forgets those whose client has left, and stops steps
@@ -212,8 +212,7 @@ impl Runner {
 
     /// Drains: claims nothing more, lets each worker end its step and hand its run back, interrupts the steps that
     /// would outlast the deadline, and tells waiting clients where to look. Blocks until then; may be called twice.
-    /// Gives the runs that had to be left to the next start.
-    pub fn drain(&self, deadline: Instant) -> Vec<RunId> {
+    pub fn drain(&self, deadline: Instant) {
         self.shared.draining.store(true, Ordering::Release);
         drop(self.stop_dispatcher.lock().take());
         self.shared.waiters.drain(|id| self.shared.active.contains(id));
@@ -227,12 +226,15 @@ impl Runner {
             ended = self.workers_end_by(deadline);
         }
         drop(self.stop_pulse.lock().take());
-        let abandoned = self.shared.active.ids();
         self.shared.waiters.drain(|_| false);
         if !ended {
-            tracing::warn!(event = event::DRAIN_ABANDONED, runs = ?abandoned, "steps did not stop in time; the next start repeats them");
+            let runs = self.shared.active.ids();
+            tracing::warn!(
+                event = event::DRAIN_ABANDONED,
+                ?runs,
+                "steps did not stop in time; the next start repeats them"
+            );
         }
-        abandoned
     }
 
     /// Joins the threads that have been told to end and do so by `deadline`; one that waits for the store ends when that

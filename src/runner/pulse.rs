@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::{CLAIM_LEASE, HEARTBEAT_EVERY, Shared, survive};
+use super::{CLAIM_LIFETIME, HEARTBEAT_EVERY, Outcome, Shared, survive};
 use crate::domain::Status;
 use crate::engine::Interruption;
 use crate::event;
@@ -33,8 +33,8 @@ impl Pulse {
     /// Whether the store could be asked.
     fn renew(&self) -> bool {
         let claims = self.shared.active.claims();
-        let valid_until = Instant::now() + CLAIM_LEASE;
-        let held = match self.shared.store.renew(&claims, CLAIM_LEASE) {
+        let valid_until = Instant::now() + CLAIM_LIFETIME;
+        let held = match self.shared.store.renew(&claims, CLAIM_LIFETIME) {
             Ok(held) => held,
             Err(error) => {
                 tracing::warn!(event = event::STORE_UNAVAILABLE, operation = "renew", %error, "claims were not renewed");
@@ -71,7 +71,7 @@ pub(super) fn report_rescued(shared: &Shared, rescued: Vec<Rescued>) {
     for Rescued { run } in rescued {
         tracing::info!(event = event::RUN_RESCUED, run_id = %run.id, status = %run.status, attempt = run.attempt, step = run.step);
         if run.status.is_final() {
-            shared.waiters.ended(&Arc::new(run));
+            shared.waiters.tell(run.id, &Outcome::Ended(Arc::new(run)));
         }
     }
     shared.wake();

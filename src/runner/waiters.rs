@@ -45,7 +45,7 @@ struct Entry {
 #[derive(Default)]
 struct Inner {
     waiting: HashMap<RunId, Vec<Entry>>,
-    /// Set by the drain: only runs that are still being executed may be waited for.
+    /// Set by the drain: only runs that somebody waits for already may be waited for.
     draining: bool,
 }
 
@@ -60,18 +60,11 @@ impl Waiters {
         }
     }
 
-    pub(super) fn ended(&self, run: &Arc<Run>) {
-        let waiters = self.inner.lock().waiting.remove(&run.id).unwrap_or_default();
-        for entry in waiters {
-            entry.waiter.answer(Outcome::Ended(Arc::clone(run)));
-        }
-    }
-
-    /// The run went back to the queue of a server that is shutting down.
-    pub(super) fn handed_back(&self, id: RunId) {
+    /// Answers everybody who waits for the run.
+    pub(super) fn tell(&self, id: RunId, outcome: &Outcome) {
         let waiters = self.inner.lock().waiting.remove(&id).unwrap_or_default();
         for entry in waiters {
-            entry.waiter.answer(Outcome::Drained);
+            entry.waiter.answer(outcome.clone());
         }
     }
 
@@ -84,13 +77,6 @@ impl Waiters {
         drop(inner);
         for entry in waiters {
             entry.waiter.answer(Outcome::Drained);
-        }
-    }
-
-    pub(super) fn unknown(&self, id: RunId) {
-        let waiters = self.inner.lock().waiting.remove(&id).unwrap_or_default();
-        for entry in waiters {
-            entry.waiter.answer(Outcome::Unknown);
         }
     }
 
@@ -186,7 +172,7 @@ mod tests {
         let (newcomer, newcomer_answer) = client(false);
         waiters.add(RunId::new(), later(), newcomer);
         assert_eq!(newcomer_answer.try_recv().as_deref(), Ok("drained"));
-        waiters.handed_back(executing);
+        waiters.tell(executing, &Outcome::Drained);
         assert_eq!(first_answer.try_recv().as_deref(), Ok("drained"));
     }
 }

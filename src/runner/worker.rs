@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::Outcome;
 use super::dispatcher::Job;
 use super::snapshots::{self, Snapshots};
-use super::{CLAIM_LEASE, Shared, survive};
+use super::{CLAIM_LIFETIME, Shared, survive};
 use crate::domain::{ErrorKind, Run, RunError, Status};
 use crate::engine::{Engine, EngineError, Interrupter, Interruption, Next, State, StepContext, Turn};
 use crate::event;
@@ -58,14 +59,14 @@ impl Worker {
         match parted {
             Ok(Parted::Ended(run)) => {
                 tracing::info!(event = event::RUN_ENDED, run_id = %id, status = %run.status, steps = run.step, attempt = run.attempt);
-                self.shared.waiters.ended(&Arc::new(run));
+                self.shared.waiters.tell(id, &Outcome::Ended(Arc::new(run)));
             }
             Ok(Parted::HandedBack(run)) => {
                 tracing::info!(event = event::RUN_HANDED_BACK, run_id = %id, status = %run.status, steps = run.step);
                 if run.status.is_final() {
-                    self.shared.waiters.ended(&Arc::new(run));
+                    self.shared.waiters.tell(id, &Outcome::Ended(Arc::new(run)));
                 } else if self.shared.is_draining() {
-                    self.shared.waiters.handed_back(id);
+                    self.shared.waiters.tell(id, &Outcome::Drained);
                 }
             }
             Err(StoreError::Fenced(_)) => {
@@ -74,7 +75,7 @@ impl Worker {
             Err(error) => {
                 tracing::error!(event = event::RUN_LEFT, run_id = %id, %error, "nothing more can be stored; a rescue goes on from the last step");
                 if self.shared.is_draining() {
-                    self.shared.waiters.handed_back(id);
+                    self.shared.waiters.tell(id, &Outcome::Drained);
                 }
             }
         }
@@ -117,9 +118,9 @@ impl Execution<'_> {
             match self.step(&**engine, &mut state) {
                 Ok(Next::Step(name)) => {
                     let record = self.record(step, name, &mut snapshots, &mut state);
-                    let valid_until = Instant::now() + CLAIM_LEASE;
+                    let valid_until = Instant::now() + CLAIM_LIFETIME;
                     let status = shared
-                        .persist("record step", || shared.store.record_step(&self.claim, &record, CLAIM_LEASE))?;
+                        .persist("record step", || shared.store.record_step(&self.claim, &record, CLAIM_LIFETIME))?;
                     shared.active.renewed(&self.claim, valid_until);
                     self.run.step = step;
                     if status == Status::Cancelling {

@@ -49,7 +49,7 @@ impl From<PoolError> for StoreError {
     fn from(error: PoolError) -> Self {
         match error {
             PoolError::Closing | PoolError::Closed => StoreError::Closing,
-            // Why connecting failed may name the host or the file; the pool has logged it.
+            // Why connecting failed may name the host or the file, and this text is logged.
             PoolError::Timeout { waited, .. } => {
                 StoreError::Unavailable(format!("no connection became free within {:.1} s", waited.as_secs_f32()))
             }
@@ -223,16 +223,16 @@ pub trait RunStore: Send + Sync {
 
     /// Claims the next run for an idle worker, with its `started` event. The next is the oldest one of the user with the
     /// fewest runs running, among those whose thread has no earlier run that is not final.
-    fn claim(&self, holder: InstanceId, lease: Duration) -> Result<Option<(Claim, Run)>, StoreError>;
+    fn claim(&self, holder: InstanceId, valid_for: Duration) -> Result<Option<(Claim, Run)>, StoreError>;
 
     /// Renews these claims, as far as they are still held, and says which are. A claim that nobody names is left to
     /// expire: its worker may have given up without being able to say so.
-    fn renew(&self, claims: &[Claim], lease: Duration) -> Result<Vec<Held>, StoreError>;
+    fn renew(&self, claims: &[Claim], valid_for: Duration) -> Result<Vec<Held>, StoreError>;
 
     /// Stores a step: checkpoint, changed channels, `step` and `checkpoint` events, and the renewed claim.
     /// Says whether somebody asked to cancel the run. Repeating it after an unknown outcome is safe: a checkpoint that is
     /// the run's last one already is not stored again.
-    fn record_step(&self, claim: &Claim, step: &StepRecord, lease: Duration) -> Result<Status, StoreError>;
+    fn record_step(&self, claim: &Claim, step: &StepRecord, valid_for: Duration) -> Result<Status, StoreError>;
 
     /// Ends the run with its `finished` event and gives up the claim. Repeating it after an unknown outcome is safe:
     /// the same claim's second `finish` gives the run as the first left it.

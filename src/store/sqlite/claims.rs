@@ -33,7 +33,7 @@ struct Standing {
 pub(super) fn claim(
     tx: &Transaction<'_>,
     holder: InstanceId,
-    lease: Duration,
+    valid_for: Duration,
 ) -> Result<Option<(Claim, Run)>, StoreError> {
     let next = tx.prepare_cached(queries::CLAIM_NEXT)?.query_row([], |row| row.get(0)).optional()?;
     let Some(run_id) = next.map(RunId::from_bytes) else { return Ok(None) };
@@ -44,7 +44,7 @@ pub(super) fn claim(
         moved(Status::Queued, Trigger::Claimed)?.as_str(),
         token.as_bytes(),
         holder.as_bytes(),
-        after(now, lease),
+        after(now, valid_for),
         now.0,
     ])?;
     let run = by_id(tx, run_id)?;
@@ -52,8 +52,8 @@ pub(super) fn claim(
     Ok(Some((Claim { run_id, thread_key: run.thread_key, token }, run)))
 }
 
-pub(super) fn renew(tx: &Transaction<'_>, claims: &[Claim], lease: Duration) -> Result<Vec<Held>, StoreError> {
-    let expiry = after(now(tx)?, lease);
+pub(super) fn renew(tx: &Transaction<'_>, claims: &[Claim], valid_for: Duration) -> Result<Vec<Held>, StoreError> {
+    let expiry = after(now(tx)?, valid_for);
     let mut statement = tx.prepare_cached(queries::RENEW)?;
     let mut held = Vec::with_capacity(claims.len());
     for claim in claims {
@@ -69,13 +69,13 @@ pub(super) fn record_step(
     tx: &Transaction<'_>,
     claim: &Claim,
     step: &StepRecord,
-    lease: Duration,
+    valid_for: Duration,
 ) -> Result<Status, StoreError> {
     let standing = held(tx, claim)?;
     if standing.status.is_final() {
         return Err(StoreError::Fenced(claim.run_id));
     }
-    store_step(tx, claim, &standing, step, now(tx)?, lease)?;
+    store_step(tx, claim, &standing, step, now(tx)?, valid_for)?;
     Ok(standing.status)
 }
 
@@ -195,7 +195,7 @@ fn store_step(
     standing: &Standing,
     step: &StepRecord,
     now: Timestamp,
-    lease: Duration,
+    valid_for: Duration,
 ) -> Result<(), StoreError> {
     let checkpoint_id = &step.checkpoint.checkpoint.id;
     if standing.checkpoint_id.as_ref() == Some(checkpoint_id) {
@@ -207,7 +207,7 @@ fn store_step(
         step.step,
         checkpoint_id,
         int(step.spent_ms),
-        after(now, lease),
+        after(now, valid_for),
     ])?;
     let stored = [
         (EventKind::Step, json!({"step": step.step, "name": step.name})),
@@ -237,8 +237,8 @@ fn standing(tx: &Transaction<'_>, id: RunId) -> Result<Option<Standing>, StoreEr
     Ok(standing.optional()?)
 }
 
-fn after(now: Timestamp, lease: Duration) -> i64 {
-    now.0.saturating_add(int(lease.as_millis()))
+fn after(now: Timestamp, valid_for: Duration) -> i64 {
+    now.0.saturating_add(int(valid_for.as_millis()))
 }
 
 fn as_json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {

@@ -59,8 +59,9 @@ queries! {
 
     // Claims.
     STANDING = "SELECT status, claim_token, attempt, progressed, checkpoint_id FROM runs WHERE run_id = ?1";
-    /// Looks at the queue once, in an index that holds all it needs, and keeps the first: 0.5 ms for a thousand queued.
+    /// Whether it is worth taking the writer's turn to claim.
     ANY_QUEUED = "SELECT EXISTS (SELECT 1 FROM runs INDEXED BY runs_queued WHERE status = 'queued')";
+    /// Looks at the queue once, in an index that holds all it needs, and keeps the first: 0.5 ms for a thousand queued.
     CLAIM_NEXT = "SELECT q.run_id
         FROM runs q LEFT JOIN (SELECT owner, count(*) AS running FROM runs INDEXED BY runs_claimed
             WHERE status IN ('running', 'cancelling') GROUP BY owner) w ON w.owner = q.owner

@@ -43,22 +43,22 @@ impl RunStore for SqliteStore {
         })
     }
 
-    fn claim(&self, holder: InstanceId, lease: Duration) -> Result<Option<(Claim, Run)>, StoreError> {
+    fn claim(&self, holder: InstanceId, valid_for: Duration) -> Result<Option<(Claim, Run)>, StoreError> {
         // Most looks find nothing; those must not take the turn of somebody who has something to write.
         let any = self
             .read("runs.claim", |tx| Ok(tx.prepare_cached(queries::ANY_QUEUED)?.query_row([], |row| row.get(0))?));
-        if any? { self.write("runs.claim", |tx| claims::claim(tx, holder, lease)) } else { Ok(None) }
+        if any? { self.write("runs.claim", |tx| claims::claim(tx, holder, valid_for)) } else { Ok(None) }
     }
 
-    fn renew(&self, claims: &[Claim], lease: Duration) -> Result<Vec<Held>, StoreError> {
+    fn renew(&self, claims: &[Claim], valid_for: Duration) -> Result<Vec<Held>, StoreError> {
         if claims.is_empty() {
             return Ok(Vec::new());
         }
-        self.write_within("runs.renew", HEARTBEAT_PATIENCE, |tx| claims::renew(tx, claims, lease))
+        self.write_within("runs.renew", HEARTBEAT_PATIENCE, |tx| claims::renew(tx, claims, valid_for))
     }
 
-    fn record_step(&self, claim: &Claim, step: &StepRecord, lease: Duration) -> Result<Status, StoreError> {
-        self.write("runs.record_step", |tx| claims::record_step(tx, claim, step, lease))
+    fn record_step(&self, claim: &Claim, step: &StepRecord, valid_for: Duration) -> Result<Status, StoreError> {
+        self.write("runs.record_step", |tx| claims::record_step(tx, claim, step, valid_for))
     }
 
     fn finish(&self, claim: &Claim, ending: &Ending) -> Result<Run, StoreError> {
