@@ -5,6 +5,7 @@
 //! for that; everything else reads over a pool of read-only ones. The write-ahead log lets both go on side by side,
 //! across processes too.
 
+mod budget;
 mod catalog;
 mod csv_file;
 mod field;

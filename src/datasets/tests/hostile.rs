@@ -1,7 +1,7 @@
 //! Statements that want more than to read, or more than there is.
 
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::{BYTES_MAX, Fixture, run};
-use crate::datasets::{MAX_ROWS, QueryError, SHOWN_ROWS_MAX};
+use crate::datasets::{Datasets, MAX_ROWS, QueryError, SHOWN_ROWS_MAX, Source};
+use crate::pool;
 
 const ENDLESS: &str = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) ";
 
@@ -245,7 +246,7 @@ fn a_statement_that_never_ends_is_interrupted_at_once() {
         "SELECT n FROM t WHERE n < 0",
         "SELECT n FROM t ORDER BY n DESC",
         "SELECT DISTINCT n % 7 FROM t",
-        "SELECT group_concat(hex(zeroblob(400000))) FROM t",
+        "SELECT group_concat(hex(zeroblob(200000))) FROM t",
         "SELECT max(n) FROM t GROUP BY n % 1000",
     ] {
         let waited = interrupted_within(&format!("{ENDLESS}{end}"));
@@ -399,10 +400,103 @@ fn compile_bombs_in_this_process() {
         assert!(start.elapsed() < Duration::from_secs(20), "{bomb:.60}: {:?}", start.elapsed());
     }
     run(&datasets, "SELECT count(*) FROM airports").expect("the connection is as it was");
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    let peak_kb: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    let peak_kb = status_kb("VmHWM:");
     assert!(peak_kb < 120_000, "{peak_kb} kB");
+}
+
+/// Goal: whatever statements hold on all connections at once, the store can go on. In a process of its own, because the
+/// limit is the process's.
+#[test]
+fn statements_that_hold_all_they_can_leave_memory_for_the_store() {
+    let test = "datasets::tests::hostile::hoard_in_this_process";
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--ignored", "--nocapture", test])
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
+}
+
+#[test]
+#[ignore = "run by the test above, in a process of its own"]
+fn hoard_in_this_process() {
+    const CONNECTIONS: u32 = 5;
+    let fixture = Fixture::new();
+    let datasets = Datasets::open(&fixture.database(), &Source::Sample, CONNECTIONS, pool::connector()).unwrap();
+    let store = rusqlite::Connection::open(fixture.directory.path().join("store.sqlite")).unwrap();
+    store.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE runs (id INTEGER PRIMARY KEY, body TEXT)").unwrap();
+    println!("idle: {} kB", status_kb("VmRSS:"));
+    for hoard in hoards(&datasets) {
+        let stop = Arc::new(AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let (look, looks) = mpsc::sync_channel(0);
+            for _ in 0..CONNECTIONS {
+                let (datasets, hoard, stop, look) = (&datasets, &hoard, Arc::clone(&stop), look.clone());
+                scope.spawn(move || {
+                    // Each look waits until the store has done something meanwhile.
+                    let should_stop = move || look.send(()).is_err() || stop.load(Ordering::Relaxed);
+                    let outcome = datasets.query(hoard, BYTES_MAX, should_stop);
+                    assert!(!matches!(outcome, Err(QueryError::Unavailable(_))), "{hoard:.90}: {outcome:?}");
+                });
+            }
+            drop(look);
+            let deadline = Instant::now() + Duration::from_secs(1);
+            let mut operations = 0;
+            while looks.recv().is_ok() {
+                if Instant::now() < deadline {
+                    use_the_store(&store).unwrap_or_else(|error| panic!("{hoard:.90}: {error}"));
+                    operations += 1;
+                } else {
+                    stop.store(true, Ordering::Relaxed);
+                }
+            }
+            assert!(operations > 0);
+            println!("{operations} operations, peak {} kB: {hoard:.120}", status_kb("VmHWM:"));
+        });
+    }
+    assert!(status_kb("VmHWM:") < 150_000, "{} kB", status_kb("VmHWM:"));
+}
+
+/// Statements that hold as much as they may: in values, sorters and temporary tables.
+fn hoards(datasets: &Datasets) -> Vec<String> {
+    let list = |count: usize, item: &dyn Fn(usize) -> String| (0..count).map(item).collect::<Vec<_>>().join(", ");
+    let widest = |end: &dyn Fn(usize) -> String| {
+        let bytes = std::iter::successors(Some(950_000), |bytes| Some(bytes - bytes / 20));
+        let mut statements = bytes.take_while(|bytes| *bytes > 100).map(|bytes| format!("{ENDLESS}{}", end(bytes)));
+        let runs = |sql: &String| run(datasets, &format!("{sql} LIMIT 1")).is_ok();
+        statements.find(runs).expect("short values are no problem")
+    };
+    let value = |bytes: usize| format!("printf('%.*c', {bytes}, n)");
+    vec![
+        widest(&|bytes| format!("SELECT {} FROM t", list(54, &|n| format!("{} a{n}", value(bytes))))),
+        widest(&|bytes| format!("SELECT {} FROM t", list(3, &|n| format!("{} a{n}", value(bytes))))),
+        widest(&|bytes| format!("SELECT {} FROM t", list(500, &|_| value(bytes)))),
+        widest(&|bytes| {
+            let inner = list(50, &|n| format!("{} || n a{n}", value(bytes)));
+            format!("SELECT {} FROM (SELECT n, {inner} FROM t LIMIT -1 OFFSET 0)", list(50, &|n| format!("a{n} || n")))
+        }),
+        format!("{ENDLESS}SELECT count(*) FROM (SELECT randomblob(100000) b FROM t LIMIT 1500) ORDER BY b"),
+        format!(
+            "{ENDLESS}, s(b) AS (SELECT randomblob(40000) FROM t LIMIT 2000) \
+             SELECT length(b) FROM s ORDER BY b LIMIT -1 OFFSET 0"
+        ),
+        format!("{ENDLESS}SELECT {} FROM t", list(60, &|n| format!("count(DISTINCT n + {n})"))),
+        format!(
+            "{ENDLESS}SELECT count(*) FROM {}",
+            list(9, &|n| format!("(SELECT n, n AS m FROM t WHERE n > {n} ORDER BY n % 7 LIMIT 30000) t{n}"))
+        ),
+    ]
+}
+
+/// What the store does for a run, or more: it writes 100 KB, and reads a megabyte back in one value.
+fn use_the_store(store: &rusqlite::Connection) -> rusqlite::Result<()> {
+    store.execute("INSERT OR REPLACE INTO runs VALUES (abs(random() % 20), printf('%.*c', 100000, 'x'))", [])?;
+    store.query_row("SELECT group_concat(body) FROM (SELECT body FROM runs LIMIT 10)", [], |_| Ok(()))
+}
+
+fn status_kb(field: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 proptest! {
