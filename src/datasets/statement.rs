@@ -12,6 +12,11 @@ pub fn words(sql: &str) -> impl Iterator<Item = &str> {
     tokens(sql).filter_map(|token| if token.is_word { Some(token.text) } else { None })
 }
 
+/// What comes after the first word.
+pub fn after_first_word(sql: &str) -> &str {
+    tokens(sql).find(|token| token.is_word).map_or("", |word| &sql[word.start + word.text.len()..])
+}
+
 /// Where a second statement begins, in bytes.
 pub(super) fn second(sql: &str) -> Option<usize> {
     let mut ended = false;
