@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Statement};
 use serde_json::Value;
 
 use super::temporary::Temporary;
-use super::{budget, functions, name, statement, value};
+use super::{budget, functions, growth, name, statement, value};
 use crate::event;
 
 /// Rows that a statement's result is counted to; it is stopped there.
@@ -29,6 +29,9 @@ const EXPLAIN_BYTES: i32 = 8;
 pub(super) const VALUE_BYTES_MAX: i32 = 1_000_000;
 /// Uses of common table expressions, counted through one another; a thousand compile within some 50 ms.
 const EXPANSION_MAX: u64 = 500;
+/// Columns that the statement's expressions name when subqueries have been put in place, all copies of them; a hundred
+/// bytes each.
+pub(super) const GROWTH_MAX: u64 = 200_000;
 /// Page cache and sorter of one connection, in KiB; more goes to a temporary file.
 const CACHE_KIB: i64 = 1024;
 /// Bytes that SQLite may hold in this process besides what statements may hold on every connection at once. Some
@@ -213,8 +216,13 @@ fn check_outside(sql: &str) -> Result<(), QueryError> {
             "Only one statement is run at a time; a second one begins at {place}."
         )));
     }
-    if statement::expansion(sql) > EXPANSION_MAX {
+    let expansion = statement::expansion(sql);
+    if expansion > EXPANSION_MAX {
         let reason = "The statement's common table expressions use one another too many times.";
+        return Err(QueryError::TooMuch(reason.into()));
+    }
+    if growth::growth(sql).saturating_mul(expansion.max(1)) > GROWTH_MAX {
+        let reason = "The statement's subqueries use the columns of one another too many times.";
         return Err(QueryError::TooMuch(reason.into()));
     }
     if !["SELECT", "WITH", "VALUES", "EXPLAIN"].contains(&first.as_str()) {

@@ -10,6 +10,7 @@ mod catalog;
 mod csv_file;
 mod field;
 mod functions;
+mod growth;
 mod guard;
 mod import;
 mod name;
