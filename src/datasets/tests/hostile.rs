@@ -387,37 +387,14 @@ fn expressions_that_multiply_are_refused_before_they_are_compiled() {
         bomb(|n| format!("SELECT (SELECT x FROM [a{n}]) + (SELECT x FROM `a{n}`) AS x")),
         format!("WITH {} b AS (SELECT 1) SELECT 1", "a AS (".repeat(6000)),
         bomb(|n| format!("SELECT 1 AS x WHERE 1 IN a{n} OR 2 IN a{n}")),
+        bomb(|n| format!("SELECT x + x AS x FROM a{n}")),
+        (0..40)
+            .fold("SELECT latitude AS x FROM airports".into(), |inner, _| format!("SELECT x + x AS x FROM ({inner})")),
     ] {
         let start = Instant::now();
         assert!(matches!(run(&datasets, &bomb), Err(QueryError::TooMuch(_))), "{bomb:.90}");
         assert!(start.elapsed() < Duration::from_secs(2), "{bomb:.90}: {:?}", start.elapsed());
     }
-}
-
-/// Goal: a statement that grows while it is compiled meets the heap limit. In a process of its own, because the limit is
-/// the process's and because only then its peak is this test's.
-#[test]
-fn a_statement_that_grows_without_end_while_it_is_compiled_is_refused() {
-    let test = "datasets::tests::hostile::compile_bombs_in_this_process";
-    let child = Command::new(std::env::current_exe().unwrap()).args(["--exact", "--ignored", test]).output().unwrap();
-    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
-}
-
-#[test]
-#[ignore = "run by the test above, in a process of its own"]
-fn compile_bombs_in_this_process() {
-    let fixture = Fixture::new();
-    let datasets = fixture.sample();
-    let nested = (0..40)
-        .fold("SELECT latitude AS x FROM airports".to_owned(), |inner, _| format!("SELECT x + x AS x FROM ({inner})"));
-    for bomb in [bomb(|n| format!("SELECT x + x AS x FROM a{n}")), nested] {
-        let start = Instant::now();
-        assert!(matches!(run(&datasets, &bomb), Err(QueryError::TooMuch(_))), "{bomb:.60}");
-        assert!(start.elapsed() < Duration::from_secs(20), "{bomb:.60}: {:?}", start.elapsed());
-    }
-    run(&datasets, "SELECT count(*) FROM airports").expect("the connection is as it was");
-    let peak_kb = status_kb("VmHWM:");
-    assert!(peak_kb < 120_000, "{peak_kb} kB");
 }
 
 /// Goal: whatever statements hold on all connections at once, the store can go on. In a process of its own, because the
