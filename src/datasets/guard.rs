@@ -5,16 +5,16 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Statement};
 use serde_json::Value;
 
 use super::temporary::Temporary;
-use super::{functions, name, statement, value};
+use super::{budget, functions, growth, name, statement, value};
 use crate::event;
 
 /// Rows that a statement's result is counted to; it is stopped there.
@@ -23,16 +23,22 @@ pub const MAX_ROWS: u64 = 10_000;
 pub const SHOWN_ROWS_MAX: usize = 200;
 /// Bytes that a statement may have: four for each character of the longest prompt.
 const SQL_BYTES_MAX: i32 = 40_000;
+/// Bytes of the word before a statement that is explained.
+const EXPLAIN_BYTES: i32 = 8;
 /// Bytes of a single value or row; well above what an import takes in, well below what hurts ten times over.
 pub(super) const VALUE_BYTES_MAX: i32 = 1_000_000;
 /// Uses of common table expressions, counted through one another; a thousand compile within some 50 ms.
 const EXPANSION_MAX: u64 = 500;
+/// Columns that the statement's expressions name when subqueries have been put in place, all copies of them; a hundred
+/// bytes each.
+pub(super) const GROWTH_MAX: u64 = 200_000;
 /// Page cache and sorter of one connection, in KiB; more goes to a temporary file.
 const CACHE_KIB: i64 = 1024;
-/// Bytes that SQLite may hold in this process, and how much of it is for each connection: some statements of a few
-/// hundred bytes grow without end while they are compiled, where no interrupt reaches them either.
+/// Bytes that SQLite may hold in this process besides what statements may hold on every connection at once. Some
+/// statements of a few hundred bytes grow without end while they are compiled, where no interrupt reaches them.
 const HEAP_BYTES: u64 = 32 << 20;
-const HEAP_BYTES_PER_CONNECTION: u64 = 4 << 20;
+/// From here on page caches make room instead of growing: a statement may have many, of two megabytes each.
+const CACHES_BYTES: u64 = 16 << 20;
 /// Instructions of the virtual machine between two looks at the clock: some ten microseconds' worth.
 const INSTRUCTIONS_PER_LOOK: i32 = 1000;
 /// How long a read waits for another process that recovers or checkpoints the file.
@@ -72,8 +78,9 @@ pub enum QueryError {
 
 /// Limits the memory of SQLite in this whole process: there is no limit for one connection. The limit can only be lowered.
 pub(super) fn limit_heap(connection: &Connection, connections_max: u32) -> rusqlite::Result<()> {
-    let bytes = HEAP_BYTES + HEAP_BYTES_PER_CONNECTION * u64::from(connections_max);
-    connection.query_row(&format!("PRAGMA hard_heap_limit = {bytes}"), [], |_| Ok(()))
+    let bytes = HEAP_BYTES + budget::STATEMENT_BYTES * u64::from(connections_max);
+    connection.query_row(&format!("PRAGMA hard_heap_limit = {bytes}"), [], |_| Ok(()))?;
+    connection.query_row(&format!("PRAGMA soft_heap_limit = {CACHES_BYTES}"), [], |_| Ok(()))
 }
 
 /// Makes read-only connections to the file, hardened.
@@ -100,7 +107,7 @@ fn harden(connection: &Connection) -> rusqlite::Result<()> {
     }
     for (limit, most) in [
         (Limit::SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX),
-        (Limit::SQLITE_LIMIT_SQL_LENGTH, SQL_BYTES_MAX),
+        (Limit::SQLITE_LIMIT_SQL_LENGTH, SQL_BYTES_MAX + EXPLAIN_BYTES),
         (Limit::SQLITE_LIMIT_COLUMN, 600),
         (Limit::SQLITE_LIMIT_EXPR_DEPTH, 100),
         (Limit::SQLITE_LIMIT_COMPOUND_SELECT, 50),
@@ -127,14 +134,18 @@ pub(super) fn run(
     should_stop: impl Fn() -> bool + Send + 'static,
 ) -> Result<QueryResult, QueryError> {
     check_outside(sql)?;
-    let hooks = Hooks::set(connection, should_stop).map_err(|error| explain(sql, error))?;
-    let fail = |error| hooks.refusal().unwrap_or_else(|| explain(sql, error));
-    let mut statement = connection.prepare(sql).map_err(fail)?;
+    let hooks = Hooks::set(connection, should_stop).map_err(|error| explain(connection, sql, error))?;
+    let fail = |error| hooks.refusal().unwrap_or_else(|| explain(connection, sql, error));
+    let mut statement = compile(connection, sql).map_err(fail)?.map_err(QueryError::TooMuch)?;
     if !statement.readonly() || statement.column_count() == 0 {
         return Err(QueryError::Invalid(only_reading("This statement")));
     }
     if statement.parameter_count() > 0 {
         return Err(QueryError::Invalid("The statement has parameters, and nothing to put in their place.".into()));
+    }
+    if statement.is_explain() == 0 {
+        let value_bytes_max = budget::value_bytes_max(connection, sql).map_err(fail)??;
+        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, value_bytes_max).map_err(fail)?;
     }
     let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
     let mut result = QueryResult { columns, ..QueryResult::default() };
@@ -169,6 +180,24 @@ pub(super) fn run(
     Ok(result)
 }
 
+/// Compiles the statement, or says that it is too much: compiling has no budget, so who runs out of memory tries again
+/// while nobody else compiles. What failed because of somebody else's statement succeeds then.
+fn compile<'c>(connection: &'c Connection, sql: &str) -> rusqlite::Result<Result<Statement<'c>, String>> {
+    static COMPILING: RwLock<()> = RwLock::new(());
+    let is_short = |error: &rusqlite::Error| error.sqlite_error_code() == Some(ErrorCode::OutOfMemory);
+    let others = COMPILING.read();
+    let compiled = connection.prepare(sql);
+    drop(others);
+    if !compiled.as_ref().is_err_and(is_short) {
+        return compiled.map(Ok);
+    }
+    let _alone = COMPILING.write();
+    match connection.prepare(sql) {
+        Err(error) if is_short(&error) => Ok(Err("The statement needs more memory than it may have.".into())),
+        compiled => compiled.map(Ok),
+    }
+}
+
 /// What can be said of a statement before SQLite sees it; said here because it is said better.
 fn check_outside(sql: &str) -> Result<(), QueryError> {
     if sql.contains('\0') {
@@ -187,8 +216,13 @@ fn check_outside(sql: &str) -> Result<(), QueryError> {
             "Only one statement is run at a time; a second one begins at {place}."
         )));
     }
-    if statement::expansion(sql) > EXPANSION_MAX {
+    let expansion = statement::expansion(sql);
+    if expansion > EXPANSION_MAX {
         let reason = "The statement's common table expressions use one another too many times.";
+        return Err(QueryError::TooMuch(reason.into()));
+    }
+    if growth::growth(sql).saturating_mul(expansion.max(1)) > GROWTH_MAX {
+        let reason = "The statement's subqueries use the columns of one another too many times.";
         return Err(QueryError::TooMuch(reason.into()));
     }
     if !["SELECT", "WITH", "VALUES", "EXPLAIN"].contains(&first.as_str()) {
@@ -255,7 +289,8 @@ impl<'c> Hooks<'c> {
 
 impl Drop for Hooks<'_> {
     fn drop(&mut self) {
-        // Neither can fail: the connection is ours and open.
+        // None can fail: the connection is ours and open.
+        let _ = self.connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX);
         let _ = self.connection.authorizer(None::<fn(AuthContext<'_>) -> Authorization>);
         let _ = self.connection.progress_handler(0, None::<fn() -> bool>);
     }
@@ -330,7 +365,7 @@ impl Rules {
 }
 
 /// SQLite's error as one sentence with its place.
-fn explain(sql: &str, error: rusqlite::Error) -> QueryError {
+fn explain(connection: &Connection, sql: &str, error: rusqlite::Error) -> QueryError {
     use rusqlite::Error;
     let (code, message, offset) = match error {
         Error::SqlInputError { error, msg, offset, .. } => (error.code, msg, usize::try_from(offset).ok()),
@@ -341,9 +376,10 @@ fn explain(sql: &str, error: rusqlite::Error) -> QueryError {
     match code {
         ErrorCode::OperationInterrupted => QueryError::Interrupted,
         ErrorCode::TooBig => {
-            QueryError::TooMuch(format!("The statement makes a value of more than {VALUE_BYTES_MAX} bytes."))
+            let bytes_max = connection.limit(Limit::SQLITE_LIMIT_LENGTH).unwrap_or(VALUE_BYTES_MAX);
+            let rest = if bytes_max < VALUE_BYTES_MAX { "; with fewer columns and expressions it may have more" } else { "" };
+            QueryError::TooMuch(format!("The statement makes a value of more than {bytes_max} bytes{rest}."))
         }
-        ErrorCode::OutOfMemory => QueryError::TooMuch("The statement needs more memory than it may have.".into()),
         ErrorCode::DiskFull => {
             QueryError::TooMuch("The statement needs more temporary space than there is on the disk.".into())
         }
@@ -354,6 +390,8 @@ fn explain(sql: &str, error: rusqlite::Error) -> QueryError {
         | ErrorCode::NotADatabase
         | ErrorCode::SystemIoFailure
         | ErrorCode::FileLockingProtocolFailed
+        // The statement keeps to its budget, so it is somebody else who took the memory.
+        | ErrorCode::OutOfMemory
         | ErrorCode::PermissionDenied => {
             // Only the code: the text may name the file.
             tracing::error!(event = event::DATASETS_UNREADABLE, ?code, "could not read the tables of data");

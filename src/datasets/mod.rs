@@ -5,10 +5,12 @@
 //! for that; everything else reads over a pool of read-only ones. The write-ahead log lets both go on side by side,
 //! across processes too.
 
+mod budget;
 mod catalog;
 mod csv_file;
 mod field;
 mod functions;
+mod growth;
 mod guard;
 mod import;
 mod name;
@@ -42,6 +44,9 @@ pub use table::{Column, Table};
 pub const FILE_NAME: &str = "datasets.sqlite";
 /// How long an idle connection is kept: opening one costs less than a millisecond, keeping it some 100 KB.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a read waits for a connection. Whoever waits hears nothing meanwhile, and may ask again.
+const LEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The tables of data.
 pub struct Datasets {
@@ -169,6 +174,7 @@ impl Datasets {
         }
         let mut config = PoolConfig::new("datasets", connections_max, connector);
         config.idle_timeout = Some(IDLE_TIMEOUT);
+        config.lease_timeout = LEASE_TIMEOUT;
         config.interrupt = Arc::new(|connection: &Connection| {
             let handle = connection.get_interrupt_handle();
             Box::new(move || handle.interrupt())

@@ -12,6 +12,11 @@ pub fn words(sql: &str) -> impl Iterator<Item = &str> {
     tokens(sql).filter_map(|token| if token.is_word { Some(token.text) } else { None })
 }
 
+/// What comes after the first word.
+pub fn after_first_word(sql: &str) -> &str {
+    tokens(sql).find(|token| token.is_word).map_or("", |word| &sql[word.start + word.text.len()..])
+}
+
 /// Where a second statement begins, in bytes.
 pub(super) fn second(sql: &str) -> Option<usize> {
     let mut ended = false;
@@ -32,21 +37,20 @@ pub(super) fn expansion(sql: &str) -> u64 {
     let tokens: Vec<_> = tokens(sql).collect();
     let mut expansion = Expansion { definitions: HashMap::new(), counts: HashMap::new(), tokens: &tokens };
     let mut outside = vec![true; tokens.len()];
-    let mut found = 0;
-    for (index, token) in tokens.iter().enumerate() {
-        if token.is("AS")
-            && let Some((name, body)) = definition(&tokens, index)
-        {
-            found += 1;
-            if found > EXPRESSIONS_MAX {
-                return u64::MAX;
-            }
-            outside[body.clone()].fill(false);
-            expansion.definitions.entry(name).or_default().push(body);
-        }
+    let Some(definitions) = definitions(&tokens) else { return u64::MAX };
+    for (name, body) in definitions {
+        outside[body.clone()].fill(false);
+        expansion.definitions.entry(name).or_default().push(body);
     }
     let uses = (0..tokens.len()).filter(|index| outside[*index]);
     uses.fold(0, |sum, index| sum.saturating_add(expansion.of_use(index)))
+}
+
+/// The common table expressions; `None` if there are too many to look at.
+pub(super) fn definitions(tokens: &[Token]) -> Option<Vec<(String, Range<usize>)>> {
+    let names = (0..tokens.len()).filter(|index| tokens[*index].is("AS"));
+    let found: Vec<_> = names.filter_map(|index| definition(tokens, index)).take(EXPRESSIONS_MAX + 1).collect();
+    (found.len() <= EXPRESSIONS_MAX).then_some(found)
 }
 
 /// The common table expression that this `AS` belongs to: its name, and where it is from there to the end of its body.
@@ -98,25 +102,25 @@ impl Expansion<'_> {
     }
 }
 
-struct Token<'a> {
+pub(super) struct Token<'a> {
     start: usize,
-    text: &'a str,
-    is_word: bool,
+    pub(super) text: &'a str,
+    pub(super) is_word: bool,
 }
 
 impl Token<'_> {
-    fn is(&self, word: &str) -> bool {
+    pub(super) fn is(&self, word: &str) -> bool {
         self.text.eq_ignore_ascii_case(word)
     }
 
     /// The name that this is, if it is one, as SQLite compares names.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         self.text.trim_matches(['"', '`', '[', ']', '\'']).to_lowercase()
     }
 }
 
 /// Everything but white space and comments. What is opened and never closed extends to the end, as in SQLite.
-fn tokens(sql: &str) -> impl Iterator<Item = Token<'_>> {
+pub(super) fn tokens(sql: &str) -> impl Iterator<Item = Token<'_>> {
     let mut start = 0;
     std::iter::from_fn(move || {
         loop {

@@ -1,6 +1,7 @@
 //! The whole module on a real file: what can be imported, what is refused, what is read.
 
 mod hostile;
+mod memory;
 
 use std::path::PathBuf;
 

@@ -8,6 +8,7 @@ mod draft;
 mod words;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -22,6 +23,12 @@ const TABLES_MAX: usize = 3;
 const STARTING_ROWS: usize = 10;
 /// Columns of the query to start from; beyond it, all of them by a star.
 const STARTING_COLUMNS_MAX: usize = 12;
+
+/// How long is waited before the tables are asked again that could not be read: somebody else had the memory, the disk
+/// or all connections, and has it for a moment or for long.
+const PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(5)];
+/// How often a waiting step looks whether it should stop.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The channels of its state. `prompt` is the question, `sql` what is to be run, `tables` what it was drafted from (only
 /// for a question in words), `result` the answer in words.
@@ -43,11 +50,11 @@ impl Analyst {
         Self { datasets }
     }
 
-    fn draft(&self, state: &mut State) -> Result<Next, EngineError> {
+    fn draft(&self, state: &mut State, context: &StepContext) -> Result<Next, EngineError> {
         let sql = match Prompt::read(state.text(channel::PROMPT)) {
             Prompt::Sql(sql) => sql,
             Prompt::Words(question) => {
-                let mut tables = self.datasets.search(&question, TABLES_MAX).map_err(unavailable)?;
+                let mut tables = look_up(context, || self.datasets.search(&question, TABLES_MAX))?;
                 let sql = tables.first().map(starting_query).unwrap_or_default();
                 let names: Vec<String> = tables.drain(..).map(|table| table.name).collect();
                 state.set(channel::TABLES, names);
@@ -71,12 +78,13 @@ impl Analyst {
                 answer(sql, result, text)
             }
             Some(names) if names.is_empty() => {
-                let tables = self.datasets.all().map_err(unavailable)?;
+                let tables = look_up(context, || self.datasets.all())?;
                 Answer { result: words::no_match(&tables), iteration: 1, ..Answer::default() }
             }
             Some(names) => {
-                let found = names.iter().map(|name| self.datasets.profile(name)).collect::<Result<Vec<_>, _>>();
-                let tables: Vec<Table> = found.map_err(unavailable)?.into_iter().flatten().collect();
+                let profile = |name| look_up(context, || self.datasets.profile(name));
+                let found = names.into_iter().map(profile).collect::<Result<Vec<_>, _>>()?;
+                let tables: Vec<Table> = found.into_iter().flatten().collect();
                 let result = self.execute(&sql, context)?;
                 let text = words::of_question(&tables, &sql, &result);
                 answer(sql, result, text)
@@ -87,20 +95,49 @@ impl Analyst {
     }
 
     fn execute(&self, sql: &str, context: &StepContext) -> Result<QueryResult, EngineError> {
-        let until = context.clone();
         // The other half is for the text, which has limits of its own, and for what JSON adds by escaping.
         let bytes_max = context.result_bytes_max() / 2;
-        let result = self.datasets.query(sql, bytes_max, move || until.should_stop());
-        // Whatever the statement says about being stopped, the runner knows why it was.
-        context.check()?;
-        result.map_err(|error| match error {
-            QueryError::Invalid(reason) | QueryError::TooMuch(reason) => {
-                EngineError::Failed(ErrorKind::InvalidQuery, reason)
+        patiently(context, || {
+            let until = context.clone();
+            let result = self.datasets.query(sql, bytes_max, move || until.should_stop());
+            // Whatever the statement says about being stopped, the runner knows why it was.
+            context.check()?;
+            match result {
+                Ok(result) => Ok(Some(result)),
+                Err(QueryError::Unavailable(_)) => Ok(None),
+                Err(QueryError::Interrupted) => Err(EngineError::Interrupted),
+                Err(QueryError::Invalid(reason) | QueryError::TooMuch(reason)) => {
+                    Err(EngineError::Failed(ErrorKind::InvalidQuery, reason))
+                }
             }
-            QueryError::Interrupted => EngineError::Interrupted,
-            QueryError::Unavailable(reason) => EngineError::Failed(ErrorKind::Engine, reason),
         })
     }
+}
+
+/// Reads what is known of the tables.
+fn look_up<T>(context: &StepContext, read: impl Fn() -> Result<T, DatasetsError>) -> Result<T, EngineError> {
+    patiently(context, || match read() {
+        Ok(found) => Ok(Some(found)),
+        Err(DatasetsError::Closing) => Err(EngineError::Interrupted),
+        Err(_) => Ok(None),
+    })
+}
+
+/// Repeats what gives nothing because the tables cannot be had at the moment, a few times and until the step is to stop.
+fn patiently<T>(context: &StepContext, attempt: impl Fn() -> Result<Option<T>, EngineError>) -> Result<T, EngineError> {
+    for pause in PAUSES {
+        if let Some(done) = attempt()? {
+            return Ok(done);
+        }
+        let until = Instant::now() + pause;
+        while Instant::now() < until {
+            context.check()?;
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+    attempt()?.ok_or_else(|| {
+        EngineError::Failed(ErrorKind::Engine, "The tables of data cannot be read at the moment.".into())
+    })
 }
 
 impl Engine for Analyst {
@@ -117,7 +154,7 @@ impl Engine for Analyst {
 
     fn step(&self, state: &mut State, context: &StepContext) -> Result<Next, EngineError> {
         context.check()?;
-        if state.get(channel::SQL).is_none() { self.draft(state) } else { self.answer(state, context) }
+        if state.get(channel::SQL).is_none() { self.draft(state, context) } else { self.answer(state, context) }
     }
 }
 
@@ -139,14 +176,6 @@ fn answer(sql: String, result: QueryResult, text: String) -> Answer {
         rows: result.rows,
         row_count: result.row_count,
         truncated: result.truncated,
-    }
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "it is given to map_err")]
-fn unavailable(error: DatasetsError) -> EngineError {
-    match error {
-        DatasetsError::Closing => EngineError::Interrupted,
-        _ => EngineError::Failed(ErrorKind::Engine, "The tables of data cannot be read at the moment.".into()),
     }
 }
 

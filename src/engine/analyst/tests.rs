@@ -1,16 +1,18 @@
 //! The engine as the runner drives it: step by step, with the channels stored and restored in between.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::Analyst;
 use crate::datasets::{Datasets, Source};
 use crate::domain::{Answer, ErrorKind};
 use crate::engine::{Engine, EngineError, Interrupter, Interruption, Next, State, StepContext};
-use crate::pool;
+use crate::pool::{self, PoolStatus};
 
 struct Desk {
     analyst: Analyst,
@@ -19,9 +21,13 @@ struct Desk {
 
 impl Desk {
     fn new() -> Self {
+        Self::with_connections(2)
+    }
+
+    fn with_connections(connections_max: u32) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("datasets.sqlite");
-        let datasets = Datasets::open(&path, &Source::Sample, 2, pool::connector()).unwrap();
+        let datasets = Datasets::open(&path, &Source::Sample, connections_max, pool::connector()).unwrap();
         Self { analyst: Analyst::new(Arc::new(datasets)), _directory: directory }
     }
 
@@ -43,6 +49,12 @@ impl Desk {
                     return Ok((steps, answer));
                 }
             }
+        }
+    }
+
+    fn wait_until(&self, is_so: impl Fn(&PoolStatus) -> bool) {
+        while !is_so(&self.analyst.datasets.status()) {
+            std::thread::yield_now();
         }
     }
 
@@ -175,3 +187,146 @@ fn a_step_stops_when_its_context_says_so() {
         assert_eq!(step.join().unwrap(), Err(EngineError::Interrupted));
     });
 }
+
+/// Runs `meanwhile` while somebody's statement has the only connection; it ends when the flag is set.
+fn with_the_connection_taken<T>(desk: &Desk, meanwhile: impl FnOnce(&AtomicBool) -> T) -> T {
+    let free = Arc::new(AtomicBool::new(false));
+    let (begun, running) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let until = Arc::clone(&free);
+        scope.spawn(move || {
+            desk.analyst.datasets.query(ENDLESS, 1000, move || {
+                let _ = begun.send(());
+                until.load(Ordering::Relaxed)
+            })
+        });
+        running.recv().unwrap();
+        let outcome = meanwhile(&free);
+        free.store(true, Ordering::Relaxed);
+        outcome
+    })
+}
+
+const ENDLESS: &str = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT count(*) FROM t";
+
+#[test]
+fn an_analysis_waits_for_tables_that_others_hold_and_stops_waiting_when_told() {
+    let desk = Desk::with_connections(1);
+    for prompt in ["SELECT count(*) FROM airports", "rain in seattle"] {
+        let step = |time, interrupter| {
+            let mut state = desk.analyst.start(prompt, &[]);
+            let context = context(time, interrupter);
+            desk.analyst.step(&mut state, &context)?;
+            desk.analyst.step(&mut state, &context)
+        };
+        let start = Instant::now();
+        let stopped = with_the_connection_taken(&desk, |_| {
+            let interrupter = Interrupter::default();
+            std::thread::scope(|scope| {
+                let waiting = scope.spawn(|| step(Duration::from_secs(60), interrupter.clone()));
+                desk.wait_until(|tables| tables.waiting == 1);
+                interrupter.interrupt(Interruption::Draining);
+                waiting.join().unwrap()
+            })
+        });
+        assert_eq!(stopped, Err(EngineError::Interrupted), "{prompt:?}");
+        assert!(start.elapsed() < Duration::from_secs(5), "{prompt:?}: {:?}", start.elapsed());
+
+        let timeouts = desk.analyst.datasets.status().timeouts_total;
+        let answered = with_the_connection_taken(&desk, |free| {
+            std::thread::scope(|scope| {
+                let waiting = scope.spawn(|| step(Duration::from_secs(60), Interrupter::default()));
+                desk.wait_until(|tables| tables.timeouts_total > timeouts);
+                free.store(true, Ordering::Relaxed);
+                waiting.join().unwrap()
+            })
+        });
+        assert!(matches!(answered, Ok(Next::Done(..))), "{prompt:?}: {answered:?}");
+    }
+    with_the_connection_taken(&desk, |_| {
+        let closing = std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| desk.run("rain in seattle", None));
+            desk.wait_until(|tables| tables.waiting == 1);
+            desk.analyst.datasets.close(Duration::ZERO);
+            waiting.join().unwrap()
+        });
+        assert_eq!(closing, Err(EngineError::Interrupted), "the tables are closing");
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_prompt_makes_the_analyst_panic(
+        (open, close) in prop::sample::select(WRAPPINGS),
+        noise in "[a9 éß“€😀]{0,5}",
+        parts in prop::collection::vec(prop_oneof![2 => prop::sample::select(FRAGMENTS).prop_map(str::to_owned), 1 => ".{0,4}"], 0..8),
+    ) {
+        thread_local!(static DESK: Desk = Desk::new());
+        DESK.with(|desk| {
+            let prompt = format!("{open}{noise}{close}{}", parts.concat());
+            let mut state = desk.analyst.start(&prompt, &[]);
+            let context = context(Duration::from_millis(200), Interrupter::default());
+            for _ in 0..2 {
+                let _ = desk.analyst.step(&mut state, &context);
+            }
+        });
+    }
+}
+
+const WRAPPINGS: &[(&str, &str)] =
+    &[("", ""), ("", " "), ("/*", "*/"), ("--", "\n"), ("\"", "\""), ("[", "]"), ("```", "\n"), ("", ":"), ("'", "'")];
+
+const FRAGMENTS: &[&str] = &[
+    "values",
+    "VALUES ",
+    "select ",
+    "SELECT * FROM airports",
+    "with ",
+    " as (",
+    "(",
+    ")",
+    "/*",
+    "*/",
+    "--",
+    "\n",
+    "\r",
+    " ",
+    ":",
+    "sql:",
+    "SQL",
+    "```",
+    "```sql",
+    "sql ",
+    "é",
+    "ß",
+    "“",
+    "”",
+    "…",
+    "ﬁ",
+    "İ",
+    "ı",
+    "\u{301}",
+    "\u{feff}",
+    "\u{2028}",
+    "\0",
+    "'",
+    "\"",
+    "`",
+    "[",
+    "]",
+    ";",
+    ",",
+    "1",
+    "=",
+    "explain ",
+    "update ",
+    "pragma ",
+    "rain",
+    "state = '",
+    "x.é",
+    "_",
+    "NEAR(",
+    "*",
+];
