@@ -506,8 +506,11 @@ impl Reader<'_> {
             match entry {
                 Ok((name, value)) => drop(self.dotenv.insert(name, value)),
                 // The text of the line may hold a secret, so it is not repeated.
-                Err(dotenvy::Error::LineParse(..)) => {
-                    self.faults.push(Fault("the .env file has a line that is not NAME=VALUE".into()));
+                Err(dotenvy::Error::LineParse(text, _)) => {
+                    let written = std::fs::read_to_string(path).unwrap_or_default();
+                    let number = written.lines().position(|line| text.starts_with(line) && !line.is_empty());
+                    let place = number.map_or_else(String::new, |n| format!(" {}", n + 1));
+                    self.faults.push(Fault(format!("line{place} of the .env file is not NAME=VALUE")));
                     return;
                 }
                 Err(error) => {

@@ -79,6 +79,14 @@ fn check(config: &Config, effective: &[Effective]) -> u8 {
 }
 
 fn token(config: &Config, email: &str, expires: Duration) -> u8 {
+    if config.jwt_secret.is_none() && !config.state_directory.exists() {
+        let shown = config.state_directory.display();
+        app::complain(&format_args!(
+            "there is no secret in {shown} yet: start the server once, or run this in its directory, or with its \
+             STATE_DIRECTORY or JWT_SECRET"
+        ));
+        return 2;
+    }
     let secret = match app::secret(config) {
         Ok(secret) => secret,
         Err(error) => {

@@ -37,7 +37,9 @@ impl Reply {
 
 /// A response with this as JSON.
 pub(super) fn json_response(status: u16, body: &impl Serialize) -> Response {
-    let body = serde_json::to_vec(body).expect("what the API answers with has text keys and no failing serialiser");
+    let mut body = serde_json::to_vec(body).expect("what the API answers with has text keys and no failing serialiser");
+    // For whoever reads it in a terminal.
+    body.push(b'\n');
     Response::new(status, "application/json", body)
 }
 

@@ -191,7 +191,7 @@ impl Api {
 
     fn count(&self, client: Client<'_>) -> Result<(), Problem> {
         self.limiter.check(client).map_err(|retry| {
-            let detail = format!("Too many requests; the next one is welcome in {} seconds.", retry.seconds);
+            let detail = format!("Too many requests; the next one is welcome in {} s.", retry.seconds);
             Problem::new(429, detail).with_retry_after(retry.seconds)
         })
     }

@@ -164,7 +164,7 @@ impl Problem {
         body.insert("detail".into(), self.detail.into());
         body.insert("request_id".into(), request_id.into());
         body.extend(self.extra.into_iter().map(|(member, value)| (member.to_owned(), value)));
-        let body = Value::Object(body).to_string().into_bytes();
+        let body = format!("{}\n", Value::Object(body)).into_bytes();
         let mut response = Response::new(self.status, "application/problem+json", body);
         for (name, value) in self.headers {
             response = response.with_header(name, &value);

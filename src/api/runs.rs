@@ -174,6 +174,8 @@ impl<'a> RunView<'a> {
                 WaitingFor { reason: "thread", detail: "an earlier analysis of the same thread has to end first" }
             } else if api.memory.pressure() == Pressure::Critical {
                 WaitingFor { reason: "memory", detail: "the server starts nothing new until it has memory again" }
+            } else if api.runner.running() < api.runner.workers() {
+                WaitingFor { reason: "slot", detail: "a worker is about to take it" }
             } else {
                 WaitingFor { reason: "slot", detail: "all workers are busy" }
             }

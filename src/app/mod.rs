@@ -62,7 +62,9 @@ pub enum StartError {
     #[error(transparent)]
     Secret(#[from] SecretError),
     /// The address cannot be bound.
-    #[error("BIND is {0}, which cannot be listened on: {1}")]
+    #[error(
+        "BIND is {0}, which cannot be listened on: {1}. Set BIND to another, such as 127.0.0.1:0 for any free port"
+    )]
     Bind(SocketAddr, std::io::Error),
     /// The system gives no thread or descriptor.
     #[error("the system refuses what the server needs: {0}")]
@@ -238,6 +240,13 @@ fn open_store(
 /// Whatever would keep the server from starting.
 pub fn inspect(config: &Config) -> Result<String, StartError> {
     let shown = config.state_directory.display();
+    if let Some(directory) = &config.data_dir
+        && let Err(error) = std::fs::read_dir(directory)
+    {
+        let reason = format!("the data directory cannot be read: {error}");
+        let fault = datasets::Fault { file: directory.display().to_string(), line: None, reason };
+        return Err(DatasetsError::Source(vec![fault]).into());
+    }
     if !config.state_directory.exists() {
         return Ok(format!("The store does not exist yet; the first start makes it in {shown}."));
     }

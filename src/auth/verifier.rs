@@ -157,6 +157,9 @@ fn bearer_token<'a>(authorization_headers: &[&'a str]) -> Result<&'a str, TokenE
         _ => return Err(TokenError::Malformed("there is more than one `Authorization` header")),
     };
     let token = match header.split_once(' ') {
+        _ if header.eq_ignore_ascii_case("Bearer") => {
+            return Err(TokenError::Malformed("there is nothing after `Bearer` (is the variable that holds it set?)"));
+        }
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("Bearer") => token.trim_start_matches(' '),
         _ => return Err(TokenError::Malformed("the `Authorization` header is not `Bearer <token>`")),
     };

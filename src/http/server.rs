@@ -159,12 +159,16 @@ impl Server {
         front.enter(Stage::Halted);
         rustix::io::write(&self.shared.end, &1_u64.to_ne_bytes()).expect("the counter of wake-ups is far from full");
         let threads = std::mem::take(&mut *self.threads.lock());
+        let was_running = !threads.is_empty();
         for thread in threads {
             thread.thread().unpark();
             // What a handler throws is caught; anything else the panic hook has reported.
             drop(thread.join());
         }
         let left = front.slots.take_all(|_| true).map(drop).count();
+        if !was_running {
+            return;
+        }
         tracing::info!(event = event::HTTP_STOPPED, connections_closed = left, "the http server has stopped");
     }
 

@@ -98,7 +98,7 @@ impl Execution<'_> {
             return self.end(&Ending::Cancelled);
         }
         let Some(engine) = shared.engines.iter().find(|engine| engine.name() == self.run.engine) else {
-            let message = format!("this server has no engine named {:?}", self.run.engine);
+            let message = format!("This server has no engine named {:?}.", self.run.engine);
             return self.end(&Ending::Failed(RunError { kind: ErrorKind::UnknownEngine, message }));
         };
         let predecessor = shared.persist("restore", || shared.store.get_tuple(&snapshots::predecessor(&self.run)))?;
@@ -186,7 +186,7 @@ impl Execution<'_> {
                 Some(Interruption::ClaimLost) => StepError::HandsBack("the claim could not be renewed in time"),
                 None => StepError::Ends(Ending::TimedOut(RunError {
                     kind: ErrorKind::Timeout,
-                    message: format!("the analysis ran for longer than {} seconds", limit.as_secs()),
+                    message: format!("The analysis ran for longer than {} s (ANALYSIS_TIMEOUT).", limit.as_secs()),
                 })),
             }),
             Err(_) => Err(StepError::Ends(self.panicked())),
@@ -195,7 +195,7 @@ impl Execution<'_> {
 
     fn panicked(&self) -> Ending {
         tracing::error!(event = event::RUN_PANICKED, run_id = %self.run.id, engine = self.run.engine, step = self.run.step + 1);
-        let message = "the analysis failed because of a fault in its engine".into();
+        let message = "The analysis failed because of a fault in its engine.".into();
         Ending::Failed(RunError { kind: ErrorKind::Panic, message })
     }
 

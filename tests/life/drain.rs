@@ -194,7 +194,8 @@ fn an_idle_server_stops_at_once() {
 /// `nohup` starts a server with SIGHUP ignored, so that it outlives the terminal it was started from.
 #[test]
 fn a_hangup_ends_a_server_in_order_unless_it_was_started_to_outlive_its_terminal() {
-    let mut server = Launch::holdfast().start();
+    // Whoever runs these tests may have been started to outlive a terminal too.
+    let mut server = Launch::holdfast().shell("exec env --default-signal=HUP \"$0\" \"$@\"").start();
     server.signal(Signal::HUP);
     assert_eq!(server.wait().code, Some(0));
 

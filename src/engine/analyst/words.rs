@@ -38,8 +38,7 @@ pub(super) fn of_statement(sql: &str, result: &QueryResult) -> String {
 
 /// The answer to a question in words: the tables that fit, and a query to start from with what it gave.
 pub(super) fn of_question(tables: &[Table], sql: &str, result: &QueryResult) -> String {
-    let mut text =
-        String::from("This question is in words, and no language model is set up here to write the SQL for it. ");
+    let mut text = String::from("This question is in words, and nothing here writes SQL out of words. ");
     text += if tables.len() == 1 { "The table that fits it best:" } else { "The tables that fit it best:" };
     for table in tables {
         let _ = write!(text, "\n\n{}", profile(table));
