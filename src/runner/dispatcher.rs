@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
 
-use super::{CLAIM_LIFETIME, CLAIM_POLL, Shared, persist};
+use super::{CLAIM_LIFETIME, CLAIM_POLL, Shared, persist, survive};
 use crate::domain::Run;
 use crate::event;
 use crate::store::{Claim, Lost, StoreError};
@@ -40,9 +40,22 @@ impl Dispatcher {
                 recv(self.idle_workers) -> idle => if idle.is_err() { return },
                 recv(self.stopped) -> _ => return,
             }
-            let Some(job) = self.next() else { return };
+            let Some(job) = self.next_despite_panics() else { return };
             if self.jobs.send(job).is_err() {
                 return;
+            }
+        }
+    }
+
+    /// As `next`; a panic costs a pause and not the thread, without which nothing would ever be claimed again.
+    fn next_despite_panics(&self) -> Option<Job> {
+        loop {
+            let mut found = None;
+            survive("dispatcher", || found = Some(self.next()));
+            match found {
+                Some(next) => return next,
+                None if self.pause(CLAIM_POLL) => {}
+                None => return None,
             }
         }
     }
