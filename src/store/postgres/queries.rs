@@ -26,6 +26,8 @@ macro_rules! queries {
     };
 }
 
+pub(super) use queries;
+
 queries! {
     // Health.
     READ_PROBE: "store.probe" () = "SELECT current_setting('server_version')";
