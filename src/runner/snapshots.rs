@@ -58,7 +58,7 @@ impl Snapshots {
             if is_new {
                 self.versions.insert(channel.clone(), version.clone());
             }
-            if value.is_array() || value.is_object() {
+            if !is_inline(value) {
                 if is_new {
                     blobs.push(ChannelBlob {
                         channel: channel.clone(),
@@ -91,6 +91,21 @@ impl Snapshots {
             },
             blobs,
         }
+    }
+}
+
+/// Whether the value stands in the checkpoint itself: LangGraph puts primitives there. PostgreSQL's JSONB refuses a string with
+/// U+0000 and does not tell a float from an integer where JSON's notation with an exponent would, nor -0.0 from 0; such
+/// values are blobs in every store.
+fn is_inline(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(_) => true,
+        Value::String(text) => !text.contains('\0'),
+        Value::Number(number) => match number.as_f64() {
+            Some(float) if number.is_f64() => float.abs() < 1e15 && (float != 0.0 || float.is_sign_positive()),
+            _ => true,
+        },
+        Value::Array(_) | Value::Object(_) => false,
     }
 }
 
@@ -168,6 +183,28 @@ mod tests {
         assert!(second.blobs.is_empty(), "an unchanged channel is not stored again");
         let restored = restore(&stored(&[first, second]));
         assert_eq!(restored.channels(), state.channels());
+    }
+
+    #[test]
+    fn a_primitive_that_jsonb_cannot_hold_is_a_channel_of_its_own() {
+        let run = run();
+        let mut state = State::default();
+        for (channel, value) in [("nul", json!("a\0b")), ("zero", json!(-0.0)), ("float", json!(1e16))] {
+            state.set(channel, value);
+        }
+        for (channel, value) in [("word", json!("\\u0000")), ("count", json!(u64::MAX)), ("small", json!(-1.5e-7))] {
+            state.set(channel, value);
+        }
+        let mut snapshots = Snapshots::after(None);
+        let first = snapshots.take(&run, 1, &mut state);
+        let blobs: Vec<&str> = first.blobs.iter().map(|blob| &*blob.channel).collect();
+        assert_eq!(blobs, ["float", "nul", "zero"]);
+        assert!(!first.checkpoint.body.to_string().contains("a\\u0000b"), "nowhere else in the checkpoint either");
+        let second = snapshots.take(&run, 2, &mut state);
+        assert!(second.blobs.is_empty(), "an unchanged channel is not stored again");
+        let restored = restore(&stored(&[first, second]));
+        assert_eq!(restored.channels(), state.channels());
+        assert!(restored.get("zero").and_then(Value::as_f64).is_some_and(f64::is_sign_negative));
     }
 
     #[test]
