@@ -48,8 +48,9 @@ impl Snapshots {
     pub(super) fn take(&mut self, run: &Run, step: u32, state: &mut State) -> NewCheckpoint {
         let changed = state.take_changed();
         self.newest_version += 1;
-        // The fraction keeps versions apart that two writers make from the same predecessor.
-        let version = format!("{:032}.{:016}", self.newest_version, random_fraction());
+        // As LangGraph's `get_next_version` writes it. The fraction keeps versions apart that two writers make from the same
+        // predecessor.
+        let version = format!("{:032}.0.{:016}", self.newest_version, random_fraction());
         self.versions.retain(|channel, _| state.get(channel).is_some());
         let mut inline = Map::new();
         let mut blobs = Vec::new();
@@ -121,7 +122,7 @@ pub(super) fn restore(tuple: &CheckpointTuple) -> State {
     State::restored(channels)
 }
 
-/// The part before the point of `00000000000000000000000000000007.0243545…`.
+/// The part before the point of `00000000000000000000000000000007.0.243545…`.
 fn version_number(version: &str) -> u64 {
     version.split('.').next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }

@@ -319,7 +319,7 @@ pub trait CheckpointStore: Send + Sync {
     fn list(&self, query: &ListCheckpoints) -> Result<Vec<CheckpointTuple>, StoreError>;
 
     /// How many checkpoints a thread has, in all namespaces.
-    fn count(&self, thread_id: &str) -> Result<u64, StoreError>;
+    fn checkpoint_count(&self, thread_id: &str) -> Result<u64, StoreError>;
 
     /// Removes every checkpoint, channel and write of a thread, and says how many of each.
     fn delete_thread(&self, thread_id: &str) -> Result<CheckpointRows, StoreError>;

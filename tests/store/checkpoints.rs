@@ -213,7 +213,7 @@ pub(super) fn the_checkpoints_of_a_thread_are_counted_in_all_namespaces(store: &
     put(store, snapshot("t", "1"), vec![]);
     put(store, Checkpoint { ns: "child".into(), ..snapshot("t", "1") }, vec![]);
     put(store, snapshot("u", "1"), vec![]);
-    assert_eq!((store.count("t").unwrap(), store.count("v").unwrap()), (2, 0));
+    assert_eq!((store.checkpoint_count("t").unwrap(), store.checkpoint_count("v").unwrap()), (2, 0));
 }
 
 pub(super) fn the_last_of_several_writes_to_a_special_channel_stays(store: &dyn CheckpointStore) {

@@ -70,7 +70,7 @@ impl CheckpointStore for PostgresStore {
         rows.into_iter().map(|row| if *bare { bare_tuple(&row) } else { tuple(&row) }).collect()
     }
 
-    fn count(&self, thread_id: &str) -> Result<u64, StoreError> {
+    fn checkpoint_count(&self, thread_id: &str) -> Result<u64, StoreError> {
         number(only(&self.run(&queries::CHECKPOINTS_COUNT, &[&thread_id])?)?, 0)
     }
 

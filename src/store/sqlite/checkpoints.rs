@@ -34,7 +34,7 @@ impl CheckpointStore for SqliteStore {
         self.read("checkpoints.list", |tx| list(tx, query)?.into_iter().map(|found| complete(tx, found)).collect())
     }
 
-    fn count(&self, thread_id: &str) -> Result<u64, StoreError> {
+    fn checkpoint_count(&self, thread_id: &str) -> Result<u64, StoreError> {
         self.read("checkpoints.count", |tx| {
             Ok(tx.prepare_cached(queries::CHECKPOINTS_COUNT)?.query_row([thread_id], |row| rows::number(row, 0))?)
         })
