@@ -1,5 +1,8 @@
 //! The store in a PostgreSQL database that several servers may share.
 
+mod checkpoint_queries;
+mod checkpoint_schema;
+mod checkpoints;
 mod queries;
 mod session;
 
