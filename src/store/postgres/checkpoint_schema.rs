@@ -103,6 +103,21 @@ pub(super) fn migrate(client: &mut Client) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether there is nothing to do, with no index that is broken.
+pub(super) fn is_current(client: &mut Client) -> Result<bool, Error> {
+    if version(client)? < NEWEST {
+        return Ok(false);
+    }
+    for migration in &MIGRATIONS {
+        if let Migration::Index { name, .. } = migration
+            && is_broken(client, name)?
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// The newest migration that has been applied; -1 before the first.
 fn version(client: &mut Client) -> Result<i32, Error> {
     let has_record = client.query_typed("SELECT to_regclass('checkpoint_migrations') IS NOT NULL", &[])?;

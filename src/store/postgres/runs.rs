@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::rows::{Fields, only};
 use super::types::int;
 use super::{PostgresStore, claims, queries, rows};
-use crate::domain::{Run, RunEvent, RunId, Status, ThreadKey, Trigger, transition};
+use crate::domain::{ClaimToken, Run, RunEvent, RunId, Status, ThreadKey, Trigger, transition};
 use crate::store::{
     Cancellation, Claim, ClaimRequest, Ending, Held, Lost, NewRun, Progress, QueueLimits, QueuePlace, Rescued,
     RunCounts, RunStore, StepRecord, StoreError, Submission,
@@ -141,7 +141,7 @@ fn submission(rows: &[Row], new: &NewRun, idle: Option<&ClaimRequest>) -> Result
     let Some(is_new) = fields.take::<Option<bool>>()? else {
         return Ok(if is_full_for_owner { Submission::UserQueueFull } else { Submission::QueueFull });
     };
-    let claim_token = fields.take()?;
+    let claim_token: Option<ClaimToken> = fields.take()?;
     let fingerprint: Option<&[u8]> = fields.take()?;
     let run = fields.run()?;
     if run.id != new.id {

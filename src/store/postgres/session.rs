@@ -48,6 +48,11 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// The connection itself, for what no operation needs: the schema's migrations.
+    pub(super) fn client(&mut self) -> &mut Client {
+        &mut self.client
+    }
+
     /// Runs a statement in one round trip, once it is prepared.
     pub(super) fn query(
         &mut self,
