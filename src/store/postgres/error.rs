@@ -8,6 +8,7 @@ use postgres::Error;
 use postgres::error::{DbError, Severity, SqlState};
 
 use super::tls::HandshakeError;
+use crate::store::StoreError;
 
 /// What became of a statement that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,11 +49,11 @@ const UNREACHABLE: &str = "the database cannot be reached";
 const NOT_NOW: &str = "the database is starting, stopping or recovering";
 const CROWDED: &str = "the database takes no more connections";
 pub(super) const SILENT: &str = "the database did not answer in time";
-pub(super) const TOO_SLOW: &str = "a statement was cancelled because it took too long";
-pub(super) const READ_ONLY: &str = "no server of DATABASE_URL can be written at the moment";
+const TOO_SLOW: &str = "a statement was cancelled because it took too long";
+const READ_ONLY: &str = "no server of DATABASE_URL can be written at the moment";
 const PRIVILEGES: &str =
     "the user of DATABASE_URL lacks a privilege that Holdfast needs in that database: make it the owner";
-pub(super) const POOLER: &str = "the pooler between this server and the database does not keep prepared statements or settings: set \
+const POOLER: &str = "the pooler between this server and the database does not keep prepared statements or settings: set \
                       STATEMENT_CACHE=off";
 
 impl Fault {
@@ -101,6 +102,30 @@ impl Fault {
     pub(super) fn spoils(&self) -> bool {
         matches!(self, Fault::Gone(_) | Fault::Late | Fault::ReadOnly | Fault::Unprepared)
     }
+}
+
+impl From<Fault> for StoreError {
+    /// What is said when it is not tried again, and when it did not happen or may happen twice.
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Gone(why) | Fault::Short(why) => StoreError::Unavailable(why.into()),
+            Fault::Late => StoreError::Unavailable(SILENT.into()),
+            Fault::ReadOnly => StoreError::Unavailable(READ_ONLY.into()),
+            Fault::Conflict(what) => {
+                StoreError::Unavailable(format!("others were in the way again and again ({what})"))
+            }
+            Fault::Unprepared => StoreError::Refused(POOLER.into()),
+            Fault::Cancelled => StoreError::Unavailable(TOO_SLOW.into()),
+            Fault::DiskFull => StoreError::DiskFull,
+            Fault::Refused(why) => StoreError::Refused(why.into()),
+            Fault::Failed(what) => StoreError::Failed(what),
+        }
+    }
+}
+
+/// What an error of a statement that is no operation means.
+pub(super) fn statement_failed(error: &Error) -> StoreError {
+    Fault::of(error, false).into()
 }
 
 /// A deadlock's victim, a serialisation failure, a lock that was not to be waited for; and a key that another transaction

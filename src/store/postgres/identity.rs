@@ -7,12 +7,10 @@ use postgres::Row;
 
 use super::error::Fault;
 use super::repeat::Repeatable;
-use super::session::SessionManager;
-use super::{PostgresStore, patience, queries, recycle};
+use super::{PostgresStore, health_queries as queries, patience, recycle};
 use crate::config::DatabaseUrl;
 use crate::domain::InstanceId;
 use crate::event;
-use crate::pool::Lease;
 use crate::store::{Probe, StoreError};
 
 /// What every server's connections are named with, unless its URL gives them another name.
@@ -39,10 +37,10 @@ struct Sighting {
 impl Sighting {
     fn read(row: &Row) -> Result<Self, postgres::Error> {
         Ok(Self {
-            server_version: row.try_get(0)?,
-            is_read_only: row.try_get(1)?,
+            server_version: row.try_get(1)?,
+            is_read_only: row.try_get(2)?,
             identity: Identity {
-                number: row.try_get(2)?,
+                number: row.try_get(0)?,
                 timeline: row.try_get(3)?,
                 address: row.try_get(4)?,
                 port: row.try_get(5)?,
@@ -68,7 +66,7 @@ impl PostgresStore {
         let started = Instant::now();
         let sighting = self.sight(started)?;
         let latency = started.elapsed();
-        self.recognise(sighting.identity);
+        self.recognise(&sighting.identity);
         if self.initialised.load(Ordering::Acquire) && !self.has_counted.load(Ordering::Relaxed) {
             self.count_connections();
         }
@@ -110,9 +108,9 @@ impl PostgresStore {
     }
 
     /// Replaces the clients' connections when they are to another server than the one that has just answered.
-    fn recognise(&self, found: Identity) {
+    fn recognise(&self, found: &Identity) {
         let known = self.identity.lock().replace(found.clone());
-        if known.is_some_and(|known| known != found) {
+        if known.is_some_and(|known| known != *found) {
             recycle(&self.clients.pool, "the server's identity changed");
         }
     }
@@ -139,10 +137,5 @@ impl PostgresStore {
                 "lower POSTGRES_POOL_MAX or raise the database's max_connections"
             );
         }
-    }
-
-    /// A session for more than one statement; whoever takes it answers for repeating them.
-    pub(super) fn session(&self, operation: &'static str) -> Result<Lease<'_, SessionManager>, StoreError> {
-        self.lease(&self.clients, operation, self.options.lease_timeout, Repeatable::Yes)
     }
 }

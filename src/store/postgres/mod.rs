@@ -1,15 +1,27 @@
 //! The store in a PostgreSQL database that several servers may share.
 
+mod checkpoint_queries;
+mod checkpoint_schema;
+mod checkpoints;
+mod claim_queries;
+mod claims;
+mod conversations;
 mod error;
+mod health_queries;
 mod identity;
 mod link;
 mod patience;
 mod queries;
 mod reach;
 mod repeat;
+mod rows;
+mod runs;
+mod schema;
 mod session;
+mod steps;
 mod stream;
 mod tls;
+mod types;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +32,7 @@ use postgres::Row;
 use postgres::types::ToSql;
 use scheduled_thread_pool::ScheduledThreadPool;
 
-use super::StoreError;
+use super::{Probe, Store, StoreError};
 use crate::config::DatabaseUrl;
 use crate::domain::InstanceId;
 use crate::event;
@@ -70,7 +82,8 @@ pub struct Options {
 struct Connections {
     pool: GuardedPool<SessionManager>,
     reach: Arc<Reach>,
-    connections_max: u32,
+    /// How many there may be.
+    size: u32,
 }
 
 /// What an operation may cost in time and repetition.
@@ -99,7 +112,7 @@ impl PostgresStore {
                 ..PoolConfig::new(name, connections_max, Arc::clone(connector))
             };
             let pool = GuardedPool::new(SessionManager::new(&url, options.prepares, Arc::clone(&reach)), config);
-            Connections { pool, reach, connections_max }
+            Connections { pool, reach, size: connections_max }
         };
         Self {
             clients: connections("postgres", options.connections_max, options.connections_min),
@@ -128,9 +141,9 @@ impl PostgresStore {
         self.perform(&self.clients, query, parameters, self.terms(Repeatable::No))
     }
 
-    /// As [`PostgresStore::run`], for a statement that may take up to a minute.
-    fn run_long(&self, query: &'static Query, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
-        let terms = Terms { silence_max: patience::LONG_ANSWER, is_long: true, ..self.terms(Repeatable::Yes) };
+    /// As [`PostgresStore::run_once`], for a statement that may take up to a minute.
+    fn run_once_long(&self, query: &'static Query, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
+        let terms = Terms { silence_max: patience::LONG_ANSWER, is_long: true, ..self.terms(Repeatable::No) };
         self.perform(&self.clients, query, parameters, terms)
     }
 
@@ -160,7 +173,7 @@ impl PostgresStore {
             return Err(StoreError::Unavailable("the store has not been initialised yet".into()));
         }
         let started = Instant::now();
-        let mut attempts = Attempts::new(terms.repeatable, connections.connections_max);
+        let mut attempts = Attempts::new(terms.repeatable, connections.size);
         loop {
             let mut session = self.lease(connections, query.operation, terms.lease_timeout, terms.repeatable)?;
             let answer = if terms.is_long {
@@ -207,9 +220,9 @@ impl PostgresStore {
         timeout: Duration,
         repeatable: Repeatable,
     ) -> Result<Lease<'a, SessionManager>, StoreError> {
-        let Connections { pool, reach, connections_max } = connections;
+        let Connections { pool, reach, size } = connections;
         let patience = || if reach.fault().is_some() { timeout.min(patience::UNREACHABLE) } else { timeout };
-        for _ in 0..=*connections_max {
+        for _ in 0..=*size {
             let mut session = pool.lease_while(operation, patience).map_err(|error| match (error, reach.fault()) {
                 (PoolError::Timeout { .. }, Some(fault))
                     // A server that has let us in before has its reasons, and will again.
@@ -227,25 +240,45 @@ impl PostgresStore {
         Err(StoreError::Unavailable(error::SILENT.into()))
     }
 
-    /// Replaces the connections of both pools by fresh ones; operations in flight end on the old ones.
-    fn recycle_all(&self, reason: &str) {
+    /// A session of the heart's pool, for more than one statement.
+    fn heart_session(&self, operation: &'static str) -> Result<Lease<'_, SessionManager>, StoreError> {
+        self.lease(&self.heart, operation, self.options.lease_timeout, Repeatable::Yes)
+    }
+
+    /// A session for more than one statement; whoever takes it answers for repeating them.
+    fn session(&self, operation: &'static str) -> Result<Lease<'_, SessionManager>, StoreError> {
+        self.lease(&self.clients, operation, self.options.lease_timeout, Repeatable::Yes)
+    }
+}
+
+impl Store for PostgresStore {
+    fn initialise(&self) -> Result<(), StoreError> {
+        self.migrate()?;
+        self.initialised.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn recycle(&self, reason: &str) {
         for connections in [&self.clients, &self.heart] {
             recycle(&connections.pool, reason);
         }
     }
 
-    /// The pools, the one that clients wait for first.
-    fn pool_statuses(&self) -> Vec<(&'static str, PoolStatus)> {
+    fn probe(&self) -> Result<Probe, StoreError> {
+        self.probe_now()
+    }
+
+    fn pools(&self) -> Vec<(&'static str, PoolStatus)> {
         vec![("clients", self.clients.pool.status()), ("heart", self.heart.pool.status())]
     }
 
-    fn log_old(&self, threshold: Duration) {
+    fn log_old_operations(&self, threshold: Duration) {
         self.clients.pool.log_old_operations(threshold);
         self.heart.pool.log_old_operations(threshold);
     }
 
-    /// Closes the pools, the heart last: while others end, their claims are still renewed.
-    fn close_all(&self, deadline: Duration) -> Vec<&'static str> {
+    /// The heart last: while others end, their claims are still renewed.
+    fn close(&self, deadline: Duration) -> Vec<&'static str> {
         let started = Instant::now();
         let clients = self.clients.pool.close(deadline);
         let heart = self.heart.pool.close(deadline.saturating_sub(started.elapsed()));

@@ -11,6 +11,8 @@ pub(super) const ANSWER: Duration = Duration::from_secs(12);
 pub(super) const LONG_STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// As [`ANSWER`], for those.
 pub(super) const LONG_ANSWER: Duration = Duration::from_secs(62);
+/// As [`ANSWER`], for a migration, which may build an index over everything that there is.
+pub(super) const MIGRATION: Duration = Duration::from_secs(3600);
 /// How long a heartbeat waits for its answer: it can be tried twice more within a claim.
 pub(super) const HEARTBEAT_ANSWER: Duration = Duration::from_secs(3);
 /// How long a probe takes in all: with a pause of half a second between two probes, a database that hangs is reported

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::error::{Fault, POOLER, READ_ONLY, SILENT, TOO_SLOW};
+use super::error::{Fault, SILENT};
 use super::patience;
 use crate::store::StoreError;
 
@@ -63,31 +63,16 @@ impl Attempts {
             Fault::Gone(_) | Fault::Late if was_interrupted && !is_unknown => Verdict::GiveUp(StoreError::Closing),
             Fault::Gone(why) if is_unknown => Verdict::GiveUp(StoreError::OutcomeUnknown(why.into())),
             Fault::Late if is_unknown => Verdict::GiveUp(StoreError::OutcomeUnknown(SILENT.into())),
-            Fault::Gone(why) => self.on_another_connection(is_in_time, StoreError::Unavailable(why.into())),
-            Fault::Late => Verdict::GiveUp(StoreError::Unavailable(SILENT.into())),
-            Fault::ReadOnly => self.on_another_connection(is_in_time, StoreError::Unavailable(READ_ONLY.into())),
-            Fault::Unprepared => self.on_another_connection(is_in_time, StoreError::Refused(POOLER.into())),
+            Fault::Gone(_) | Fault::ReadOnly | Fault::Unprepared if self.breaks_left > 0 && is_in_time => {
+                self.breaks_left -= 1;
+                Verdict::Again
+            }
             Fault::Conflict(_) if self.conflicts < CONFLICTS_MAX => {
                 self.conflicts += 1;
                 Verdict::AgainAfter(CONFLICT_PAUSE * (1 << self.conflicts))
             }
-            Fault::Conflict(what) => {
-                Verdict::GiveUp(StoreError::Unavailable(format!("others were in the way again and again ({what})")))
-            }
-            Fault::Cancelled => Verdict::GiveUp(StoreError::Unavailable(TOO_SLOW.into())),
-            Fault::Short(why) => Verdict::GiveUp(StoreError::Unavailable(why.into())),
-            Fault::DiskFull => Verdict::GiveUp(StoreError::DiskFull),
-            Fault::Refused(why) => Verdict::GiveUp(StoreError::Refused(why.into())),
-            Fault::Failed(what) => Verdict::GiveUp(StoreError::Failed(what)),
+            fault => Verdict::GiveUp(fault.into()),
         }
-    }
-
-    fn on_another_connection(&mut self, is_in_time: bool, otherwise: StoreError) -> Verdict {
-        if self.breaks_left == 0 || !is_in_time {
-            return Verdict::GiveUp(otherwise);
-        }
-        self.breaks_left -= 1;
-        Verdict::Again
     }
 }
 

@@ -128,6 +128,27 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// The connection itself, for what is no operation: the schema's migrations. The server may be silent for as long as
+    /// they take, and the connection is not used for anything else afterwards.
+    pub(super) fn client(&mut self) -> &mut Client {
+        self.spoiled = true;
+        self.begin(patience::MIGRATION);
+        &mut self.client
+    }
+
+    /// As [`Session::client`], without the limit that the server is told for ordinary statements.
+    ///
+    /// # Errors
+    /// If the limit cannot be lifted.
+    pub(super) fn unlimited(&mut self) -> Result<&mut Client, Error> {
+        let is_limited = self.prepared.is_some();
+        let client = self.client();
+        if is_limited {
+            client.batch_execute("SET statement_timeout = 0")?;
+        }
+        Ok(client)
+    }
+
     /// Runs a statement in one round trip, once it is prepared; waits for each answer as long as an ordinary statement takes.
     pub(super) fn query(
         &mut self,
