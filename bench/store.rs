@@ -10,7 +10,9 @@ use holdfast::domain::{
 };
 use holdfast::pool::connector;
 use holdfast::store::sqlite::{Options, SqliteStore};
-use holdfast::store::{Claim, ConversationStore, Ending, NewRun, QueueLimits, RunStore, StepRecord, Store};
+use holdfast::store::{
+    Claim, ClaimRequest, ConversationStore, Ending, NewRun, QueueLimits, RunStore, StepRecord, Store,
+};
 use serde_json::json;
 
 const OPTIONS: Options = Options { readers_max: 3, readers_min: 0, lease_timeout: Duration::from_secs(20) };
@@ -27,7 +29,8 @@ fn main() {
         println!("\n{finished} runs finished, {queued} queued");
         for number in 0..finished {
             submit(&store, number, "finished");
-            let (claim, _) = store.claim(InstanceId::new(), LEASE).expect("claimed").expect("queued");
+            let (claim, _) =
+                store.claim(&ClaimRequest::new(InstanceId::new(), LEASE)).expect("claimed").expect("queued");
             finish(&store, &claim);
         }
         let mut last = RunId::new();
@@ -45,7 +48,7 @@ fn measure(store: &SqliteStore, last: RunId) {
     let holder = InstanceId::new();
     let mut claims = Vec::new();
     median("submit", |number| _ = submit(store, number, "measured"));
-    median("claim", |_| claims.extend(store.claim(holder, LEASE).expect("claimed")));
+    median("claim", |_| claims.extend(store.claim(&ClaimRequest::new(holder, LEASE)).expect("claimed")));
     let held: Vec<Claim> = claims.iter().map(|(claim, _)| *claim).collect();
     median("renew all of them", |_| drop(store.renew(&held, LEASE).expect("renewed")));
     median("record_step", |number| {
@@ -106,7 +109,7 @@ fn submit(store: &SqliteStore, number: usize, thread: &str) -> RunId {
         engine: "analyst".into(),
         idempotency: None,
     };
-    store.submit(&new, LIMITS).expect("submitted");
+    store.submit(&new, LIMITS, None).expect("submitted");
     new.id
 }
 

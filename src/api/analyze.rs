@@ -89,8 +89,8 @@ fn analyze(api: &Api, call: &Call) -> Result<Reply, Problem> {
         engine,
         idempotency,
     };
-    let run = match api.store.submit(&new, api.queue_limits)? {
-        Submission::Accepted(run) => {
+    let run = match api.store.submit(&new, api.queue_limits, None)? {
+        Submission::Accepted(run) | Submission::Claimed(_, run) => {
             api.runner.wake();
             run
         }

@@ -180,8 +180,15 @@ impl From<StoreError> for Problem {
             StoreError::DiskFull => {
                 Self::busy("The store's disk is full; nothing new can be stored until there is room again.")
             }
+            StoreError::OutcomeUnknown(_) => Self::busy(
+                "The connection to the store broke before it answered: this may have been done, or not. Look before you \
+                 ask again.",
+            ),
             StoreError::Closing => Self::draining(None),
-            error @ (StoreError::Fenced(_) | StoreError::Newer { .. } | StoreError::Failed(_)) => {
+            error @ (StoreError::Fenced(_)
+            | StoreError::Newer { .. }
+            | StoreError::Refused(_)
+            | StoreError::Failed(_)) => {
                 tracing::error!(event = crate::event::REQUEST_FAILED, %error);
                 Self::new(500, "The store failed in a way that it should not.")
             }

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, select};
 use super::{CLAIM_LIFETIME, CLAIM_POLL, Shared, persist, survive};
 use crate::domain::Run;
 use crate::event;
-use crate::store::{Claim, Lost, StoreError};
+use crate::store::{Claim, ClaimRequest, Lost, StoreError};
 
 /// A run that was claimed for a worker.
 pub(super) struct Job {
@@ -87,7 +87,7 @@ impl Dispatcher {
             }
             let wait = if (self.shared.may_claim)() {
                 let valid_until = Instant::now() + CLAIM_LIFETIME;
-                match self.shared.store.claim(self.shared.settings.instance, CLAIM_LIFETIME) {
+                match self.shared.store.claim(&ClaimRequest::new(self.shared.settings.instance, CLAIM_LIFETIME)) {
                     Ok(Some((claim, run))) => {
                         tracing::debug!(event = event::RUN_CLAIMED, run_id = %run.id, attempt = run.attempt, step = run.step);
                         return Some(Job { claim, run, valid_until });

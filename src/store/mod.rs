@@ -3,6 +3,7 @@
 //!
 //! Time is the database's clock. No operation holds its connection longer than its own transaction.
 
+pub mod postgres;
 pub mod sqlite;
 
 use std::time::Duration;
@@ -29,6 +30,13 @@ pub enum StoreError {
     /// The server is shutting down and takes no new operation.
     #[error("the store is closing")]
     Closing,
+    /// The connection broke before the store answered: the operation may have happened, or not. Only what cannot be
+    /// repeated by itself comes back with this.
+    #[error("the connection to the store broke before it answered: {0}")]
+    OutcomeUnknown(String),
+    /// The store refuses this server, and trying again will not change that. The text says what to do; it names no host.
+    #[error("{0}")]
+    Refused(String),
     /// The claim was lost: another worker may have the run. Nothing was written, and nothing may be written any more.
     #[error("the claim on run {0} was lost")]
     Fenced(RunId),
@@ -92,11 +100,31 @@ pub struct QueueLimits {
     pub queued_per_user_max: u64,
 }
 
+/// Who wants to execute a run.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimRequest {
+    /// The instance.
+    pub holder: InstanceId,
+    /// The proof of the claim to be. Asking again with the same one finds what it claimed before.
+    pub token: ClaimToken,
+    /// How long the claim is to hold without being renewed.
+    pub valid_for: Duration,
+}
+
+impl ClaimRequest {
+    /// With a fresh token.
+    pub fn new(holder: InstanceId, valid_for: Duration) -> Self {
+        Self { holder, token: ClaimToken::new(), valid_for }
+    }
+}
+
 /// What became of a submission.
 #[derive(Clone, Debug)]
 pub enum Submission {
     /// It is stored and queued.
     Accepted(Run),
+    /// It is stored, and claimed for the worker that was idle.
+    Claimed(Claim, Run),
     /// The same key with the same body came before: this is that run.
     Repeated(Run),
     /// The same key came before with another body; nothing was stored.
@@ -183,6 +211,17 @@ pub enum Cancellation {
     Unknown,
 }
 
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The run.
+    pub run_id: RunId,
+    /// Where it is in its life.
+    pub status: Status,
+    /// The sequence number of its newest event.
+    pub last_event: u64,
+}
+
 /// How many runs are where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunCounts {
@@ -203,8 +242,10 @@ pub struct QueuePlace {
 
 /// Runs: accepted, claimed, worked on, ended.
 pub trait RunStore: Send + Sync {
-    /// Stores a run with its `queued` event, and its thread if that is new. Idempotent by owner and key.
-    fn submit(&self, new: &NewRun, limits: QueueLimits) -> Result<Submission, StoreError>;
+    /// Stores a run with its `queued` event, and its thread if that is new. Idempotent by the run's id, and by owner and
+    /// key. With a worker that is idle, the run is claimed for it in the same transaction if nobody's turn is taken by
+    /// that: no other run is queued, and none of its thread is open.
+    fn submit(&self, new: &NewRun, limits: QueueLimits, idle: Option<&ClaimRequest>) -> Result<Submission, StoreError>;
 
     /// The owner's run of that id.
     fn run(&self, owner: &str, id: RunId) -> Result<Option<Run>, StoreError>;
@@ -222,8 +263,9 @@ pub trait RunStore: Send + Sync {
     fn queue_place(&self, id: RunId) -> Result<Option<QueuePlace>, StoreError>;
 
     /// Claims the next run for an idle worker, with its `started` event. The next is the oldest one of the user with the
-    /// fewest runs running, among those whose thread has no earlier run that is not final.
-    fn claim(&self, holder: InstanceId, valid_for: Duration) -> Result<Option<(Claim, Run)>, StoreError>;
+    /// fewest runs running, among those whose thread has no earlier run that is not final. Idempotent by token: while the
+    /// run that a token has claimed is running, the same token is given the same run.
+    fn claim(&self, request: &ClaimRequest) -> Result<Option<(Claim, Run)>, StoreError>;
 
     /// Renews these claims, as far as they are still held, and says which are. A claim that nobody names is left to
     /// expire: its worker may have given up without being able to say so.
@@ -251,6 +293,10 @@ pub trait RunStore: Send + Sync {
 
     /// How many runs are queued and running.
     fn counts(&self) -> Result<RunCounts, StoreError>;
+
+    /// How far these runs have come, whoever's they are and wherever they are executed; those that do not exist any more
+    /// are left out.
+    fn progress(&self, ids: &[RunId]) -> Result<Vec<Progress>, StoreError>;
 
     /// The run's events after the sequence number `after`, oldest first, at most `limit`; empty for another's run.
     fn events(&self, owner: &str, id: RunId, after: u64, limit: usize) -> Result<Vec<RunEvent>, StoreError>;
@@ -356,7 +402,7 @@ pub trait ConversationStore: Send + Sync {
 /// How the store is doing.
 #[derive(Clone, Debug)]
 pub struct Probe {
-    /// What it is: `sqlite`.
+    /// What it is: `sqlite` or `postgres`.
     pub backend: &'static str,
     /// The server's own version.
     pub server_version: String,
@@ -366,6 +412,18 @@ pub struct Probe {
 
 /// A store as a whole: every subject, and its life.
 pub trait Store: RunStore + CheckpointStore + ConversationStore {
+    /// Brings the schema up to date; every other operation is `Unavailable` before. Blocks for as long as that takes, and
+    /// may be called again until it succeeds.
+    ///
+    /// # Errors
+    ///
+    /// `Newer` and `Refused` are not mended by trying again.
+    fn initialise(&self) -> Result<(), StoreError>;
+
+    /// Replaces the connections by fresh ones without failing an operation, because the server behind them may be another
+    /// one than before; a store without a server has nothing to replace.
+    fn recycle(&self, reason: &str);
+
     /// Runs the smallest query there is. The first time, and after a write has failed for want of room or of a working
     /// disk, it also proves that a write of ordinary size is committed; otherwise the writes of ordinary work are the proof.
     fn probe(&self) -> Result<Probe, StoreError>;

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use holdfast::domain::{ChannelValue, CheckpointRef, ClaimToken, ErrorKind, InstanceId, Run, RunId, Status};
-use holdfast::store::{Claim, Ending, Lost, Store, StoreError};
+use holdfast::store::{Claim, ClaimRequest, Ending, Lost, Store, StoreError};
 use serde_json::json;
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
 /// Submits a run and claims it in the name of an instance that is gone at once.
 fn orphan(store: &dyn Store, owner: &str) -> (Claim, Run) {
     let submitted = submit(store, owner, &RunId::new().to_string());
-    let claimed = store.claim(InstanceId::new(), NO_LEASE).unwrap().unwrap();
+    let claimed = store.claim(&ClaimRequest::new(InstanceId::new(), NO_LEASE)).unwrap().unwrap();
     assert_eq!(claimed.1.id, submitted.id);
     claimed
 }
@@ -38,9 +38,22 @@ pub(super) fn a_claim_starts_the_run(store: &dyn Store) {
 }
 
 pub(super) fn an_empty_queue_gives_no_claim(store: &dyn Store) {
-    assert!(store.claim(InstanceId::new(), LEASE).unwrap().is_none());
+    assert!(store.claim(&ClaimRequest::new(InstanceId::new(), LEASE)).unwrap().is_none());
     submit_and_claim(store, "ann");
-    assert!(store.claim(InstanceId::new(), LEASE).unwrap().is_none());
+    assert!(store.claim(&ClaimRequest::new(InstanceId::new(), LEASE)).unwrap().is_none());
+}
+
+pub(super) fn claiming_again_with_the_same_token_gives_the_same_run(store: &dyn Store) {
+    let first = submit(store, "ann", "first");
+    let second = submit(store, "ann", "second");
+    let request = ClaimRequest::new(InstanceId::new(), LEASE);
+    let (claim, run) = store.claim(&request).unwrap().unwrap();
+    let (again, same) = store.claim(&request).unwrap().unwrap();
+    assert_eq!((run.id, same.id, again), (first.id, first.id, claim));
+    assert_eq!(kinds(&events(store, &run)), ["queued", "started"]);
+    assert_eq!(stored(store, &second).status, Status::Queued);
+    succeed(store, &claim);
+    assert_eq!(store.claim(&request).unwrap().unwrap().1.id, second.id, "what has ended is not claimed any more");
 }
 
 pub(super) fn the_user_with_the_fewest_running_runs_goes_first(store: &dyn Store) {
@@ -65,7 +78,7 @@ pub(super) fn a_thread_is_worked_on_one_run_at_a_time_and_in_order(store: &dyn S
     let (first, run) = claim(store);
     assert_eq!(run.id, submitted[0]);
     assert_eq!(claim(store).1.id, submitted[3], "another thread is not held up");
-    assert!(store.claim(InstanceId::new(), LEASE).unwrap().is_none());
+    assert!(store.claim(&ClaimRequest::new(InstanceId::new(), LEASE)).unwrap().is_none());
 
     // Back in the queue it still comes before the later ones.
     store.hand_back(&first, "drain", 0).unwrap();
@@ -88,7 +101,7 @@ pub(super) fn concurrent_claimers_never_get_the_same_run(store: &dyn Store) {
         for _ in 0..8 {
             scope.spawn(|| {
                 start.wait();
-                while let Some((claim, _)) = store.claim(InstanceId::new(), LEASE).unwrap() {
+                while let Some((claim, _)) = store.claim(&ClaimRequest::new(InstanceId::new(), LEASE)).unwrap() {
                     claimed.lock().unwrap().push(claim.run_id);
                 }
             });
@@ -102,7 +115,7 @@ pub(super) fn concurrent_claimers_never_get_the_same_run(store: &dyn Store) {
 pub(super) fn a_renewed_claim_is_not_rescued(store: &dyn Store) {
     submit(store, "ann", "thread");
     let holder = InstanceId::new();
-    let (claim, _) = store.claim(holder, NO_LEASE).unwrap().unwrap();
+    let (claim, _) = store.claim(&ClaimRequest::new(holder, NO_LEASE)).unwrap().unwrap();
     let held = store.renew(&[claim], LEASE).unwrap();
     assert_eq!((held[0].run_id, held[0].status), (claim.run_id, Status::Running));
     assert!(rescue(store).is_empty());
@@ -124,9 +137,9 @@ pub(super) fn renewing_reports_who_was_asked_to_cancel_and_who_lost_the_claim(st
 pub(super) fn a_claim_that_nobody_names_expires_and_is_rescued(store: &dyn Store) {
     submit(store, "ann", "thread");
     let holder = InstanceId::new();
-    let (forgotten, _) = store.claim(holder, NO_LEASE).unwrap().unwrap();
+    let (forgotten, _) = store.claim(&ClaimRequest::new(holder, NO_LEASE)).unwrap().unwrap();
     submit(store, "bob", "thread");
-    let (known, _) = store.claim(holder, NO_LEASE).unwrap().unwrap();
+    let (known, _) = store.claim(&ClaimRequest::new(holder, NO_LEASE)).unwrap().unwrap();
     store.renew(&[known], LEASE).unwrap();
     let rescued: Vec<_> = rescue(store).iter().map(|run| run.id).collect();
     assert_eq!(rescued, [forgotten.run_id]);
@@ -149,7 +162,7 @@ pub(super) fn only_an_expired_claim_is_rescued(store: &dyn Store) {
 pub(super) fn a_dead_instance_loses_its_own_claims_only(store: &dyn Store) {
     let dead = InstanceId::new();
     submit(store, "ann", "a");
-    let (_, run) = store.claim(dead, LEASE).unwrap().unwrap();
+    let (_, run) = store.claim(&ClaimRequest::new(dead, LEASE)).unwrap().unwrap();
     let (alive, _) = submit_and_claim(store, "bob");
     let rescued = store.rescue(Lost::HeldBy(dead), ATTEMPTS_MAX).unwrap();
     assert_eq!(rescued.len(), 1);
@@ -192,7 +205,7 @@ pub(super) fn a_rescue_charges_an_attempt_only_if_nothing_was_stored(store: &dyn
     let (first, run) = orphan(store, "ann");
     store.record_step(&first, &step(&first, 1), NO_LEASE).unwrap();
     assert_eq!(rescue(store)[0].attempt, 1, "it had progressed");
-    store.claim(InstanceId::new(), NO_LEASE).unwrap().unwrap();
+    store.claim(&ClaimRequest::new(InstanceId::new(), NO_LEASE)).unwrap().unwrap();
     assert_eq!(rescue(store)[0].attempt, 2, "nothing new since it was claimed again");
     let (_, resumed) = claim(store);
     assert_eq!((resumed.id, resumed.attempt, resumed.step), (run.id, 2, 1));
@@ -203,14 +216,14 @@ pub(super) fn a_run_is_given_up_past_its_last_attempt(store: &dyn Store) {
     for attempt in 2..=ATTEMPTS_MAX {
         let rescued = rescue(store);
         assert_eq!((rescued[0].status, rescued[0].attempt), (Status::Queued, attempt));
-        store.claim(InstanceId::new(), NO_LEASE).unwrap().unwrap();
+        store.claim(&ClaimRequest::new(InstanceId::new(), NO_LEASE)).unwrap().unwrap();
     }
     let given_up = &rescue(store)[0];
     assert_eq!((given_up.id, given_up.status, given_up.attempt), (run.id, Status::Failed, ATTEMPTS_MAX));
     let error = given_up.error.as_ref().unwrap();
     assert_eq!((error.kind, &*error.message), (ErrorKind::GaveUp, "gave up after 5 attempts"));
     assert_eq!(kinds(&events(store, &run)).last(), Some(&"finished"));
-    assert!(store.claim(InstanceId::new(), LEASE).unwrap().is_none());
+    assert!(store.claim(&ClaimRequest::new(InstanceId::new(), LEASE)).unwrap().is_none());
 }
 
 pub(super) fn a_rescued_run_that_was_being_cancelled_ends_cancelled(store: &dyn Store) {
@@ -341,7 +354,7 @@ pub(super) fn events_are_gap_free_when_many_write_at_once(store: &dyn Store) {
         for _ in 0..6 {
             scope.spawn(|| {
                 start.wait();
-                while let Some((claim, _)) = store.claim(InstanceId::new(), NO_LEASE).unwrap() {
+                while let Some((claim, _)) = store.claim(&ClaimRequest::new(InstanceId::new(), NO_LEASE)).unwrap() {
                     // A step, or a rescue in between, which takes the claim away.
                     let done = (1..=3).all(|number| store.record_step(&claim, &step(&claim, number), NO_LEASE).is_ok());
                     let _ = if done {

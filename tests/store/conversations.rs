@@ -9,7 +9,7 @@ use super::{
 pub(super) fn threads_are_listed_by_their_latest_run(store: &dyn Store) {
     let first = submit(store, "ann", "a");
     submit(store, "ann", "b");
-    let Submission::Accepted(latest) = store.submit(&new_run("ann", "a"), NO_LIMITS).unwrap() else { panic!() };
+    let Submission::Accepted(latest) = store.submit(&new_run("ann", "a"), NO_LIMITS, None).unwrap() else { panic!() };
     let threads = store.threads("ann", None, 10).unwrap();
     let a = threads.iter().find(|thread| thread.thread_id == "a").unwrap();
     assert_eq!((a.run_count, &a.first_prompt, a.latest_at), (2, &first.prompt, latest.submitted_at));
@@ -126,10 +126,10 @@ pub(super) fn an_unknown_thread_is_not_deleted(store: &dyn Store) {
 }
 
 pub(super) fn a_deleted_thread_may_be_begun_again(store: &dyn Store) {
-    let Submission::Accepted(first) = store.submit(&keyed("ann", "key", 1), NO_LIMITS).unwrap() else { panic!() };
+    let Submission::Accepted(first) = store.submit(&keyed("ann", "key", 1), NO_LIMITS, None).unwrap() else { panic!() };
     store.cancel("ann", first.id).unwrap();
     assert!(matches!(store.delete("ann", "thread").unwrap(), Deletion::Deleted { runs: 1, .. }));
-    let Submission::Accepted(again) = store.submit(&keyed("ann", "key", 1), NO_LIMITS).unwrap() else { panic!() };
+    let Submission::Accepted(again) = store.submit(&keyed("ann", "key", 1), NO_LIMITS, None).unwrap() else { panic!() };
     assert_ne!(again.thread_key, first.thread_key);
     assert_eq!(store.threads("ann", None, 10).unwrap()[0].run_count, 1);
 }

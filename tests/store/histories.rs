@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use holdfast::domain::{ClaimToken, ErrorKind, InstanceId, Run, RunId, Status};
-use holdfast::store::{Cancellation, Claim, Deletion, Ending, Lost, Store};
+use holdfast::store::{Cancellation, Claim, ClaimRequest, Deletion, Ending, Lost, Store};
 
 use super::{ATTEMPTS_MAX, LEASE, NO_LEASE, answer, error, events, kinds, step, submit};
 
@@ -48,7 +48,7 @@ impl History<'_> {
             }
             1..=3 => {
                 let lease = if self.pick(2) == 0 { LEASE } else { NO_LEASE };
-                if let Some((claim, _)) = store.claim(InstanceId::new(), lease).unwrap() {
+                if let Some((claim, _)) = store.claim(&ClaimRequest::new(InstanceId::new(), lease)).unwrap() {
                     self.run(&claim).current = Some(claim.token);
                     self.claims.push(claim);
                 }

@@ -25,7 +25,7 @@ pub(super) fn a_closed_store_refuses_at_once_and_may_be_closed_again(store: &dyn
     }
     assert!(store.pools().iter().all(|(_, pool)| pool.closed && pool.connections == 0));
     assert!(matches!(store.run("ann", run.id), Err(StoreError::Closing)));
-    assert!(matches!(store.submit(&new_run("ann", "thread"), NO_LIMITS), Err(StoreError::Closing)));
+    assert!(matches!(store.submit(&new_run("ann", "thread"), NO_LIMITS, None), Err(StoreError::Closing)));
     assert!(matches!(store.queue_place(RunId::new()), Err(StoreError::Closing)));
     assert!(matches!(store.probe(), Err(StoreError::Closing)));
 }

@@ -19,7 +19,7 @@ use holdfast::domain::{
     Answer, ChannelBlob, ChannelValue, Checkpoint, ErrorKind, InstanceId, NewCheckpoint, Run, RunError, RunEvent,
     RunId, ThreadKey, new_checkpoint_id,
 };
-use holdfast::store::{Claim, Ending, Idempotency, NewRun, QueueLimits, StepRecord, Store, Submission};
+use holdfast::store::{Claim, ClaimRequest, Ending, Idempotency, NewRun, QueueLimits, StepRecord, Store, Submission};
 use serde_json::{Value, json};
 
 macro_rules! conformance {
@@ -44,6 +44,9 @@ macro_rules! conformance {
 conformance! {
     runs:
         a_submitted_run_is_stored_with_its_event
+        submitting_again_with_the_same_id_stores_nothing_more
+        a_run_submitted_to_an_idle_worker_is_claimed_at_once
+        an_idle_worker_takes_nobodys_turn
         a_user_never_sees_a_run_of_another
         the_same_key_with_the_same_body_gives_the_same_run
         the_same_key_with_another_body_stores_nothing
@@ -57,6 +60,7 @@ conformance! {
         pages_of_runs_are_complete_and_without_repeats_while_runs_are_added
         a_queued_run_knows_its_place_and_what_it_waits_for
         runs_are_counted_where_they_are
+        progress_is_told_of_many_runs_whoevers_they_are
         a_queued_run_is_cancelled_at_once
         a_running_run_is_cancelling_until_its_worker_stops
         a_run_that_ended_otherwise_is_not_cancelled
@@ -65,6 +69,7 @@ conformance! {
     claims:
         a_claim_starts_the_run
         an_empty_queue_gives_no_claim
+        claiming_again_with_the_same_token_gives_the_same_run
         the_user_with_the_fewest_running_runs_goes_first
         among_equals_the_oldest_run_goes_first
         a_thread_is_worked_on_one_run_at_a_time_and_in_order
@@ -158,14 +163,14 @@ fn keyed(owner: &str, key: &str, body: u8) -> NewRun {
 }
 
 fn submit(store: &dyn Store, owner: &str, thread_id: &str) -> Run {
-    match store.submit(&new_run(owner, thread_id), NO_LIMITS).unwrap() {
+    match store.submit(&new_run(owner, thread_id), NO_LIMITS, None).unwrap() {
         Submission::Accepted(run) => run,
         other => panic!("not accepted: {other:?}"),
     }
 }
 
 fn claim(store: &dyn Store) -> (Claim, Run) {
-    store.claim(InstanceId::new(), LEASE).unwrap().expect("a run can be claimed")
+    store.claim(&ClaimRequest::new(InstanceId::new(), LEASE)).unwrap().expect("a run can be claimed")
 }
 
 /// Submits a run into a thread of its own and claims it; there must be no other to claim.

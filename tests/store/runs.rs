@@ -1,14 +1,16 @@
 use std::collections::BTreeSet;
 
-use holdfast::domain::{RunId, Status};
-use holdfast::store::{Answers, Cancellation, Ending, QueueLimits, RunCounts, Store, Submission};
+use holdfast::domain::{InstanceId, RunId, Status};
+use holdfast::store::{
+    Answers, Cancellation, Claim, ClaimRequest, Ending, NewRun, QueueLimits, RunCounts, Store, Submission,
+};
 use serde_json::json;
 
-use super::{NO_LIMITS, answer, claim, error, events, keyed, kinds, new_run, submit, submit_and_claim, succeed};
+use super::{LEASE, NO_LIMITS, answer, claim, error, events, keyed, kinds, new_run, submit, submit_and_claim, succeed};
 
 pub(super) fn a_submitted_run_is_stored_with_its_event(store: &dyn Store) {
     let new = new_run("ann", "thread");
-    let Submission::Accepted(run) = store.submit(&new, NO_LIMITS).unwrap() else { panic!("not accepted") };
+    let Submission::Accepted(run) = store.submit(&new, NO_LIMITS, None).unwrap() else { panic!("not accepted") };
     assert_eq!((run.id, &*run.owner, &*run.thread_id), (new.id, "ann", "thread"));
     assert_eq!((run.prompt, run.engine), (new.prompt, new.engine));
     assert_eq!((run.status, run.attempt, run.step, run.spent_ms), (Status::Queued, 1, 0, 0));
@@ -20,6 +22,56 @@ pub(super) fn a_submitted_run_is_stored_with_its_event(store: &dyn Store) {
     let events = events(store, &stored);
     assert_eq!(kinds(&events), ["queued"]);
     assert_eq!((events[0].sequence, &events[0].payload, events[0].at), (1, &json!({}), run.submitted_at));
+}
+
+pub(super) fn submitting_again_with_the_same_id_stores_nothing_more(store: &dyn Store) {
+    let (queued, running) = (new_run("ann", "thread"), new_run("ann", "other"));
+    let request = ClaimRequest::new(InstanceId::new(), LEASE);
+    let Submission::Claimed(claim, _) = store.submit(&running, NO_LIMITS, Some(&request)).unwrap() else { panic!() };
+    for _ in 0..2 {
+        let none_left = QueueLimits { queued_max: 1, queued_per_user_max: 1 };
+        let Submission::Accepted(run) = store.submit(&queued, none_left, None).unwrap() else { panic!("not accepted") };
+        assert_eq!(kinds(&events(store, &run)), ["queued"]);
+        assert_eq!((run.id, run.status), (queued.id, Status::Queued));
+        let Submission::Claimed(again, run) = store.submit(&running, none_left, Some(&request)).unwrap() else {
+            panic!()
+        };
+        assert_eq!((again, kinds(&events(store, &run))), (claim, vec!["queued", "started"]));
+    }
+    assert_eq!(store.runs("ann", None, None, 10).unwrap().len(), 2);
+    assert_eq!(store.threads("ann", None, 10).unwrap()[0].run_count, 1);
+}
+
+fn submit_to_idle(store: &dyn Store, new: &NewRun) -> Submission {
+    store.submit(new, NO_LIMITS, Some(&ClaimRequest::new(InstanceId::new(), LEASE))).unwrap()
+}
+
+pub(super) fn a_run_submitted_to_an_idle_worker_is_claimed_at_once(store: &dyn Store) {
+    let new = new_run("ann", "thread");
+    let Submission::Claimed(claim, run) = submit_to_idle(store, &new) else { panic!("not claimed") };
+    assert_eq!((claim.run_id, claim.thread_key, run.id), (new.id, run.thread_key, new.id));
+    assert_eq!((run.status, run.attempt), (Status::Running, 1));
+    assert_eq!(run.started_at, Some(run.submitted_at));
+    assert_eq!(kinds(&events(store, &run)), ["queued", "started"]);
+    assert_eq!(succeed(store, &claim).status, Status::Succeeded);
+}
+
+pub(super) fn an_idle_worker_takes_nobodys_turn(store: &dyn Store) {
+    let claimed = |new: &NewRun| -> Option<Claim> {
+        match submit_to_idle(store, new) {
+            Submission::Claimed(claim, _) => Some(claim),
+            Submission::Accepted(run) => {
+                assert_eq!(run.status, Status::Queued);
+                None
+            }
+            other => panic!("not accepted: {other:?}"),
+        }
+    };
+    let first = claimed(&new_run("ann", "busy")).expect("nobody else waits");
+    assert_eq!(claimed(&new_run("ann", "busy")), None, "its thread is busy");
+    assert_eq!(claimed(&new_run("bob", "free")), None, "somebody has been waiting for longer");
+    succeed(store, &first);
+    assert_eq!(claim(store).1.thread_id, "busy", "among equals the oldest goes first");
 }
 
 pub(super) fn a_user_never_sees_a_run_of_another(store: &dyn Store) {
@@ -34,28 +86,28 @@ pub(super) fn a_user_never_sees_a_run_of_another(store: &dyn Store) {
 }
 
 pub(super) fn the_same_key_with_the_same_body_gives_the_same_run(store: &dyn Store) {
-    let Submission::Accepted(first) = store.submit(&keyed("ann", "key", 1), NO_LIMITS).unwrap() else { panic!() };
-    let Submission::Repeated(run) = store.submit(&keyed("ann", "key", 1), NO_LIMITS).unwrap() else { panic!() };
+    let Submission::Accepted(first) = store.submit(&keyed("ann", "key", 1), NO_LIMITS, None).unwrap() else { panic!() };
+    let Submission::Repeated(run) = store.submit(&keyed("ann", "key", 1), NO_LIMITS, None).unwrap() else { panic!() };
     assert_eq!((run.id, run.status), (first.id, Status::Queued));
 
     succeed(store, &claim(store).0);
-    let Submission::Repeated(run) = store.submit(&keyed("ann", "key", 1), NO_LIMITS).unwrap() else { panic!() };
+    let Submission::Repeated(run) = store.submit(&keyed("ann", "key", 1), NO_LIMITS, None).unwrap() else { panic!() };
     assert_eq!((run.id, run.status), (first.id, Status::Succeeded));
     assert_eq!(run.answer, Some(answer("it is so")));
     assert_eq!(store.runs("ann", None, None, 10).unwrap().len(), 1);
 }
 
 pub(super) fn the_same_key_with_another_body_stores_nothing(store: &dyn Store) {
-    let Submission::Accepted(first) = store.submit(&keyed("ann", "key", 1), NO_LIMITS).unwrap() else { panic!() };
-    let Submission::KeyReused(id) = store.submit(&keyed("ann", "key", 2), NO_LIMITS).unwrap() else { panic!() };
+    let Submission::Accepted(first) = store.submit(&keyed("ann", "key", 1), NO_LIMITS, None).unwrap() else { panic!() };
+    let Submission::KeyReused(id) = store.submit(&keyed("ann", "key", 2), NO_LIMITS, None).unwrap() else { panic!() };
     assert_eq!(id, first.id);
     assert_eq!(store.runs("ann", None, None, 10).unwrap().len(), 1);
     assert_eq!(store.threads("ann", None, 10).unwrap()[0].run_count, 1);
 }
 
 pub(super) fn the_same_key_of_another_user_is_another_submission(store: &dyn Store) {
-    assert!(matches!(store.submit(&keyed("ann", "key", 1), NO_LIMITS).unwrap(), Submission::Accepted(_)));
-    assert!(matches!(store.submit(&keyed("bob", "key", 2), NO_LIMITS).unwrap(), Submission::Accepted(_)));
+    assert!(matches!(store.submit(&keyed("ann", "key", 1), NO_LIMITS, None).unwrap(), Submission::Accepted(_)));
+    assert!(matches!(store.submit(&keyed("bob", "key", 2), NO_LIMITS, None).unwrap(), Submission::Accepted(_)));
 }
 
 pub(super) fn twenty_identical_submissions_at_once_give_one_run(store: &dyn Store) {
@@ -65,7 +117,7 @@ pub(super) fn twenty_identical_submissions_at_once_give_one_run(store: &dyn Stor
             scope.spawn(|| {
                 let new = keyed("ann", "key", 1);
                 start.wait();
-                store.submit(&new, NO_LIMITS).unwrap()
+                store.submit(&new, NO_LIMITS, None).unwrap()
             })
         });
         let submitters: Vec<_> = submitters.collect();
@@ -87,26 +139,26 @@ pub(super) fn a_full_queue_refuses_and_running_runs_are_not_counted(store: &dyn 
     let limits = QueueLimits { queued_max: 2, queued_per_user_max: 100 };
     submit(store, "ann", "a");
     submit(store, "bob", "b");
-    assert!(matches!(store.submit(&new_run("cid", "c"), limits).unwrap(), Submission::QueueFull));
+    assert!(matches!(store.submit(&new_run("cid", "c"), limits, None).unwrap(), Submission::QueueFull));
     assert!(store.threads("cid", None, 10).unwrap().is_empty(), "a refusal stores nothing");
     claim(store);
-    assert!(matches!(store.submit(&new_run("cid", "c"), limits).unwrap(), Submission::Accepted(_)));
+    assert!(matches!(store.submit(&new_run("cid", "c"), limits, None).unwrap(), Submission::Accepted(_)));
 }
 
 pub(super) fn a_users_share_of_the_queue_is_their_own(store: &dyn Store) {
     let limits = QueueLimits { queued_max: 100, queued_per_user_max: 2 };
     submit(store, "ann", "a");
     submit(store, "ann", "b");
-    assert!(matches!(store.submit(&new_run("ann", "c"), limits).unwrap(), Submission::UserQueueFull));
-    assert!(matches!(store.submit(&new_run("bob", "c"), limits).unwrap(), Submission::Accepted(_)));
+    assert!(matches!(store.submit(&new_run("ann", "c"), limits, None).unwrap(), Submission::UserQueueFull));
+    assert!(matches!(store.submit(&new_run("bob", "c"), limits, None).unwrap(), Submission::Accepted(_)));
     claim(store);
-    assert!(matches!(store.submit(&new_run("ann", "c"), limits).unwrap(), Submission::Accepted(_)));
+    assert!(matches!(store.submit(&new_run("ann", "c"), limits, None).unwrap(), Submission::Accepted(_)));
 }
 
 pub(super) fn a_repeated_submission_is_answered_although_the_queue_is_full(store: &dyn Store) {
     let limits = QueueLimits { queued_max: 1, queued_per_user_max: 1 };
-    assert!(matches!(store.submit(&keyed("ann", "key", 1), limits).unwrap(), Submission::Accepted(_)));
-    assert!(matches!(store.submit(&keyed("ann", "key", 1), limits).unwrap(), Submission::Repeated(_)));
+    assert!(matches!(store.submit(&keyed("ann", "key", 1), limits, None).unwrap(), Submission::Accepted(_)));
+    assert!(matches!(store.submit(&keyed("ann", "key", 1), limits, None).unwrap(), Submission::Repeated(_)));
 }
 
 pub(super) fn runs_are_listed_newest_first_without_answers(store: &dyn Store) {
@@ -174,6 +226,18 @@ pub(super) fn runs_are_counted_where_they_are(store: &dyn Store) {
     assert_eq!(store.counts().unwrap(), RunCounts { queued: 1, running: 1 });
 }
 
+pub(super) fn progress_is_told_of_many_runs_whoevers_they_are(store: &dyn Store) {
+    let (claim, done) = submit_and_claim(store, "ann");
+    succeed(store, &claim);
+    let queued = submit(store, "bob", "thread");
+    let mut progress = store.progress(&[queued.id, RunId::new(), done.id]).unwrap();
+    progress.sort_by_key(|progress| progress.run_id);
+    let found: Vec<_> = progress.iter().map(|run| (run.run_id, run.status, run.last_event)).collect();
+    let last = events(store, &done).last().unwrap().sequence;
+    assert_eq!(found, [(done.id, Status::Succeeded, last), (queued.id, Status::Queued, 1)]);
+    assert!(store.progress(&[]).unwrap().is_empty());
+}
+
 pub(super) fn a_queued_run_is_cancelled_at_once(store: &dyn Store) {
     let run = submit(store, "ann", "thread");
     let Cancellation::Accepted(cancelled) = store.cancel("ann", run.id).unwrap() else { panic!() };
@@ -182,7 +246,7 @@ pub(super) fn a_queued_run_is_cancelled_at_once(store: &dyn Store) {
     let events = events(store, &run);
     assert_eq!(kinds(&events), ["queued", "finished"]);
     assert_eq!(events[1].payload, json!({"status": "cancelled"}));
-    assert!(store.claim(holdfast::domain::InstanceId::new(), super::LEASE).unwrap().is_none());
+    assert!(store.claim(&ClaimRequest::new(holdfast::domain::InstanceId::new(), super::LEASE)).unwrap().is_none());
     assert!(
         matches!(store.cancel("ann", run.id).unwrap(), Cancellation::Accepted(run) if run.status == Status::Cancelled)
     );

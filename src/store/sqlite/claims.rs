@@ -9,8 +9,8 @@ use serde_json::json;
 use super::runs::{by_id, moved};
 use super::{checkpoints, events, int, now, queries, rows};
 use crate::clock::Timestamp;
-use crate::domain::{Answer, ClaimToken, ErrorKind, EventKind, InstanceId, Run, RunError, RunId, Status, Trigger};
-use crate::store::{Claim, Ending, Held, Lost, Rescued, StepRecord, StoreError};
+use crate::domain::{Answer, ClaimToken, ErrorKind, EventKind, Run, RunError, RunId, Status, ThreadKey, Trigger};
+use crate::store::{Claim, ClaimRequest, Ending, Held, Lost, Rescued, StepRecord, StoreError};
 
 /// What a run ends with, beside its status.
 #[derive(Clone, Copy, Default)]
@@ -32,24 +32,35 @@ struct Standing {
 
 pub(super) fn claim(
     tx: &Transaction<'_>,
-    holder: InstanceId,
-    valid_for: Duration,
+    request: &ClaimRequest,
+    now: Timestamp,
 ) -> Result<Option<(Claim, Run)>, StoreError> {
+    if let Some(claim) = of_token(tx, request)? {
+        return Ok(Some((claim, by_id(tx, claim.run_id)?)));
+    }
     let next = tx.prepare_cached(queries::CLAIM_NEXT)?.query_row([], |row| row.get(0)).optional()?;
     let Some(run_id) = next.map(RunId::from_bytes) else { return Ok(None) };
-    let now = now(tx)?;
-    let token = ClaimToken::new();
     tx.prepare_cached(queries::CLAIM)?.execute(params![
         run_id.as_bytes(),
         moved(Status::Queued, Trigger::Claimed)?.as_str(),
-        token.as_bytes(),
-        holder.as_bytes(),
-        after(now, valid_for),
+        request.token.as_bytes(),
+        request.holder.as_bytes(),
+        after(now, request.valid_for),
         now.0,
     ])?;
     let run = by_id(tx, run_id)?;
     events::append(tx, run_id, now, &[(EventKind::Started, json!({"attempt": run.attempt}))])?;
-    Ok(Some((Claim { run_id, thread_key: run.thread_key, token }, run)))
+    Ok(Some((Claim { run_id, thread_key: run.thread_key, token: request.token }, run)))
+}
+
+/// What the request has claimed already, when its first answer was lost.
+pub(super) fn of_token(tx: &Transaction<'_>, request: &ClaimRequest) -> Result<Option<Claim>, StoreError> {
+    let mut statement = tx.prepare_cached(queries::CLAIMED)?;
+    let claimed = statement.query_row(params![request.holder.as_bytes(), request.token.as_bytes()], |row| {
+        let (run_id, thread_key) = (RunId::from_bytes(row.get(0)?), ThreadKey::from_bytes(row.get(1)?));
+        Ok(Claim { run_id, thread_key, token: request.token })
+    });
+    Ok(claimed.optional()?)
 }
 
 pub(super) fn renew(tx: &Transaction<'_>, claims: &[Claim], valid_for: Duration) -> Result<Vec<Held>, StoreError> {

@@ -122,6 +122,14 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
+    /// Opening it has done that.
+    fn initialise(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// The file stays the same.
+    fn recycle(&self, _reason: &str) {}
+
     fn probe(&self) -> Result<Probe, StoreError> {
         let started = Instant::now();
         self.read("store.probe", |tx| Ok(tx.prepare_cached(queries::READ_PROBE)?.query_row([], |_| Ok(()))?))?;

@@ -55,12 +55,17 @@ queries! {
                 WHERE e.thread_key = r.thread_key AND e.number < r.number
                 AND e.status IN ('queued', 'running', 'cancelling'))
         FROM runs r WHERE r.run_id = ?1 AND r.status = 'queued'";
+    PROGRESS = "SELECT status, last_event FROM runs WHERE run_id = ?1";
     CANCEL_ASK = "UPDATE runs SET status = ?2 WHERE run_id = ?1";
 
     // Claims.
     STANDING = "SELECT status, claim_token, attempt, progressed, checkpoint_id FROM runs WHERE run_id = ?1";
     /// Whether it is worth taking the writer's turn to claim.
-    ANY_QUEUED = "SELECT EXISTS (SELECT 1 FROM runs INDEXED BY runs_queued WHERE status = 'queued')";
+    ANY_TO_CLAIM = "SELECT EXISTS (SELECT 1 FROM runs INDEXED BY runs_queued WHERE status = 'queued')
+        OR EXISTS (SELECT 1 FROM runs
+            WHERE claim_holder = ?1 AND claim_token = ?2 AND status IN ('running', 'cancelling'))";
+    CLAIMED = "SELECT run_id, thread_key FROM runs
+        WHERE claim_holder = ?1 AND claim_token = ?2 AND status IN ('running', 'cancelling')";
     /// Looks at the queue once, in an index that holds all it needs, and keeps the first: 0.5 ms for a thousand queued.
     CLAIM_NEXT = "SELECT q.run_id
         FROM runs q LEFT JOIN (SELECT owner, count(*) AS running FROM runs INDEXED BY runs_claimed

@@ -6,18 +6,18 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use serde_json::json;
 
 use super::{SqliteStore, claims, events, int, now, queries, rows};
-use crate::domain::{EventKind, InstanceId, Run, RunEvent, RunId, Status, ThreadKey, Trigger, transition};
+use crate::domain::{EventKind, Run, RunEvent, RunId, Status, ThreadKey, Trigger, transition};
 use crate::store::{
-    Cancellation, Claim, Ending, HEARTBEAT_PATIENCE, Held, Lost, NewRun, QueueLimits, QueuePlace, Rescued, RunCounts,
-    RunStore, StepRecord, StoreError, Submission,
+    Cancellation, Claim, ClaimRequest, Ending, HEARTBEAT_PATIENCE, Held, Lost, NewRun, Progress, QueueLimits,
+    QueuePlace, Rescued, RunCounts, RunStore, StepRecord, StoreError, Submission,
 };
 
 /// Sorts after every id.
 pub(super) const AFTER_EVERY_ID: [u8; 16] = [0xff; 16];
 
 impl RunStore for SqliteStore {
-    fn submit(&self, new: &NewRun, limits: QueueLimits) -> Result<Submission, StoreError> {
-        self.write("runs.submit", |tx| submit(tx, new, limits))
+    fn submit(&self, new: &NewRun, limits: QueueLimits, idle: Option<&ClaimRequest>) -> Result<Submission, StoreError> {
+        self.write("runs.submit", |tx| submit(tx, new, limits, idle))
     }
 
     fn run(&self, owner: &str, id: RunId) -> Result<Option<Run>, StoreError> {
@@ -43,11 +43,13 @@ impl RunStore for SqliteStore {
         })
     }
 
-    fn claim(&self, holder: InstanceId, valid_for: Duration) -> Result<Option<(Claim, Run)>, StoreError> {
+    fn claim(&self, request: &ClaimRequest) -> Result<Option<(Claim, Run)>, StoreError> {
         // Most looks find nothing; those must not take the turn of somebody who has something to write.
-        let any = self
-            .read("runs.claim", |tx| Ok(tx.prepare_cached(queries::ANY_QUEUED)?.query_row([], |row| row.get(0))?));
-        if any? { self.write("runs.claim", |tx| claims::claim(tx, holder, valid_for)) } else { Ok(None) }
+        let any = self.read("runs.claim", |tx| {
+            let mut statement = tx.prepare_cached(queries::ANY_TO_CLAIM)?;
+            Ok(statement.query_row(params![request.holder.as_bytes(), request.token.as_bytes()], |row| row.get(0))?)
+        });
+        if any? { self.write("runs.claim", |tx| claims::claim(tx, request, now(tx)?)) } else { Ok(None) }
     }
 
     fn renew(&self, claims: &[Claim], valid_for: Duration) -> Result<Vec<Held>, StoreError> {
@@ -83,6 +85,19 @@ impl RunStore for SqliteStore {
         })
     }
 
+    fn progress(&self, ids: &[RunId]) -> Result<Vec<Progress>, StoreError> {
+        self.read("runs.progress", |tx| {
+            let mut statement = tx.prepare_cached(queries::PROGRESS)?;
+            let progress = ids.iter().filter_map(|id| {
+                let found = statement.query_row([id.as_bytes()], |row| {
+                    Ok(Progress { run_id: *id, status: rows::status(row, 0)?, last_event: rows::number(row, 1)? })
+                });
+                found.optional().transpose()
+            });
+            Ok(progress.collect::<Result<_, _>>()?)
+        })
+    }
+
     fn events(&self, owner: &str, id: RunId, after: u64, limit: usize) -> Result<Vec<RunEvent>, StoreError> {
         self.read("runs.events", |tx| events::after(tx, owner, id, after, limit))
     }
@@ -98,7 +113,19 @@ pub(super) fn moved(from: Status, trigger: Trigger) -> Result<Status, StoreError
     transition(from, trigger).map_err(|refused| StoreError::Failed(refused.to_string()))
 }
 
-fn submit(tx: &Transaction<'_>, new: &NewRun, limits: QueueLimits) -> Result<Submission, StoreError> {
+fn submit(
+    tx: &Transaction<'_>,
+    new: &NewRun,
+    limits: QueueLimits,
+    idle: Option<&ClaimRequest>,
+) -> Result<Submission, StoreError> {
+    if let Some(run) = of_owner(tx, &new.owner, new.id)? {
+        let request = idle.filter(|_| run.status == Status::Running);
+        return Ok(match request.map(|request| claims::of_token(tx, request)).transpose()?.flatten() {
+            Some(claim) if claim.run_id == run.id => Submission::Claimed(claim, run),
+            _ => Submission::Accepted(run),
+        });
+    }
     if let Some(idempotency) = &new.idempotency {
         let earlier = tx
             .prepare_cached(queries::SUBMITTED)?
@@ -119,7 +146,8 @@ fn submit(tx: &Transaction<'_>, new: &NewRun, limits: QueueLimits) -> Result<Sub
     if queued_by_owner >= limits.queued_per_user_max {
         return Ok(Submission::UserQueueFull);
     }
-    if count(tx, queries::QUEUED_COUNT)? >= limits.queued_max {
+    let queued = count(tx, queries::QUEUED_COUNT)?;
+    if queued >= limits.queued_max {
         return Ok(Submission::QueueFull);
     }
     let now = now(tx)?;
@@ -140,7 +168,11 @@ fn submit(tx: &Transaction<'_>, new: &NewRun, limits: QueueLimits) -> Result<Sub
         new.idempotency.as_ref().map(|idempotency| &idempotency.fingerprint),
     ])?;
     events::append(tx, new.id, now, &[(EventKind::Queued, json!({}))])?;
-    Ok(Submission::Accepted(by_id(tx, new.id)?))
+    // With an empty queue the next run to be claimed can only be this one.
+    match idle.filter(|_| queued == 0).map(|request| claims::claim(tx, request, now)).transpose()?.flatten() {
+        Some((claim, run)) => Ok(Submission::Claimed(claim, run)),
+        None => Ok(Submission::Accepted(by_id(tx, new.id)?)),
+    }
 }
 
 fn of_owner(tx: &Transaction<'_>, owner: &str, id: RunId) -> Result<Option<Run>, StoreError> {

@@ -10,7 +10,8 @@ use super::{Options, SqliteStore};
 use crate::domain::{Answer, Checkpoint, InstanceId, NewCheckpoint, RunId, new_checkpoint_id};
 use crate::pool::connector;
 use crate::store::{
-    Answers, Claim, ConversationStore, Ending, NewRun, QueueLimits, RunStore, StepRecord, Store, StoreError, Submission,
+    Answers, Claim, ClaimRequest, ConversationStore, Ending, NewRun, QueueLimits, RunStore, StepRecord, Store,
+    StoreError, Submission,
 };
 
 const OPTIONS: Options = Options { readers_max: 3, readers_min: 0, lease_timeout: Duration::from_secs(20) };
@@ -38,7 +39,7 @@ fn submit(store: &SqliteStore, prompt: &str) -> Result<Submission, StoreError> {
         engine: "analyst".into(),
         idempotency: None,
     };
-    store.submit(&new, LIMITS)
+    store.submit(&new, LIMITS, None)
 }
 
 fn step(claim: &Claim, number: u32) -> StepRecord {
@@ -74,7 +75,7 @@ fn commits(store: &SqliteStore, work: impl FnOnce()) -> usize {
 fn each_operation_commits_once_and_one_without_effect_not_at_all() {
     let Opened { store, _directory } = &open();
     let holder = InstanceId::new();
-    let claim = || store.claim(holder, LEASE).expect("claimed");
+    let claim = || store.claim(&ClaimRequest::new(holder, LEASE)).expect("claimed");
     assert_eq!(commits(store, || drop(submit(store, "?"))), 1, "submit");
     let mut claimed = None;
     assert_eq!(commits(store, || claimed = claim()), 1, "claim");
@@ -116,7 +117,8 @@ fn a_full_disk_is_an_answer_and_is_recovered_from() {
     assert!(matches!(submit(store, &prompt), Err(StoreError::DiskFull)));
     assert!(matches!(store.probe(), Err(StoreError::DiskFull)));
     // Whatever fits still works, and does not hide that more would not.
-    let (claimed, _) = store.claim(InstanceId::new(), LEASE).expect("a claim fits").expect("one was accepted");
+    let (claimed, _) =
+        store.claim(&ClaimRequest::new(InstanceId::new(), LEASE)).expect("a claim fits").expect("one was accepted");
     assert!(matches!(store.probe(), Err(StoreError::DiskFull)));
     assert_eq!(
         store.thread_runs("ann", "thread", 1000, Answers::Omitted).expect("reading needs no room").len(),
