@@ -97,7 +97,7 @@ impl Handling {
         let Handling { api, call, envelope, way, .. } = self;
         let (id, user) = (run.id, call.user);
         let client = WaitingClient { api: Arc::clone(&api), id, user: user.clone(), envelope, way: way.park() };
-        api.runner.wait(id, Instant::now() + at_most, Box::new(client));
+        api.runner.wait(&user, id, Instant::now() + at_most, Box::new(client));
         look_again(&api, &user, id);
     }
 
@@ -106,18 +106,23 @@ impl Handling {
         let user = call.user.clone();
         let way = Way::Parked(way.park());
         let suspended = Suspended(Handling { api: Arc::clone(&api), route, call, envelope, way });
-        api.runner.wait(id, Instant::now() + at_most, Box::new(suspended));
+        api.runner.wait(&user, id, Instant::now() + at_most, Box::new(suspended));
         look_again(&api, &user, id);
     }
 }
 
 /// A run may have ended between the look that made somebody wait and the waiting.
 fn look_again(api: &Api, user: &str, id: RunId) {
+    // A worker that has the run now finds whoever waits for it when it has ended it.
+    if api.runner.is_executing(id) {
+        return;
+    }
     match api.store.run(user, id) {
         Ok(Some(run)) if run.status.is_final() => api.runner.ended(&Arc::new(run)),
-        Ok(Some(_)) => {}
-        // Its thread was deleted meanwhile, or nobody can tell: no end would ever be reported.
-        Ok(None) | Err(_) => api.runner.unknown(id),
+        // If nobody can tell now, the runner's own looks will.
+        Ok(Some(_)) | Err(_) => {}
+        // Its thread was deleted meanwhile: there is no end to come.
+        Ok(None) => api.runner.unknown(id),
     }
 }
 
