@@ -758,8 +758,8 @@ mod tests {
 
     #[test]
     fn a_setting_that_would_be_dangerous_to_ignore_is_refused() {
-        let faults = read_from(&[("DATABASE_URL", "postgres://u:p@h/d")]).unwrap_err();
-        assert!(faults[0].0.starts_with("DATABASE_URL is set") && !faults[0].0.contains("u:p"), "{}", faults[0]);
+        let faults = read_from(&[("RETENTION_DAYS", "30")]).unwrap_err();
+        assert!(faults[0].0.starts_with("RETENTION_DAYS is set"), "{}", faults[0]);
     }
 
     #[test]
