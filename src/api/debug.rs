@@ -33,7 +33,7 @@ struct PoolView {
     pool_closed: bool,
     /// Whether the pool is open and can query.
     pool_healthy: bool,
-    /// Whether the last probe, at most five seconds old, succeeded.
+    /// Whether the last probe, at most two seconds old, succeeded.
     can_query: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     query_error: Option<&'static str>,

@@ -12,19 +12,28 @@ use crate::store::{Probe, RunCounts, Store, StoreError};
 /// How old a probe's result may get.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
 
-/// A result older than this says that a probe has been waiting for the store ever since.
-const STALE_AFTER: Duration = Duration::from_secs(5);
+/// A result older than this says nothing any more: the probe that should have renewed it still waits for the store.
+const STALE_AFTER: Duration = Duration::from_secs(2);
 
 /// The store's last known condition.
-#[derive(Default)]
 pub struct Probes {
+    backend: &'static str,
     /// Held while a result is copied in or out.
-    latest: Mutex<Option<(Instant, DatabaseHealth)>>,
+    latest: Mutex<Latest>,
+}
+
+struct Latest {
+    health: DatabaseHealth,
+    /// When the result came; `None` before the first.
+    at: Option<Instant>,
+    /// Whether the store is being asked at this moment.
+    asking: bool,
 }
 
 /// What the last probe found.
 #[derive(Clone)]
 pub struct DatabaseHealth {
+    backend: &'static str,
     /// The probe, or why it failed.
     outcome: Result<Arc<Probe>, &'static str>,
     /// When.
@@ -39,11 +48,11 @@ impl DatabaseHealth {
         self.outcome.is_ok()
     }
 
-    /// `connected`, `disconnected`, or `not_initialized` before the first probe.
+    /// `connected`, `disconnected`, or `not_initialized` before the first probe that succeeds.
     pub fn state(&self) -> &'static str {
         match self.outcome {
             Ok(_) => "connected",
-            Err(NEVER_PROBED) => "not_initialized",
+            Err(NEVER_REACHED) => "not_initialized",
             Err(_) => "disconnected",
         }
     }
@@ -60,58 +69,72 @@ impl DatabaseHealth {
 
     /// The kind of store.
     pub fn backend(&self) -> &'static str {
-        self.probe().map_or("sqlite", |probe| probe.backend)
+        self.backend
     }
 }
 
 const NO_ANSWER: &str = "the store does not answer";
-const NEVER_PROBED: &str = "the store has not been reached yet";
+const NEVER_REACHED: &str = "the store has not been reached yet";
 
 impl Probes {
+    /// Nothing is known yet of a store of this kind.
+    pub fn new(backend: &'static str) -> Self {
+        let health = DatabaseHealth {
+            backend,
+            outcome: Err(NEVER_REACHED),
+            checked_at: Timestamp::now(),
+            counts: RunCounts::default(),
+        };
+        Self { backend, latest: Mutex::new(Latest { health, at: None, asking: false }) }
+    }
+
     /// What is known.
     pub fn database(&self) -> DatabaseHealth {
         let latest = self.latest.lock();
-        match &*latest {
-            Some((at, health)) if at.elapsed() > STALE_AFTER => {
-                DatabaseHealth { outcome: health.outcome.clone().and(Err(NO_ANSWER)), ..health.clone() }
-            }
-            Some((_, health)) => health.clone(),
-            None => DatabaseHealth {
-                outcome: Err(NEVER_PROBED),
-                checked_at: Timestamp::now(),
-                counts: RunCounts::default(),
-            },
+        let mut health = latest.health.clone();
+        if latest.asking && latest.at.is_some_and(|at| at.elapsed() > STALE_AFTER) {
+            health.outcome = health.outcome.and(Err(NO_ANSWER));
         }
+        health
     }
 
     /// Probes the store if the last result is too old. Blocks as long as the store does: for a background thread only.
     pub fn refresh(&self, store: &dyn Store, now: Instant) {
-        let before = self.latest.lock().as_ref().map(|(at, health)| (*at, health.clone()));
-        if before.as_ref().is_some_and(|(at, _)| now.duration_since(*at) < REFRESH_EVERY) {
-            return;
-        }
+        let before = {
+            let mut latest = self.latest.lock();
+            if latest.at.is_some_and(|at| now.saturating_duration_since(at) < REFRESH_EVERY) {
+                return;
+            }
+            latest.asking = true;
+            latest.health.clone()
+        };
         let outcome = store.probe().and_then(|probe| Ok((probe, store.counts()?)));
-        let was_connected = before.as_ref().is_none_or(|(_, health)| health.is_connected());
-        let known = before.map(|(_, health)| health.counts).unwrap_or_default();
         let health = match outcome {
             Ok((probe, counts)) => {
-                if !was_connected {
+                if before.outcome.as_ref().is_err_and(|trouble| *trouble != NEVER_REACHED) {
                     tracing::info!(event = event::STORE_AVAILABLE, "the store can be used again");
                 }
-                DatabaseHealth { outcome: Ok(Arc::new(probe)), checked_at: Timestamp::now(), counts }
+                DatabaseHealth {
+                    backend: self.backend,
+                    outcome: Ok(Arc::new(probe)),
+                    checked_at: Timestamp::now(),
+                    counts,
+                }
             }
             Err(error) => {
-                if was_connected {
-                    tracing::warn!(event = event::STORE_UNAVAILABLE, operation = "probe", %error);
-                }
                 let trouble = match error {
                     StoreError::DiskFull => "the store's disk is full",
                     StoreError::Closing => "the store is closing",
+                    _ if before.state() == "not_initialized" => NEVER_REACHED,
                     _ => "the store cannot be used",
                 };
-                DatabaseHealth { outcome: Err(trouble), checked_at: Timestamp::now(), counts: known }
+                // Of a store that is still being opened, whoever opens it says why that fails.
+                if before.trouble() != Some(trouble) {
+                    tracing::warn!(event = event::STORE_UNAVAILABLE, operation = "probe", %error);
+                }
+                DatabaseHealth { outcome: Err(trouble), checked_at: Timestamp::now(), ..before }
             }
         };
-        *self.latest.lock() = Some((Instant::now(), health));
+        *self.latest.lock() = Latest { health, at: Some(Instant::now()), asking: false };
     }
 }

@@ -10,7 +10,7 @@ use crate::domain::{Answer, InstanceId, RunId, Status};
 use crate::engine::{Engine, EngineError, Next, State, StepContext, Turn};
 use crate::pool::connector;
 use crate::store::sqlite::{Options, SqliteStore};
-use crate::store::{NewRun, QueueLimits, RunStore, Store, Submission};
+use crate::store::{NewRun, QueueLimits, Store, Submission};
 
 const ANN: &str = "ann@example.org";
 const LIMITS: QueueLimits = QueueLimits { queued_max: 100, queued_per_user_max: 100 };
@@ -70,7 +70,7 @@ impl Stage {
         let runner = Runner::start(Arc::clone(&store), vec![engine], settings, || true).expect("threads");
         let stage = Self { runner, store, begun, go, _home: home };
         // The dispatcher reserves a worker for each of its looks; its first one is over then.
-        stage.wait_until(|| !stage.runner.shared.backlog.may_exist() && stage.runner.shared.idle.free() == workers);
+        Stage::wait_until(|| !stage.runner.shared.backlog.may_exist() && stage.runner.shared.idle.free() == workers);
         stage
     }
 
@@ -86,7 +86,7 @@ impl Stage {
         self.runner.submit(&new, LIMITS).expect("the store is there")
     }
 
-    fn wait_until(&self, condition: impl Fn() -> bool) {
+    fn wait_until(condition: impl Fn() -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !condition() {
             assert!(Instant::now() < deadline, "waited {PATIENCE:?}");
@@ -108,7 +108,7 @@ fn the_only_worker_is_given_a_run_in_the_same_breath_again_and_again() {
         claimed += usize::from(matches!(stage.submit(), Submission::Claimed(..)));
         stage.begun.recv_timeout(PATIENCE).expect("the worker begins");
         stage.let_one_go();
-        stage.wait_until(|| stage.runner.shared.idle.free() == 1);
+        Stage::wait_until(|| stage.runner.shared.idle.free() == 1);
     }
     assert!(claimed >= 17, "{claimed} of 20");
 }
@@ -123,7 +123,7 @@ fn what_finds_no_idle_worker_is_queued_and_taken_as_soon_as_one_is_idle() {
         stage.begun.recv_timeout(PATIENCE).expect("the next one begins");
         stage.let_one_go();
     }
-    stage.wait_until(|| stage.runner.shared.idle.free() == 2);
+    Stage::wait_until(|| stage.runner.shared.idle.free() == 2);
     for run in stage.store.runs(ANN, None, None, 100).expect("the store is there") {
         assert_eq!(run.status, Status::Succeeded);
     }
@@ -136,7 +136,7 @@ fn a_run_that_is_claimed_while_a_drain_begins_is_handed_back_and_no_worker_waits
     let reserved = stage.runner.shared.idle.reserve().expect("an idle worker");
     std::thread::scope(|scope| {
         let drain = scope.spawn(|| stage.runner.drain(Instant::now() + PATIENCE));
-        stage.wait_until(|| stage.runner.is_draining());
+        Stage::wait_until(|| stage.runner.is_draining());
         let wish = super::dispatcher::Wish::new(&stage.runner.shared);
         let new = NewRun {
             id: RunId::new(),
