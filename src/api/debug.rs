@@ -73,7 +73,7 @@ fn pool_status(api: &Api, _: &Call) -> Result<Reply, Problem> {
     let database = api.probes.database();
     let can_query = database.is_connected() && !closed;
     Ok(Reply::json(&PoolView {
-        backend: database.backend(),
+        backend: database.backend,
         generation: pools.iter().map(|(_, pool)| pool.generation).max().unwrap_or(0),
         pool_closed: closed,
         pool_healthy: can_query && !closing,

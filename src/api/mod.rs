@@ -232,7 +232,9 @@ impl Service for Front {
         }));
         match route.lane {
             Lane::Here => task.run(),
-            Lane::Store => {
+            // Nobody waits in a queue for a store that says nothing.
+            Lane::Store if api.probes.database().is_silent() => task.refuse(),
+            Lane::Store | Lane::Data => {
                 if let Err(task) = api.lane.submit(task) {
                     task.refuse();
                 }

@@ -9,15 +9,18 @@ use crate::clock::Timestamp;
 use crate::event;
 use crate::store::{Probe, RunCounts, Store, StoreError};
 
-/// How old a probe's result may get.
-const REFRESH_EVERY: Duration = Duration::from_secs(1);
+/// How old a probe's result may get before the next probe.
+const REFRESH_EVERY: Duration = Duration::from_millis(500);
 
-/// A result older than this says nothing any more: the probe that should have renewed it still waits for the store.
-const STALE_AFTER: Duration = Duration::from_secs(2);
+/// A result older than this says nothing any more: the probe that should have renewed it still waits for the store. Longer
+/// than a pause, a tick and a probe's own patience together, so that a healthy store is never suspected.
+const STALE_AFTER: Duration = Duration::from_millis(1900);
+
+/// A probe that takes so long before it fails has waited for an answer; where nobody listens it fails at once.
+const SILENT_AFTER: Duration = Duration::from_millis(900);
 
 /// The store's last known condition.
 pub struct Probes {
-    backend: &'static str,
     /// Held while a result is copied in or out.
     latest: Mutex<Latest>,
 }
@@ -33,9 +36,12 @@ struct Latest {
 /// What the last probe found.
 #[derive(Clone)]
 pub struct DatabaseHealth {
-    backend: &'static str,
+    /// The kind of store.
+    pub backend: &'static str,
     /// The probe, or why it failed.
     outcome: Result<Arc<Probe>, &'static str>,
+    /// Whether any probe has ever reached the store.
+    was_reached: bool,
     /// When.
     pub checked_at: Timestamp,
     /// Runs waiting and running; the last known ones when the probe failed.
@@ -48,12 +54,17 @@ impl DatabaseHealth {
         self.outcome.is_ok()
     }
 
+    /// Whether the store says nothing at all: whatever asks it now waits for as long as that is allowed to take.
+    pub fn is_silent(&self) -> bool {
+        self.trouble() == Some(NO_ANSWER)
+    }
+
     /// `connected`, `disconnected`, or `not_initialized` before the first probe that succeeds.
     pub fn state(&self) -> &'static str {
         match self.outcome {
             Ok(_) => "connected",
-            Err(NEVER_REACHED) => "not_initialized",
-            Err(_) => "disconnected",
+            Err(_) if self.was_reached => "disconnected",
+            Err(_) => "not_initialized",
         }
     }
 
@@ -66,26 +77,21 @@ impl DatabaseHealth {
     pub fn probe(&self) -> Option<&Probe> {
         self.outcome.as_ref().ok().map(|probe| &**probe)
     }
-
-    /// The kind of store.
-    pub fn backend(&self) -> &'static str {
-        self.backend
-    }
 }
 
 const NO_ANSWER: &str = "the store does not answer";
-const NEVER_REACHED: &str = "the store has not been reached yet";
 
 impl Probes {
     /// Nothing is known yet of a store of this kind.
     pub fn new(backend: &'static str) -> Self {
         let health = DatabaseHealth {
             backend,
-            outcome: Err(NEVER_REACHED),
+            outcome: Err("the store has not been reached yet"),
+            was_reached: false,
             checked_at: Timestamp::now(),
             counts: RunCounts::default(),
         };
-        Self { backend, latest: Mutex::new(Latest { health, at: None, asking: false }) }
+        Self { latest: Mutex::new(Latest { health, at: None, asking: false }) }
     }
 
     /// What is known.
@@ -108,31 +114,35 @@ impl Probes {
             latest.asking = true;
             latest.health.clone()
         };
+        let asked = Instant::now();
         let outcome = store.probe().and_then(|probe| Ok((probe, store.counts()?)));
+        let checked_at = Timestamp::now();
         let health = match outcome {
             Ok((probe, counts)) => {
-                if before.outcome.as_ref().is_err_and(|trouble| *trouble != NEVER_REACHED) {
+                if before.was_reached && !before.is_connected() {
                     tracing::info!(event = event::STORE_AVAILABLE, "the store can be used again");
                 }
-                DatabaseHealth {
-                    backend: self.backend,
-                    outcome: Ok(Arc::new(probe)),
-                    checked_at: Timestamp::now(),
-                    counts,
-                }
+                DatabaseHealth { outcome: Ok(Arc::new(probe)), was_reached: true, checked_at, counts, ..before }
             }
             Err(error) => {
+                let is_full = matches!(error, StoreError::DiskFull);
+                // Of a store that was never reached, whoever opens it says why.
+                if before.is_connected() || (is_full && !before.was_reached) {
+                    tracing::warn!(event = event::STORE_UNAVAILABLE, operation = "probe", %error);
+                }
                 let trouble = match error {
                     StoreError::DiskFull => "the store's disk is full",
                     StoreError::Closing => "the store is closing",
-                    _ if before.state() == "not_initialized" => NEVER_REACHED,
-                    _ => "the store cannot be used",
+                    _ if asked.elapsed() >= SILENT_AFTER => NO_ANSWER,
+                    _ if before.was_reached => "the store cannot be used",
+                    _ => "the store has not been reached yet",
                 };
-                // Of a store that is still being opened, whoever opens it says why that fails.
-                if before.trouble() != Some(trouble) {
-                    tracing::warn!(event = event::STORE_UNAVAILABLE, operation = "probe", %error);
+                DatabaseHealth {
+                    outcome: Err(trouble),
+                    was_reached: before.was_reached || is_full,
+                    checked_at,
+                    ..before
                 }
-                DatabaseHealth { outcome: Err(trouble), checked_at: Timestamp::now(), ..before }
             }
         };
         *self.latest.lock() = Latest { health, at: Some(Instant::now()), asking: false };

@@ -7,7 +7,7 @@ use super::Api;
 use super::call::{Call, Reply};
 use super::envelope::Envelope;
 use super::problem::Problem;
-use super::routes::Route;
+use super::routes::{Lane, Route};
 use super::runs::ended_or_accepted;
 use crate::domain::{Run, RunId};
 use crate::http::{Parked, Responder, Response};
@@ -32,7 +32,11 @@ impl Task {
     /// Answers without doing anything, because there is no room for it.
     pub(super) fn refuse(self) {
         match self {
-            Task::Handle(handling) => handling.answer(Err(Problem::busy("The server is busy; nothing was done."))),
+            Task::Handle(handling) => {
+                let is_silent = handling.route.lane == Lane::Store && handling.api.probes.database().is_silent();
+                let why = if is_silent { "The store does not answer" } else { "The server is busy" };
+                handling.answer(Err(Problem::busy(format!("{why}; nothing was done."))));
+            }
             Task::Report(client) => {
                 let problem = Problem::busy("The server is busy; the run is stored and goes on.").about(client.id);
                 client.send(Err(problem));
@@ -76,6 +80,10 @@ impl Handling {
     fn run(self) {
         // Whatever is logged meanwhile names the request; an error's level, so that no setting of LOG leaves it out.
         let _span = tracing::error_span!("request", request_id = self.envelope.request_id).entered();
+        if self.route.lane == Lane::Store && self.api.probes.database().is_silent() {
+            // It has fallen silent while this waited for its turn.
+            return Task::Handle(Box::new(self)).refuse();
+        }
         match (self.route.handler)(&self.api, &self.call) {
             Ok(Reply::Now(response)) => self.answer(Ok(response)),
             Ok(Reply::AtEndOf(run, at_most)) => self.wait_for(&run, at_most),
