@@ -109,6 +109,10 @@ conformance! {
         a_list_is_newest_first_and_goes_on_before_an_id
         a_list_is_filtered_by_what_the_metadata_contains
         a_list_is_of_one_namespace_or_of_all
+        a_bare_list_is_of_snapshots_without_values
+        the_checkpoints_of_a_thread_are_counted_in_all_namespaces
+        the_last_of_several_writes_to_a_special_channel_stays
+        writes_need_a_checkpoint_to_come_after
         deleting_a_thread_of_checkpoints_removes_exactly_it;
     conversations:
         threads_are_listed_by_their_latest_run
