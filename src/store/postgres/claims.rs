@@ -5,12 +5,12 @@ use std::time::Duration;
 use postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
+use super::PostgresStore;
 use super::claim_queries as queries;
 use super::rows::{self, Fields};
 use super::runs::moved;
-use super::types::int;
-use super::PostgresStore;
 use super::steps::StepColumns;
+use super::types::int;
 use crate::domain::{ClaimToken, ErrorKind, Run, RunError, RunId, Status, Trigger};
 use crate::store::{Claim, ClaimRequest, Ending, Held, Lost, Rescued, StepRecord, StoreError};
 
@@ -84,12 +84,7 @@ pub(super) fn finish(store: &PostgresStore, claim: &Claim, ending: &Ending) -> R
     ended(claim, &store.run(&queries::FINISH, &parameters)?)
 }
 
-pub(super) fn hand_back(
-    store: &PostgresStore,
-    claim: &Claim,
-    reason: &str,
-    spent_ms: u64,
-) -> Result<Run, StoreError> {
+pub(super) fn hand_back(store: &PostgresStore, claim: &Claim, reason: &str, spent_ms: u64) -> Result<Run, StoreError> {
     let rows = store.run(
         &queries::HAND_BACK,
         &[

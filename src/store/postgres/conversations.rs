@@ -49,8 +49,7 @@ impl ConversationStore for PostgresStore {
 
     fn history(&self, run: &Run, limit: usize) -> Result<Vec<Run>, StoreError> {
         let parameters: (Uuid, Uuid, i64) = ((&run.thread_key).into(), (&run.id).into(), int(limit));
-        let mut runs =
-            rows::runs(&self.run(&queries::HISTORY, &[&parameters.0, &parameters.1, &parameters.2])?)?;
+        let mut runs = rows::runs(&self.run(&queries::HISTORY, &[&parameters.0, &parameters.1, &parameters.2])?)?;
         runs.reverse();
         Ok(runs)
     }
