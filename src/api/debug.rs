@@ -127,7 +127,7 @@ struct PoolView {
     pool_closed: bool,
     /// Whether the pool is open and can query.
     pool_healthy: bool,
-    /// Whether the last probe, at most five seconds old, succeeded.
+    /// Whether the last probe, at most two seconds old, succeeded.
     can_query: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     query_error: Option<&'static str>,
@@ -167,7 +167,7 @@ fn pool_status(api: &Api, _: &Call) -> Result<Reply, Problem> {
     let database = api.probes.database();
     let can_query = database.is_connected() && !closed;
     Ok(Reply::json(&PoolView {
-        backend: database.backend(),
+        backend: database.backend,
         generation: pools.iter().map(|(_, pool)| pool.generation).max().unwrap_or(0),
         pool_closed: closed,
         pool_healthy: can_query && !closing,

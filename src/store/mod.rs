@@ -53,6 +53,13 @@ pub enum StoreError {
     Failed(String),
 }
 
+impl StoreError {
+    /// Whether trying again, however long, will give the same.
+    pub fn is_final(&self) -> bool {
+        matches!(self, StoreError::Newer { .. } | StoreError::Refused(_))
+    }
+}
+
 impl From<PoolError> for StoreError {
     fn from(error: PoolError) -> Self {
         match error {

@@ -191,21 +191,6 @@ fn an_idle_server_stops_at_once() {
     assert!(finished.took < Duration::from_secs(2), "{:?}", finished.took);
 }
 
-/// `nohup` starts a server with SIGHUP ignored, so that it outlives the terminal it was started from.
-#[test]
-fn a_hangup_ends_a_server_in_order_unless_it_was_started_to_outlive_its_terminal() {
-    // Whoever runs these tests may have been started to outlive a terminal too.
-    let mut server = Launch::holdfast().shell("exec env --default-signal=HUP \"$0\" \"$@\"").start();
-    server.signal(Signal::HUP);
-    assert_eq!(server.wait().code, Some(0));
-
-    let mut server = Launch::holdfast().shell("trap '' HUP").start();
-    server.signal(Signal::HUP);
-    let answer = server.client(ANN).post("/analyze", &sql("a thread", "SELECT 1"));
-    assert_eq!(answer.status, 200, "{answer:?}");
-    assert_eq!(server.terminate().code, Some(0));
-}
-
 /// Somebody else holds the store's write lock, and requests that want to write pile up before the store lane: each of them
 /// waits a quarter of a second for the lock, so together they would outlast any drain.
 #[test]

@@ -10,6 +10,7 @@ mod concurrency;
 mod crash;
 mod disk;
 mod drain;
+mod hangup;
 mod order;
 mod start;
 mod waiting;

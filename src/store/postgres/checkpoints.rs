@@ -75,7 +75,7 @@ impl CheckpointStore for PostgresStore {
     }
 
     fn delete_thread(&self, thread_id: &str) -> Result<CheckpointRows, StoreError> {
-        let rows = self.run_once(&queries::CHECKPOINTS_DELETE, &[&thread_id])?;
+        let rows = self.run_once_long(&queries::CHECKPOINTS_DELETE, &[&thread_id])?;
         let row = only(&rows)?;
         Ok(CheckpointRows { checkpoints: number(row, 0)?, blobs: number(row, 1)?, writes: number(row, 2)? })
     }

@@ -67,7 +67,7 @@ impl ConversationStore for PostgresStore {
 impl PostgresStore {
     /// What became of the deletion; `None` if somebody submitted to the thread while the statement waited for it.
     fn delete_unless_stale(&self, owner: &str, thread_id: &str) -> Result<Option<Deletion>, StoreError> {
-        let rows = self.run_once(&queries::THREAD_DELETE, &[&owner, &thread_id])?;
+        let rows = self.run_once_long(&queries::THREAD_DELETE, &[&owner, &thread_id])?;
         let Some(row) = rows.first() else { return Ok(Some(Deletion::Unknown)) };
         let mut fields = Fields::of(row);
         let (open, is_deleted): (Vec<_>, bool) = (fields.take()?, fields.take()?);

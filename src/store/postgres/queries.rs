@@ -60,9 +60,6 @@ macro_rules! bare_run {
 pub(super) use {run, whole_run};
 
 queries! {
-    // Health.
-    READ_PROBE: "store.probe" () = "SELECT current_setting('server_version')";
-
     // Runs.
 
     /// Stores a run with its thread and its events, and claims it for an idle worker if that takes nobody's turn.

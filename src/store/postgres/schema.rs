@@ -8,8 +8,9 @@ use refinery_core::error::Kind;
 use refinery_core::traits::sync::{Migrate, Query, Transaction};
 use refinery_core::{Migration, Runner};
 
+use super::error::statement_failed;
 use super::session::Session;
-use super::{PostgresStore, checkpoint_schema, statement_failed};
+use super::{PostgresStore, checkpoint_schema};
 use crate::store::StoreError;
 
 mod embedded {
@@ -33,7 +34,7 @@ impl PostgresStore {
     /// again and again: a statement that waited for it would be one that building an index concurrently waits for.
     pub(super) fn migrate(&self) -> Result<(), StoreError> {
         while !self.is_current()? {
-            let mut keeper = self.heart.lease("schema.lock")?;
+            let mut keeper = self.heart_session("schema.lock")?;
             let mut kept = keeper.client().transaction().map_err(|error| statement_failed(&error))?;
             let is_ours = try_lock(&mut kept).map_err(|error| statement_failed(&error))?;
             if is_ours {
@@ -49,9 +50,9 @@ impl PostgresStore {
 
     /// Another server may have done it since somebody looked.
     fn migrate_alone(&self) -> Result<(), StoreError> {
-        let mut session = self.clients.lease("schema.migrate")?;
+        let mut session = self.session("schema.migrate")?;
         runner().run(&mut *session).map_err(|error| migration_failed(&error))?;
-        checkpoint_schema::migrate(session.client()).map_err(|error| statement_failed(&error))
+        session.unlimited().and_then(checkpoint_schema::migrate).map_err(|error| statement_failed(&error))
     }
 
     /// Whether there is nothing to do, seen without a lock.
@@ -60,7 +61,7 @@ impl PostgresStore {
     ///
     /// `Newer`, with nothing touched.
     fn is_current(&self) -> Result<bool, StoreError> {
-        let mut session = self.clients.lease("schema.check")?;
+        let mut session = self.session("schema.check")?;
         let binary = runner().get_migrations().iter().map(|known| i64::from(known.version())).max().unwrap_or(0);
         match version(&mut session).map_err(|error| statement_failed(&error))? {
             Some(database) if database > binary => Err(StoreError::Newer { database, binary }),
