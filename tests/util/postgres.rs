@@ -137,14 +137,18 @@ impl Cluster {
         connect(&self.home, self.port, database).unwrap()
     }
 
-    /// What `psql` prints for these statements, bare and unaligned; fails where one of them does.
+    /// What `psql` prints for these statements of a superuser, bare and unaligned; fails where one of them does.
     #[track_caller]
     pub(crate) fn psql(&self, database: &str, sql: &str) -> String {
+        let socket = self.home.display();
+        self.psql_at(&format!("host={socket} port={} user=postgres dbname={database}", self.port), sql)
+    }
+
+    /// The same for whoever connects like this.
+    #[track_caller]
+    pub(crate) fn psql_at(&self, connection: &str, sql: &str) -> String {
         let mut psql = Command::new(self.installation.binaries.join("psql"));
-        psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-c", sql])
-            .arg("-h")
-            .arg(&self.home)
-            .args(["-p", &self.port.to_string()])
+        psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", connection, "-c", sql])
             .env("PGCONNECT_TIMEOUT", PATIENCE.as_secs().to_string())
             .env("PGOPTIONS", format!("-c statement_timeout={}", PATIENCE.as_millis()))
             .stdin(Stdio::null());
