@@ -40,18 +40,23 @@ while read -r command options; do
     esac
     echo $?
 done
-if [ -f "$home/data/postmaster.pid" ]; then
-    kill -CONT "$(head -n 1 "$home/data/postmaster.pid")"
+exec 2>/dev/null
+if read -r postmaster <"$home/data/postmaster.pid"; then
+    for stat in /proc/[0-9]*/stat; do
+        read -r pid name state parent others <"$stat"
+        [ "$parent" != "$postmaster" ] || kill -CONT "$pid"
+    done
+    kill -CONT "$postmaster"
     control stop --mode=immediate
 fi
-rm -rf "$home" 2>/dev/null
+rm -rf "$home"
 "#;
 
 /// What every cluster is set to: small, and no more durable than the death of a process asks for. The time zone is one
 /// that would show a time which was taken for UTC.
 const SETTINGS: &[(&str, &str)] = &[
     ("listen_addresses", "127.0.0.1"),
-    ("max_connections", "200"),
+    ("max_connections", "400"),
     ("shared_buffers", "16MB"),
     ("fsync", "off"),
     ("wal_level", "minimal"),
