@@ -104,7 +104,8 @@ fn an_index_that_was_not_finished_is_built_again() {
     let database = Database::new();
     initialise(&database);
     let expected = schema(&database);
-    let unfinished = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'checkpoint_blobs_thread_id_idx'::regclass";
+    let unfinished =
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'checkpoint_blobs_thread_id_idx'::regclass";
     for forget in ["", "; DELETE FROM checkpoint_migrations WHERE v >= 7"] {
         database.client().batch_execute(&format!("{unfinished}{forget}")).unwrap();
         assert_ne!(schema(&database), expected);

@@ -135,7 +135,10 @@ fn langgraph_adds_to_a_thread_and_holdfast_goes_on_after_it() {
     let after = shared.stored();
     assert_eq!(after[1..], before, "what was there is as it was");
     let CheckpointTuple { checkpoint, values, pending_writes } = &after[0];
-    assert_eq!((&json!(checkpoint.id), &checkpoint.parent_id), (&added["checkpoint_id"], &Some(before[0].checkpoint.id.clone())));
+    assert_eq!(
+        (&json!(checkpoint.id), &checkpoint.parent_id),
+        (&added["checkpoint_id"], &Some(before[0].checkpoint.id.clone()))
+    );
     let metadata = &checkpoint.metadata;
     assert_eq!((&metadata["source"], &metadata["step"]), (&json!("update"), &json!(7)));
     let inline = &checkpoint.body["channel_values"];
@@ -144,7 +147,13 @@ fn langgraph_adds_to_a_thread_and_holdfast_goes_on_after_it() {
     let pending: Vec<_> = pending_writes.iter().map(|write| (&*write.channel, write.idx, &*write.task_path)).collect();
     assert_eq!(pending, [("n", 0, "~path"), ("note", 1, "~path")]);
     assert!(pending_writes.iter().all(|write| write.task_id == added["task_id"]));
-    assert_eq!(store(&shared.database).get_tuple(&CheckpointRef { thread_id: shared.key.clone(), ns: String::new(), id: None }).unwrap().as_ref(), after.first());
+    assert_eq!(
+        store(&shared.database)
+            .get_tuple(&CheckpointRef { thread_id: shared.key.clone(), ns: String::new(), id: None })
+            .unwrap()
+            .as_ref(),
+        after.first()
+    );
 
     let versions = |tuple: &CheckpointTuple| -> Vec<String> {
         let versions = tuple.checkpoint.body["channel_versions"].as_object().unwrap();
@@ -191,8 +200,7 @@ fn a_graph_of_langgraph_goes_on_with_a_thread_of_holdfast() {
 fn the_programs_of_the_page_on_langgraph_run() {
     let Some(shared) = Shared::ask(&["SELECT 1", "SELECT 6 * 7 AS answer"]) else { return };
     let page = include_str!("../../docs/langgraph.md");
-    let programs: Vec<&str> =
-        page.split("```python\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let programs: Vec<&str> = page.split("```python\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     let [read, graph] = programs[..] else { panic!("{} programs", programs.len()) };
     let variables = [("DATABASE_URL", &*shared.database.url()), ("CHECKPOINT_THREAD_ID", &*shared.key)];
     let result = shared.answers[1]["result"].as_str().unwrap();

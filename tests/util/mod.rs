@@ -46,7 +46,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use client::{Client, Response, sql};
 pub(crate) use database::Database;
-pub(crate) use installation::{require_pgbouncer, require_postgres};
+pub(crate) use installation::{require, require_pgbouncer, require_postgres};
 pub(crate) use pgbouncer::PgBouncer;
 pub(crate) use postgres::Cluster;
 pub(crate) use proxy::Proxy;
