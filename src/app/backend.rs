@@ -6,7 +6,9 @@ use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::{CLOSE_RESERVE, STORE_FILE, StartError, StateDirectory, StateDirectoryError};
 use crate::config::Config;
+use crate::domain::InstanceId;
 use crate::pool::connector;
+use crate::store::postgres::{self, PostgresStore};
 use crate::store::sqlite::{self, SqliteStore};
 use crate::store::{Store, StoreError};
 
@@ -39,12 +41,26 @@ pub(super) fn open(
     config: &Config,
     connector: &Arc<ScheduledThreadPool>,
 ) -> Result<(Backend, Arc<dyn Store>), StoreError> {
-    let backend = Backend::of(config);
-    let store: Arc<dyn Store> = match backend {
-        Backend::Sqlite => Arc::new(sqlite_store(state, config, connector)?),
-        Backend::Postgres => return Err(StoreError::Refused("the store in PostgreSQL is not wired up yet".into())),
+    let store: Arc<dyn Store> = match postgres_store(config, state.instance(), connector) {
+        Some(store) => Arc::new(store),
+        None => Arc::new(sqlite_store(state, config, connector)?),
     };
-    Ok((backend, store))
+    Ok((Backend::of(config), store))
+}
+
+fn postgres_store(
+    config: &Config,
+    instance: InstanceId,
+    connector: &Arc<ScheduledThreadPool>,
+) -> Option<PostgresStore> {
+    let options = postgres::Options {
+        connections_max: config.pool_max,
+        connections_min: config.pool_min,
+        lease_timeout: config.pool_timeout,
+        prepares: config.statement_cache,
+        instance,
+    };
+    config.database_url.as_ref().map(|url| PostgresStore::new(url, options, connector))
 }
 
 fn sqlite_store(
@@ -62,7 +78,23 @@ fn sqlite_store(
 
 /// Tries the store as a start would, and says in a sentence what it found.
 pub(super) fn inspect(config: &Config) -> Result<String, StartError> {
-    inspect_sqlite(config)
+    match postgres_store(config, InstanceId::new(), &connector()) {
+        Some(store) => {
+            let found = inspect_postgres(&store);
+            store.close(CLOSE_RESERVE);
+            Ok(found?)
+        }
+        None => inspect_sqlite(config),
+    }
+}
+
+fn inspect_postgres(store: &PostgresStore) -> Result<String, StoreError> {
+    if store.is_current()? {
+        // Without anything to migrate, this changes nothing.
+        store.initialise()?;
+        return describe(store, "The database of DATABASE_URL");
+    }
+    Ok("The database of DATABASE_URL can be reached; the next start makes the tables that it lacks.".into())
 }
 
 fn inspect_sqlite(config: &Config) -> Result<String, StartError> {

@@ -35,6 +35,7 @@ mod database;
 pub(crate) mod drill;
 mod frontend;
 mod installation;
+mod intruder;
 mod pgbouncer;
 mod ports;
 pub(crate) mod postgres;
@@ -46,7 +47,8 @@ use std::time::{Duration, Instant};
 
 pub(crate) use client::{Client, Response, sql};
 pub(crate) use database::Database;
-pub(crate) use installation::{require_pgbouncer, require_postgres};
+pub(crate) use installation::{require, require_pgbouncer, require_postgres};
+pub(crate) use intruder::Intruder;
 pub(crate) use pgbouncer::PgBouncer;
 pub(crate) use postgres::Cluster;
 pub(crate) use proxy::Proxy;

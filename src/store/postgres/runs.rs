@@ -106,7 +106,7 @@ impl RunStore for PostgresStore {
     }
 
     fn counts(&self) -> Result<RunCounts, StoreError> {
-        let rows = self.run(&queries::COUNTS, &[])?;
+        let rows = self.run_on_heart(&queries::COUNTS, &[])?;
         let mut fields = only(&rows)?;
         Ok(RunCounts { queued: fields.number()?, running: fields.number()? })
     }

@@ -55,12 +55,12 @@ impl PostgresStore {
         session.unlimited().and_then(checkpoint_schema::migrate).map_err(|error| statement_failed(&error))
     }
 
-    /// Whether there is nothing to do, seen without a lock.
+    /// Whether the schema is the one that this program works with; looks without a lock, and changes nothing.
     ///
     /// # Errors
     ///
     /// `Newer`, with nothing touched.
-    fn is_current(&self) -> Result<bool, StoreError> {
+    pub fn is_current(&self) -> Result<bool, StoreError> {
         let mut session = self.session("schema.check")?;
         let binary = runner().get_migrations().iter().map(|known| i64::from(known.version())).max().unwrap_or(0);
         match version(&mut session).map_err(|error| statement_failed(&error))? {
