@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast::domain::InstanceId;
 use holdfast::store::Store;
 use holdfast::store::postgres::{Options, PostgresStore};
 use scheduled_thread_pool::ScheduledThreadPool;
@@ -15,8 +16,13 @@ const NEWEST: usize = 9;
 
 pub(super) fn store(database: &Database) -> PostgresStore {
     let connector = Arc::new(ScheduledThreadPool::builder().num_threads(1).build());
-    let options =
-        Options { connections_max: 2, connections_min: 0, lease_timeout: Duration::from_secs(10), prepares: true };
+    let options = Options {
+        connections_max: 2,
+        connections_min: 0,
+        lease_timeout: Duration::from_secs(10),
+        prepares: true,
+        instance: InstanceId::new(),
+    };
     PostgresStore::new(&database.url().parse().unwrap(), options, &connector)
 }
 
