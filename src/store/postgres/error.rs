@@ -72,7 +72,8 @@ impl Fault {
             &SqlState::READ_ONLY_SQL_TRANSACTION => Fault::ReadOnly,
             &SqlState::QUERY_CANCELED => Fault::Cancelled,
             &SqlState::DISK_FULL => Fault::DiskFull,
-            &SqlState::INSUFFICIENT_PRIVILEGE => Fault::Refused(PRIVILEGES),
+            // The second is what a schema looks like to whoever may not see it.
+            &SqlState::INSUFFICIENT_PRIVILEGE | &SqlState::INVALID_SCHEMA_NAME => Fault::Refused(PRIVILEGES),
             code if is_unprepared(code, db) => Fault::Unprepared,
             code => match &code.code()[..2] {
                 "08" | "57" => Fault::Gone(BROKE),
