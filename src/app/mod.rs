@@ -29,6 +29,7 @@ use crate::pool::connector;
 use crate::runner::{Runner, Settings};
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::{QueueLimits, RunStore, Store, StoreError};
+use crate::streams::{self, Streams};
 use housekeeper::{Housekeeper, Prober};
 
 /// The file of the store, in the state directory.
@@ -92,6 +93,7 @@ pub struct App {
     http: Arc<Server>,
     api: Arc<Api>,
     runner: Arc<Runner>,
+    streams: Arc<Streams>,
     datasets: Arc<Datasets>,
     store: Arc<dyn Store>,
     housekeeper: Housekeeper,
@@ -132,12 +134,17 @@ impl App {
             result_bytes_max: config.max_result_bytes,
             outage_tolerance: config.database_outage_tolerance,
         };
-        let runner = Arc::new(Runner::start(Arc::clone(&store), engines, settings, move || {
+        let log = Arc::clone(&store);
+        let streams = Arc::new(Streams::start(streams::Limits::default(), move |owner, id, after, limit| {
+            log.events(owner, id, after, limit)
+        })?);
+        let runner = Arc::new(Runner::start(Arc::clone(&store), Arc::clone(&streams), engines, settings, move || {
             pressure.pressure() != Pressure::Critical
         })?);
         let api = Api::start(Parts {
             store: Arc::clone(&store),
             runner: Arc::clone(&runner),
+            streams: Arc::clone(&streams),
             datasets: Arc::clone(&datasets),
             memory: Arc::clone(&memory),
             verifier: Verifier::new(&secret, verifier_options(config)),
@@ -166,7 +173,7 @@ impl App {
         })?;
         memory.mark_ready();
         tracing::info!(event = event::SERVER_STARTED, %address, version = env!("CARGO_PKG_VERSION"));
-        Ok(Self { http, api, runner, datasets, store, housekeeper, prober, address, _state: state })
+        Ok(Self { http, api, runner, streams, datasets, store, housekeeper, prober, address, _state: state })
     }
 
     /// Where it listens.
@@ -184,10 +191,13 @@ impl App {
         let closing = || left().saturating_sub(CLOSE_OVERRUN) / 2;
         self.runner.drain(Instant::now() + timeout.saturating_sub(CLOSE_RESERVE).max(timeout / 2));
         self.http.stop_accepting();
+        // After nothing listens any more: who comes again is refused by the kernel, and so tries again.
+        self.streams.stop(deadline);
         // The pools before the threads that use them: whoever waits for a connection is refused then, and so ends.
         self.datasets.close(closing());
         self.store.close(closing());
         self.api.stop(deadline);
+        self.streams.stop(deadline);
         self.runner.join(deadline);
         self.http.stop(SEND_GRACE.min(left()));
         self.prober.stop(deadline);

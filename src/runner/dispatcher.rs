@@ -90,6 +90,7 @@ impl Dispatcher {
                 match self.shared.store.claim(&ClaimRequest::new(self.shared.settings.instance, CLAIM_LIFETIME)) {
                     Ok(Some((claim, run))) => {
                         tracing::debug!(event = event::RUN_CLAIMED, run_id = %run.id, attempt = run.attempt, step = run.step);
+                        self.shared.streams.hint(run.id, false);
                         return Some(Job { claim, run, valid_until });
                     }
                     Ok(None) => CLAIM_POLL,

@@ -25,6 +25,7 @@ use crate::domain::{InstanceId, RunId};
 use crate::engine::{Engine, Interruption};
 use crate::event;
 use crate::store::Store;
+use crate::streams::Streams;
 use active::ActiveRuns;
 use waiters::Waiters;
 
@@ -80,6 +81,8 @@ struct Shared {
     may_claim: Box<dyn Fn() -> bool + Send + Sync>,
     active: ActiveRuns,
     waiters: Waiters,
+    /// Told of whatever is stored here.
+    streams: Arc<Streams>,
     wake: Sender<()>,
     draining: AtomicBool,
 }
@@ -104,6 +107,7 @@ impl Runner {
     /// If the machine has no threads left.
     pub fn start(
         store: Arc<dyn Store>,
+        streams: Arc<Streams>,
         engines: Vec<Arc<dyn Engine>>,
         settings: Settings,
         may_claim: impl Fn() -> bool + Send + Sync + 'static,
@@ -118,6 +122,7 @@ impl Runner {
             may_claim: Box::new(may_claim),
             active: ActiveRuns::default(),
             waiters: Waiters::default(),
+            streams,
             wake,
             draining: AtomicBool::new(false),
         });
@@ -187,8 +192,9 @@ impl Runner {
         self.shared.waiters.add(id, deadline, waiter);
     }
 
-    /// Tells everybody who waits for this run that it has ended.
+    /// Tells everybody who waits for this run, or watches it, that it has ended.
     pub fn ended(&self, run: &Arc<crate::domain::Run>) {
+        self.shared.streams.hint(run.id, true);
         self.shared.waiters.tell(run.id, &Outcome::Ended(Arc::clone(run)));
         self.shared.wake();
     }

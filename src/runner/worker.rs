@@ -54,6 +54,9 @@ impl Worker {
         let id = run.id;
         let parted = Execution { shared: &self.shared, claim, run, interrupter, begun: Instant::now() }.run();
         drop(entered);
+        if let Ok(Parted::Ended(run) | Parted::HandedBack(run)) = &parted {
+            self.shared.streams.hint(id, run.status.is_final());
+        }
         // The thread's next run, or this one again, may be claimable for a worker that idles already.
         self.shared.wake();
         match parted {
@@ -123,6 +126,7 @@ impl Execution<'_> {
                         .persist("record step", || shared.store.record_step(&self.claim, &record, CLAIM_LIFETIME))?;
                     shared.active.renewed(&self.claim, valid_until);
                     self.run.step = step;
+                    shared.streams.hint(self.run.id, false);
                     if status == Status::Cancelling {
                         return self.end(&Ending::Cancelled);
                     }

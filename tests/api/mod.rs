@@ -8,6 +8,7 @@ mod analyses;
 mod conversations;
 mod data;
 mod envelope;
+mod events;
 mod open;
 mod openapi;
 mod queue;

@@ -6,6 +6,7 @@
 //! let answer = ann.post("/analyze", &sql("my thread", "SELECT 6 * 7"));        // status, headers, body
 //! let run = ann.submit(&sql("my thread", "SELECT 1"));                         // 202; the run's id
 //! ann.wait_for_status(&run, "succeeded");                                      // the run as JSON
+//! let events = ann.watch(&run, 0).rest();                                      // its events to the end, numbered from 1
 //! ```
 //!
 //! `Launch::drill()` starts the same server with one more engine, whose steps do what the prompt asks for: [`drill`].
@@ -15,11 +16,13 @@
 
 mod client;
 pub(crate) mod drill;
+mod events;
 mod server;
 
 use std::time::{Duration, Instant};
 
 pub(crate) use client::{Client, Response, sql};
+pub(crate) use events::{Event, Events};
 pub(crate) use server::{Finished, Launch, Server};
 
 /// How long anything may take in a test: long enough for a busy machine, short enough to fail rather than hang.

@@ -78,12 +78,8 @@ impl Harness {
         let (stream_sender, streams) = unbounded();
         let (blocked_sender, blocked) = unbounded();
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-        let service = TestService {
-            held: held_sender,
-            parked: parked_sender,
-            streams: stream_sender,
-            blocked: blocked_sender,
-        };
+        let service =
+            TestService { held: held_sender, parked: parked_sender, streams: stream_sender, blocked: blocked_sender };
         let server = Arc::new(Server::start(vec![listener], limits, 2, service).expect("the server starts"));
         let is_done = Arc::new(AtomicBool::new(false));
         let sweeper = std::thread::spawn({
