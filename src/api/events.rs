@@ -80,5 +80,5 @@ const ALLOWED: &str = "the id of an event: a whole number from 0";
 fn sequence(text: &str) -> Option<u64> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
     // What a store can number.
-    text.parse().ok().filter(|number| is_plain && *number <= i64::MAX as u64)
+    text.parse().ok().filter(|number| is_plain && i64::try_from(*number).is_ok())
 }

@@ -272,7 +272,9 @@ impl Stretch {
 
     fn append(&mut self, parts: &[&[u8]]) {
         self.bytes.drain(..std::mem::take(&mut self.used));
-        parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
     }
 
     /// Frees the memory with the last byte, so that an idle connection holds none.

@@ -123,7 +123,9 @@ impl Streams {
     /// The run does not exist any more: nothing of it is to come.
     pub fn vanished(&self, id: RunId) {
         let viewers = self.shared.watched.lock().remove_run(id);
-        viewers.iter().for_each(|viewer| viewer.end());
+        for viewer in viewers {
+            viewer.end();
+        }
     }
 
     /// Sends comment lines, forgets viewers that have left, and has read on for those that have taken what they were given and
@@ -143,7 +145,9 @@ impl Streams {
         }
         self.shared.watched.lock().remove(&left);
         drop(left);
-        due.into_iter().for_each(|id| self.hint(id, false));
+        for id in due {
+            self.hint(id, false);
+        }
         // In case a panic has ended a reading early.
         if self.shared.watched.lock().has_due() {
             self.wake();
@@ -161,7 +165,9 @@ impl Streams {
         let viewers = watched.viewers();
         watched.remove(&viewers);
         drop(watched);
-        viewers.iter().for_each(|(_, viewer)| viewer.end());
+        for (_, viewer) in viewers {
+            viewer.end();
+        }
         self.streamer.stop(patience, drop);
     }
 

@@ -80,10 +80,10 @@ impl Bench {
             reader.read(after, limit)
         };
         let streams = Arc::new(Streams::start(Limits::default(), read).expect("threads can be had"));
-        let (opener, opened) = unbounded();
+        let (sender, opened) = unbounded();
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let server =
-            Server::start(vec![listener], http::Limits::default(), 1, Opener(opener)).expect("the server starts");
+            Server::start(vec![listener], http::Limits::default(), 1, Opener(sender)).expect("the server starts");
         Self { streams, log, run: RunId::new(), server, opened }
     }
 
@@ -104,7 +104,7 @@ impl Bench {
     fn live_viewer(&self) -> Client {
         let newest = self.log.events.lock().len() as u64;
         let client = self.viewer(newest);
-        self.wait_until("it has nothing left to replay", || !self.has_replaying());
+        wait_until("it has nothing left to replay", || !self.has_replaying());
         client
     }
 
@@ -128,16 +128,16 @@ impl Bench {
     }
 
     fn settle(&self) {
-        self.wait_until("nothing is due", || !self.streams.shared.watched.lock().has_due());
+        wait_until("nothing is due", || !self.streams.shared.watched.lock().has_due());
     }
+}
 
-    #[track_caller]
-    fn wait_until(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        let begun = Instant::now();
-        while !holds() {
-            assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}");
-            std::thread::yield_now();
-        }
+#[track_caller]
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}");
+        std::thread::yield_now();
     }
 }
 
@@ -226,7 +226,7 @@ fn hints_that_come_twice_late_or_for_nothing_change_nothing() {
     bench.log.push(1);
     bench.finish();
     assert_eq!(viewer.rest(), (vec![1, 2, 3, 4], true));
-    bench.wait_until("it is forgotten", || bench.viewers() == 0);
+    wait_until("it is forgotten", || bench.viewers() == 0);
 }
 
 #[test]
@@ -374,14 +374,14 @@ fn one_that_leaves_makes_room_and_changes_nothing_for_the_others() {
     let bench = Bench::new();
     let (leaving, mut staying) = (bench.live_viewer(), bench.live_viewer());
     drop(leaving);
-    bench.wait_until("it is forgotten", || {
+    wait_until("it is forgotten", || {
         bench.streams.sweep(Instant::now());
         bench.viewers() == 1
     });
     bench.store(1);
     assert_eq!(staying.numbers(), [1]);
     drop(staying);
-    bench.wait_until("the run is forgotten", || {
+    wait_until("the run is forgotten", || {
         bench.streams.sweep(Instant::now());
         bench.streams.watched().is_empty()
     });
