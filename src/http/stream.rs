@@ -103,6 +103,14 @@ impl Stream {
         }
     }
 
+    /// Ends the answer as `finish` does, and the connection with it: who asks again has to connect again.
+    pub fn close(&self) {
+        if let Some(mut connection) = self.take() {
+            connection.form.keep_alive = false;
+            self.front.end_stream(connection);
+        }
+    }
+
     fn abort(&self) {
         drop(self.take());
     }

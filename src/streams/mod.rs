@@ -95,7 +95,7 @@ impl Streams {
         if is_added {
             self.hint(id, is_final);
         } else {
-            viewer.end();
+            viewer.dismiss();
         }
     }
 
@@ -166,7 +166,7 @@ impl Streams {
         watched.remove(&viewers);
         drop(watched);
         for (_, viewer) in viewers {
-            viewer.end();
+            viewer.dismiss();
         }
         self.streamer.stop(patience, drop);
     }

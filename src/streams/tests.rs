@@ -396,6 +396,7 @@ fn stopping_ends_streams_in_order_after_what_was_hinted_and_lets_nobody_in() {
     bench.streams.stop(Instant::now() + PATIENCE);
     for viewer in [&mut one, &mut other] {
         assert_eq!(viewer.rest(), ((1..=300).collect(), true));
+        assert_eq!(viewer.chunk(), Err("cut off"), "its connection has ended, too");
     }
     assert_eq!(bench.streams.admit(ANN).unwrap_err(), NotAdmitted::Stopping);
     drop(ticket);

@@ -106,4 +106,10 @@ impl Viewer {
     pub(super) fn end(&self) {
         self.stream.finish();
     }
+
+    /// Ends its stream in order before the run's end. On the same connection it would be told that the server is shutting down,
+    /// which browsers take for the end; when it cannot connect, they go on trying.
+    pub(super) fn dismiss(&self) {
+        self.stream.close();
+    }
 }

@@ -71,6 +71,18 @@ fn a_stream_that_is_dropped_is_cut_off() {
 }
 
 #[test]
+fn a_stream_that_is_closed_ends_in_order_and_its_connection_with_it() {
+    let harness = Harness::start(Limits::default());
+    let (mut client, stream) = streaming(&harness);
+    client.send(get("/next"));
+    stream.send(b"the last").expect("there is room");
+    stream.close();
+    assert_eq!((client.chunk(), client.chunk()), ("the last".into(), String::new()));
+    client.assert_closed();
+    assert!(stream.is_gone());
+}
+
+#[test]
 fn in_http_1_0_a_stream_ends_with_its_connection() {
     let harness = Harness::start(Limits::default());
     let mut client = harness.client();
