@@ -96,14 +96,15 @@ impl Stream {
         self.visit(|_| ()).is_none()
     }
 
-    /// Ends the answer, as far as it has been sent; the connection then serves the client's next request.
-    pub fn finish(&self) {
-        if let Some(connection) = self.take() {
+    /// Ends the answer with this piece, for which there is always room; the connection then serves the client's next request.
+    pub fn finish(&self, last: &[u8]) {
+        if let Some(mut connection) = self.take() {
+            connection.add_piece(last);
             self.front.end_stream(connection);
         }
     }
 
-    /// Ends the answer as `finish` does, and the connection with it: who asks again has to connect again.
+    /// Ends the answer as it is, and the connection with it: who asks again has to connect again.
     pub fn close(&self) {
         if let Some(mut connection) = self.take() {
             connection.form.keep_alive = false;

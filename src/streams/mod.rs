@@ -124,7 +124,7 @@ impl Streams {
     pub fn vanished(&self, id: RunId) {
         let viewers = self.shared.watched.lock().remove_run(id);
         for viewer in viewers {
-            viewer.end();
+            viewer.end("");
         }
     }
 
@@ -209,10 +209,10 @@ impl Shared {
             let text = sse::events(&page);
             let newest = page.last().map_or(after, |event| event.sequence);
             for (_, viewer) in ready.iter().filter(|(given, _)| *given == after) {
-                match viewer.give(&text, newest, is_whole) {
-                    Given::All if is_finished || (is_whole && is_final) => viewer.end(),
-                    Given::All | Given::Nothing => continue,
-                    Given::Lost => {}
+                if is_finished || (is_whole && is_final) {
+                    viewer.end(&text);
+                } else if viewer.give(&text, newest, is_whole) != Given::Lost {
+                    continue;
                 }
                 left.push((id, Arc::clone(viewer)));
             }

@@ -102,9 +102,9 @@ impl Viewer {
         self.stream.is_backed_up() || self.stream.send(sse::COMMENT) != Err(StreamError::Gone)
     }
 
-    /// Ends its stream in order.
-    pub(super) fn end(&self) {
-        self.stream.finish();
+    /// Gives it the last there is, and ends its stream in order.
+    pub(super) fn end(&self, text: &str) {
+        self.stream.finish(text.as_bytes());
     }
 
     /// Ends its stream in order before the run's end. On the same connection it would be told that the server is shutting down,

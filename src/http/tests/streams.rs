@@ -45,14 +45,14 @@ fn each_piece_arrives_when_it_is_sent_and_the_connection_then_serves_on() {
     assert!(!stream.is_gone() && !stream.is_backed_up());
     // Asked while the stream goes on, answered after it.
     client.send(get("/next") + &get("/stream"));
-    stream.finish();
-    assert_eq!(client.chunk(), "");
+    stream.finish(b"four");
+    assert_eq!((client.chunk(), client.chunk()), ("four".into(), String::new()));
     assert_eq!(client.answer().text(), "GET /next ");
     // Another stream of the same connection is not the first one's to send to.
     let second = harness.streams.recv().expect("the request is handled");
     assert!(stream.is_gone() && !second.is_gone());
     assert_eq!(stream.send(b"late"), Err(StreamError::Gone));
-    stream.finish();
+    stream.finish(b"");
     drop(stream);
     assert_eq!(second.send(b"of the second"), Ok(()));
     assert_eq!(client.answer_to_head().status, 200);
@@ -92,7 +92,7 @@ fn in_http_1_0_a_stream_ends_with_its_connection() {
     assert_eq!((head.header("Transfer-Encoding"), head.header("Connection")), (None, Some("close")));
     stream.send(b"as ").expect("there is room");
     stream.send(b"it is").expect("there is room");
-    stream.finish();
+    stream.finish(b"");
     assert_eq!(client.rest(), "as it is");
 }
 
@@ -135,7 +135,7 @@ fn what_a_client_takes_late_arrives_whole_and_in_order() {
     }
     assert!(stream.is_backed_up() && !stream.is_gone());
     assert!(harness.server.stats().buffered_bytes > Limits::default().stream_bytes_max / 2);
-    stream.finish();
+    stream.finish(b"");
     for number in 0..sent {
         assert_eq!(client.chunk(), format!("{number:09}\n").repeat(100));
     }
@@ -229,6 +229,6 @@ fn several_threads_may_send() {
             assert_eq!(chunk, chunk[..1].repeat(lengths[sender]));
         }
     });
-    stream.finish();
+    stream.finish(b"");
     assert_eq!(client.chunk(), "");
 }
