@@ -44,12 +44,18 @@ events! {
     STORE_UNAVAILABLE = "store.unavailable";
     /// The store can be used again.
     STORE_AVAILABLE = "store.available";
+    /// An attempt at an operation on the store failed; it is tried again, or its caller says what becomes of it.
+    STORE_OPERATION_FAILED = "store.operation.failed";
+    /// The servers that share the database may want more connections than it has.
+    STORE_CONNECTIONS_SHORT = "store.connections.short";
     /// An operation has held its connection for longer than `LEAK_DETECTION_SECONDS`.
     POOL_OPERATION_OLD = "pool.operation.old";
     /// A connection could not be made; it is tried again, at most a second later.
     POOL_CONNECT_FAILED = "pool.connect.failed";
     /// A pool was replaced by a fresh one.
     POOL_RECYCLED = "pool.recycled";
+    /// A pool was not replaced; its connections go on serving.
+    POOL_RECYCLE_FAILED = "pool.recycle.failed";
     /// A pool is closed; every connection has been returned.
     POOL_CLOSED = "pool.closed";
     /// A pool was closed although operations had not ended; they are named.

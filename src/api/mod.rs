@@ -74,6 +74,8 @@ pub struct Api {
 pub struct Parts {
     /// Runs, checkpoints, threads.
     pub store: Arc<dyn Store>,
+    /// What the store is: `sqlite` or `postgres`.
+    pub backend: &'static str,
     /// Executes what is submitted.
     pub runner: Arc<Runner>,
     /// Who watches runs.
@@ -111,7 +113,7 @@ impl Api {
             streams: parts.streams,
             datasets: parts.datasets,
             memory: parts.memory,
-            probes: Probes::default(),
+            probes: Probes::new(parts.backend),
             limiter: parts.limiter,
             verifier: parts.verifier,
             origins: parts.origins,
@@ -237,7 +239,9 @@ impl Service for Front {
         }));
         match route.lane {
             Lane::Here => task.run(),
-            Lane::Store => {
+            // Nobody waits in a queue for a store that says nothing.
+            Lane::Store if api.probes.database().is_silent() => task.refuse(),
+            Lane::Store | Lane::Data => {
                 if let Err(task) = api.lane.submit(task) {
                     task.refuse();
                 }

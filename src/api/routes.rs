@@ -29,8 +29,10 @@ pub(super) struct Route {
 pub(super) enum Lane {
     /// On the http thread: it touches neither store nor disk and never waits.
     Here,
-    /// On a thread of the store lane.
+    /// On a thread of the store lane, because it asks the store.
     Store,
+    /// On a thread of the store lane too, because it reads the tables of data, which are there without the store.
+    Data,
 }
 
 /// What is told about a route.

@@ -48,8 +48,9 @@ impl Snapshots {
     pub(super) fn take(&mut self, run: &Run, step: u32, state: &mut State) -> NewCheckpoint {
         let changed = state.take_changed();
         self.newest_version += 1;
-        // The fraction keeps versions apart that two writers make from the same predecessor.
-        let version = format!("{:032}.{:016}", self.newest_version, random_fraction());
+        // As LangGraph's `get_next_version` writes it. The fraction keeps versions apart that two writers make from the same
+        // predecessor.
+        let version = format!("{:032}.0.{:016}", self.newest_version, random_fraction());
         self.versions.retain(|channel, _| state.get(channel).is_some());
         let mut inline = Map::new();
         let mut blobs = Vec::new();
@@ -58,7 +59,7 @@ impl Snapshots {
             if is_new {
                 self.versions.insert(channel.clone(), version.clone());
             }
-            if value.is_array() || value.is_object() {
+            if !is_inline(value) {
                 if is_new {
                     blobs.push(ChannelBlob {
                         channel: channel.clone(),
@@ -94,6 +95,21 @@ impl Snapshots {
     }
 }
 
+/// Whether the value stands in the checkpoint itself: LangGraph puts primitives there. PostgreSQL's JSONB refuses a string with
+/// U+0000 and does not tell a float from an integer where JSON's notation with an exponent would, nor -0.0 from 0; such
+/// values are blobs in every store.
+fn is_inline(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(_) => true,
+        Value::String(text) => !text.contains('\0'),
+        Value::Number(number) => match number.as_f64() {
+            Some(float) if number.is_f64() => float.abs() < 1e15 && (float != 0.0 || float.is_sign_positive()),
+            _ => true,
+        },
+        Value::Array(_) | Value::Object(_) => false,
+    }
+}
+
 /// The state that was stored; a channel in another library's serialisation is left out.
 pub(super) fn restore(tuple: &CheckpointTuple) -> State {
     let inline = tuple.checkpoint.body["channel_values"].as_object().cloned().unwrap_or_default();
@@ -106,7 +122,7 @@ pub(super) fn restore(tuple: &CheckpointTuple) -> State {
     State::restored(channels)
 }
 
-/// The part before the point of `00000000000000000000000000000007.0243545…`.
+/// The part before the point of `00000000000000000000000000000007.0.243545…`.
 fn version_number(version: &str) -> u64 {
     version.split('.').next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
@@ -168,6 +184,28 @@ mod tests {
         assert!(second.blobs.is_empty(), "an unchanged channel is not stored again");
         let restored = restore(&stored(&[first, second]));
         assert_eq!(restored.channels(), state.channels());
+    }
+
+    #[test]
+    fn a_primitive_that_jsonb_cannot_hold_is_a_channel_of_its_own() {
+        let run = run();
+        let mut state = State::default();
+        for (channel, value) in [("nul", json!("a\0b")), ("zero", json!(-0.0)), ("float", json!(1e16))] {
+            state.set(channel, value);
+        }
+        for (channel, value) in [("word", json!("\\u0000")), ("count", json!(u64::MAX)), ("small", json!(-1.5e-7))] {
+            state.set(channel, value);
+        }
+        let mut snapshots = Snapshots::after(None);
+        let first = snapshots.take(&run, 1, &mut state);
+        let blobs: Vec<&str> = first.blobs.iter().map(|blob| &*blob.channel).collect();
+        assert_eq!(blobs, ["float", "nul", "zero"]);
+        assert!(!first.checkpoint.body.to_string().contains("a\\u0000b"), "nowhere else in the checkpoint either");
+        let second = snapshots.take(&run, 2, &mut state);
+        assert!(second.blobs.is_empty(), "an unchanged channel is not stored again");
+        let restored = restore(&stored(&[first, second]));
+        assert_eq!(restored.channels(), state.channels());
+        assert!(restored.get("zero").and_then(Value::as_f64).is_some_and(f64::is_sign_negative));
     }
 
     #[test]

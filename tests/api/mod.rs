@@ -7,6 +7,7 @@ mod access;
 mod analyses;
 mod conversations;
 mod data;
+mod debug;
 mod envelope;
 mod events;
 mod open;

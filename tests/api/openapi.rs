@@ -19,6 +19,7 @@ const ROUTES: &[&str] = &[
     "GET /health/memory",
     "GET /health/rate-limits",
     "GET /debug/pool-status",
+    "GET /debug/chat/{thread_id}/checkpoints",
     "POST /analyze",
     "GET /runs",
     "GET /runs/{run_id}",

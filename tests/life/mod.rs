@@ -4,13 +4,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod away;
 mod cancel;
 mod commands;
 mod concurrency;
 mod crash;
 mod disk;
 mod drain;
+mod hangup;
 mod order;
+mod several;
 mod start;
 mod waiting;
 

@@ -71,7 +71,7 @@ pub(super) fn an_idle_worker_takes_nobodys_turn(store: &dyn Store) {
     assert_eq!(claimed(&new_run("ann", "busy")), None, "its thread is busy");
     assert_eq!(claimed(&new_run("bob", "free")), None, "somebody has been waiting for longer");
     succeed(store, &first);
-    assert_eq!(claim(store).1.thread_id, "free", "who has nothing running goes first");
+    assert_eq!(claim(store).1.thread_id, "busy", "among equals the oldest goes first");
 }
 
 pub(super) fn a_user_never_sees_a_run_of_another(store: &dyn Store) {

@@ -30,13 +30,16 @@ struct Standing {
     checkpoint_id: Option<String>,
 }
 
-pub(super) fn claim(tx: &Transaction<'_>, request: &ClaimRequest) -> Result<Option<(Claim, Run)>, StoreError> {
+pub(super) fn claim(
+    tx: &Transaction<'_>,
+    request: &ClaimRequest,
+    now: Timestamp,
+) -> Result<Option<(Claim, Run)>, StoreError> {
     if let Some(claim) = of_token(tx, request)? {
         return Ok(Some((claim, by_id(tx, claim.run_id)?)));
     }
     let next = tx.prepare_cached(queries::CLAIM_NEXT)?.query_row([], |row| row.get(0)).optional()?;
     let Some(run_id) = next.map(RunId::from_bytes) else { return Ok(None) };
-    let now = now(tx)?;
     tx.prepare_cached(queries::CLAIM)?.execute(params![
         run_id.as_bytes(),
         moved(Status::Queued, Trigger::Claimed)?.as_str(),

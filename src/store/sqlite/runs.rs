@@ -49,7 +49,7 @@ impl RunStore for SqliteStore {
             let mut statement = tx.prepare_cached(queries::ANY_TO_CLAIM)?;
             Ok(statement.query_row(params![request.holder.as_bytes(), request.token.as_bytes()], |row| row.get(0))?)
         });
-        if any? { self.write("runs.claim", |tx| claims::claim(tx, request)) } else { Ok(None) }
+        if any? { self.write("runs.claim", |tx| claims::claim(tx, request, now(tx)?)) } else { Ok(None) }
     }
 
     fn renew(&self, claims: &[Claim], valid_for: Duration) -> Result<Vec<Held>, StoreError> {
@@ -169,7 +169,7 @@ fn submit(
     ])?;
     events::append(tx, new.id, now, &[(EventKind::Queued, json!({}))])?;
     // With an empty queue the next run to be claimed can only be this one.
-    match idle.filter(|_| queued == 0).map(|request| claims::claim(tx, request)).transpose()?.flatten() {
+    match idle.filter(|_| queued == 0).map(|request| claims::claim(tx, request, now)).transpose()?.flatten() {
         Some((claim, run)) => Ok(Submission::Claimed(claim, run)),
         None => Ok(Submission::Accepted(by_id(tx, new.id)?)),
     }
