@@ -35,6 +35,7 @@ impl Wish {
     /// What came of it, ready for a worker.
     pub(super) fn granted(self, shared: &Shared, claim: Claim, run: Run) -> Job {
         tracing::debug!(event = event::RUN_CLAIMED, run_id = %run.id, attempt = run.attempt, step = run.step);
+        shared.streams.hint(run.id, false);
         let entered = shared.active.enter(&claim, self.first_asked + CLAIM_LIFETIME);
         Job { claim, run, entered }
     }

@@ -75,6 +75,7 @@ impl Pulse {
 pub(super) fn report_rescued(shared: &Shared, rescued: Vec<Rescued>) {
     for Rescued { run } in rescued {
         tracing::info!(event = event::RUN_RESCUED, run_id = %run.id, status = %run.status, attempt = run.attempt, step = run.step);
+        shared.streams.hint(run.id, run.status.is_final());
         if run.status.is_final() {
             shared.waiters.tell(run.id, &Outcome::Ended(Arc::new(run)));
         }

@@ -35,7 +35,9 @@ pub(crate) fn require_pgbouncer() -> bool {
     require_postgres() && require("PgBouncer", program("pgbouncer").is_some())
 }
 
-fn require(what: &str, is_there: bool) -> bool {
+/// The same for anything else.
+#[must_use]
+pub(crate) fn require(what: &str, is_there: bool) -> bool {
     if !is_there {
         let test = std::thread::current().name().unwrap_or("a test").to_owned();
         let message = format!("NOT RUN: {test} needs {what}, which is not installed (tests/run installs it)");
