@@ -37,6 +37,7 @@ impl Python {
     }
 
     /// Makes the environment, unless an earlier run of the tests made it of the same requirements.
+    #[allow(clippy::zombie_processes, reason = "it ends when the tests do, and nobody is left to wait for it")]
     fn make() -> Result<Self, String> {
         // Beside what cargo builds: whoever cleans that up has this made anew.
         let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop-venv");
