@@ -5,6 +5,8 @@ mod util;
 
 /// The HTTP contract, line by line, asked of the built server.
 mod api;
+/// The connection to PostgreSQL: how it is made, who waits for it how long, what breaks it and what heals it.
+mod connection;
 /// The harness itself: what tests rely on when they break things.
 mod harness;
 /// LangGraph's own Python library and Holdfast on one database.

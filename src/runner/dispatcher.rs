@@ -63,6 +63,7 @@ impl Dispatcher {
         if !self.take_over() {
             return;
         }
+        self.shared.idle.open();
         let mut outage = persist::Outage::default();
         loop {
             // A panic costs a pause and not the thread, without which nothing queued would ever be claimed again.
@@ -76,7 +77,7 @@ impl Dispatcher {
 
     fn take_over(&self) -> bool {
         let Shared { store, settings, .. } = &*self.shared;
-        let mut outage = persist::Outage::default();
+        let mut outage = persist::Outage::of_a_start();
         loop {
             match store.rescue(Lost::HeldBy(settings.instance), settings.attempts_max) {
                 Ok(rescued) => {

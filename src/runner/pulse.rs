@@ -27,7 +27,8 @@ impl Pulse {
         while let Err(RecvTimeoutError::Timeout) = self.stopped.recv_timeout(pause) {
             pause = HEARTBEAT_EVERY;
             survive("pulse", || match self.beat(is_back) {
-                Ok(()) => (outage, is_back) = (Outage::default(), false),
+                Ok(()) if is_back => is_back = false,
+                Ok(()) => outage = Outage::default(),
                 Err(error) => {
                     outage.failed("heartbeat", &error);
                     (pause, is_back) = (HEARTBEAT_RETRY, true);
