@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 use rustix::process::Signal;
@@ -120,6 +121,26 @@ fn events_arrive_as_they_happen() {
     }
     drill.open(&server, 3);
     assert_eq!(kinds(&events.rest()), ["step", "checkpoint", "finished"]);
+}
+
+/// Goal: what is stored by the server that is watched does not wait for its next look at the store, four times a second. Each step
+/// begins when the one before has been seen, so twenty such waits would take five seconds.
+#[test]
+fn what_is_stored_here_is_seen_at_once() {
+    let server = Launch::drill().start();
+    let mut ann = server.client(ANN);
+    let drill = (1..=20).fold(Drill::new("prompt", 20), |drill, step| drill.on(step, Act::Wait));
+    let id = ann.submit(&drill.question("t"));
+    let mut events = ann.watch(&id, 0);
+    assert_eq!(kinds(&events.up_to("started")), ["queued", "started"]);
+    let begun = Instant::now();
+    for step in 1..20 {
+        drill.open(&server, step);
+        events.up_to("checkpoint");
+    }
+    drill.open(&server, 20);
+    goes_on_to_the_end(&events.rest(), 41, "succeeded");
+    assert!(begun.elapsed() < Duration::from_millis(2500), "{:?}", begun.elapsed());
 }
 
 #[test]
