@@ -159,6 +159,11 @@ fn describe(db: &DbError) -> String {
 }
 
 impl ConnectFault {
+    /// Of an attempt in which the driver has panicked.
+    pub(super) fn of_panic() -> Self {
+        Self { why: "this server has no descriptor left for a connection to the database", is_final: false }
+    }
+
     /// What an error of an attempt to connect means.
     pub(super) fn of(error: &Error) -> Self {
         let later = |why| Self { why, is_final: false };
