@@ -618,7 +618,7 @@ impl Kind {
             Kind::Secret(bytes_min) => {
                 (text.len() >= *bytes_min).then(|| Value::Secret(Secret(text.as_bytes().to_vec())))
             }
-            Kind::Database => text.parse().ok().map(Box::new).map(Value::Database),
+            Kind::Database => text.parse().ok().map(|url| Value::Database(Box::new(url))),
         }
     }
 }

@@ -112,9 +112,9 @@ fn a_thread_keeps_its_order_whoever_works_on_it() {
         }
     });
     assert_eq!(overlaps.into_inner(), 0, "two runs of one thread at once");
-    let stored = stores[0].thread_runs("ann", "thread", 1000, Answers::Omitted).unwrap();
-    assert_eq!(stored.len(), ROUNDS * SUBMITTERS);
-    assert_eq!(stored.iter().map(|run| run.id).collect::<Vec<_>>(), *worked_on.lock().unwrap());
+    let runs = stores[0].thread_runs("ann", "thread", 1000, Answers::Omitted).unwrap();
+    assert_eq!(runs.len(), ROUNDS * SUBMITTERS);
+    assert_eq!(runs.iter().map(|run| run.id).collect::<Vec<_>>(), *worked_on.lock().unwrap());
 }
 
 /// Goal: neither of two submissions of one key sees the other's run, since both began before one was stored; the second is
