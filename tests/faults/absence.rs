@@ -1,0 +1,69 @@
+//! The database is away for long.
+
+use super::record::{Accepted, assert_whole};
+use super::{ANN, HEALED_WITHIN, RESCUED_WITHIN, database_state, launch, within};
+use crate::util::drill::{Act, Drill};
+use crate::util::{Cluster, Database, Proxy, require_postgres, sql, wait_until};
+
+#[test]
+fn a_server_that_starts_before_its_database_is_ready_once_that_is() {
+    if !require_postgres() {
+        return;
+    }
+    let database = Database::new();
+    let proxy = Proxy::to(Cluster::shared().address());
+    proxy.cut();
+    let server = launch().env("DATABASE_URL", &proxy.url(&database)).start();
+    let mut ann = server.client(ANN);
+    assert_eq!(database_state(&server), "not_initialized");
+    assert_eq!(server.anonymous().get("/health/live").status, 200);
+    assert_eq!(server.anonymous().get("/health/ready").status, 503);
+    let refused = ann.post("/analyze", &sql("a thread", "SELECT 1"));
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.header("retry-after").is_some() && refused.json().get("run_id").is_none(), "{refused:?}");
+
+    proxy.heal();
+    within(HEALED_WITHIN, "the server to be ready", || server.anonymous().get("/health/ready").status == 200);
+    assert_eq!(database_state(&server), "connected");
+    let answer = ann.post("/analyze", &Drill::new("after", 2).question("a thread"));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_whole(&database, &[Accepted { id: answer.run_id(), answer: Drill::new("after", 2).answer() }]);
+}
+
+/// The worker gives up on storing its step, and the run is not lost with it: its claim expires and is rescued.
+#[test]
+fn a_run_whose_worker_gave_up_on_the_database_is_rescued_when_it_is_back() {
+    if !require_postgres() {
+        return;
+    }
+    let database = Database::new();
+    let proxy = Proxy::to(Cluster::shared().address());
+    let tolerance = "3s";
+    let server = launch()
+        .env("DATABASE_URL", &proxy.url(&database))
+        .env("DATABASE_OUTAGE_TOLERANCE", tolerance)
+        .env("MAX_CONCURRENT_ANALYSES", "1")
+        .start();
+    let mut ann = server.client(ANN);
+    let running = Drill::new("running", 3).on(2, Act::Wait);
+    let queued = Drill::new("queued", 2);
+    let accepted = [&running, &queued].map(|drill| {
+        let id = ann.submit(&drill.question(&drill.answer()));
+        Accepted { id, answer: drill.answer() }
+    });
+    running.wait_for_step(&server, 2, 1);
+    proxy.cut();
+    running.open(&server, 2);
+    wait_until("the worker to give up", || server.stderr().contains("run.left"));
+
+    proxy.heal();
+    within(HEALED_WITHIN, "the worker to go on with others", || {
+        database_state(&server) == "connected" && ann.run(&accepted[1].id)["status"] == "succeeded"
+    });
+    assert_eq!(ann.run(&accepted[0].id)["status"], "running", "nobody knows that it was left");
+    within(RESCUED_WITHIN, "the run to be rescued", || ann.run(&accepted[0].id)["status"] == "succeeded");
+    let ended = assert_whole(&database, &accepted);
+    assert_eq!(ended[&accepted[0].id].count("retrying"), 1);
+    assert_eq!(ended[&accepted[0].id].attempt, 1, "a step was stored under the claim, so nothing is charged");
+    assert_eq!(running.entered(&server, 2), 2, "the step that was not stored is repeated");
+}

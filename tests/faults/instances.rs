@@ -1,0 +1,93 @@
+//! One of two servers on one database stops.
+
+use rustix::process::Signal;
+
+use super::load::Load;
+use super::record::{Accepted, assert_whole};
+use super::{ANN, RESCUED_WITHIN, database_state, launch, within};
+use crate::util::drill::{Act, Drill};
+use crate::util::{Database, require_postgres, wait_until};
+
+/// Goal: whoever comes back late changes nothing. One instance is stopped in the middle of a step; the other one takes the
+/// run over when the claim has expired, by the database's clock, and ends it; then the first goes on with its step.
+#[test]
+fn an_instance_that_is_stopped_past_its_claim_writes_nothing_when_it_goes_on() {
+    if !require_postgres() {
+        return;
+    }
+    let database = Database::new();
+    let stopped = launch().on(&database).start();
+    let other = launch().beside(&stopped).on(&database).start();
+    // It does not listen: nothing but the fence keeps its step from being stored.
+    let running = Drill::new("running", 3).on(2, Act::WaitDeaf);
+    let mut ann = stopped.client(ANN);
+    let id = ann.submit(&running.question("a thread"));
+    running.wait_for_step(&stopped, 2, 1);
+    let mut waiting = stopped.client(ANN);
+    waiting.send("GET", &format!("/runs/{id}/wait?timeout=900"), &[], b"");
+    let mut waiting_elsewhere = other.client(ANN);
+    waiting_elsewhere.send("GET", &format!("/runs/{id}/wait?timeout=900"), &[], b"");
+    assert_eq!(other.client(ANN).run(&id)["status"], "running");
+
+    stopped.signal(Signal::STOP);
+    within(RESCUED_WITHIN, "the other instance to take over", || running.entered(&stopped, 2) == 2);
+    // The gate is open for both; who is stopped sees it only later.
+    running.open(&stopped, 2);
+    let answer = waiting_elsewhere.receive();
+    assert_eq!((answer.status, &answer.json()["result"]), (200, &running.answer().into()), "{answer:?}");
+    let before = assert_whole(&database, &[Accepted { id: id.clone(), answer: running.answer() }]);
+    assert_eq!((before[&id].attempt, before[&id].count("retrying")), (1, 1));
+
+    stopped.signal(Signal::CONT);
+    wait_until("the worker to be fenced", || stopped.stderr().contains("run.fenced"));
+    assert_eq!(running.entered(&stopped, 3), 1, "the fenced worker went on");
+    let answer = waiting.receive();
+    assert_eq!((answer.status, &answer.json()["result"]), (200, &running.answer().into()), "{answer:?}");
+    let after = assert_whole(&database, &[Accepted { id: id.clone(), answer: running.answer() }]);
+    assert_eq!(after[&id].events, before[&id].events, "who came back late has written something");
+
+    wait_until("the instance to be well", || database_state(&stopped) == "connected");
+    let answer = ann.post("/analyze", &Drill::new("after", 1).question("a thread"));
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[test]
+fn the_runs_of_an_instance_that_is_killed_end_on_another() {
+    if !require_postgres() {
+        return;
+    }
+    let database = Database::new();
+    let mut killed = launch().on(&database).start();
+    let other = launch().beside(&killed).on(&database).start();
+    let mut ann = killed.client(ANN);
+    let running: Vec<Drill> = (0..3).map(|n| Drill::new(&format!("running {n}"), 3).on(2, Act::Wait)).collect();
+    let accept = |ann: &mut crate::util::Client, drill: &Drill| {
+        Accepted { id: ann.submit(&drill.question(&drill.answer())), answer: drill.answer() }
+    };
+    // One at a time, so that each of its three workers has one before the other instance looks.
+    let mut accepted: Vec<Accepted> = running
+        .iter()
+        .map(|drill| {
+            let run = accept(&mut ann, drill);
+            drill.wait_for_step(&killed, 2, 1);
+            run
+        })
+        .collect();
+    let load = Load::on(&[&other], "load", 2);
+    load.wait_for_answers(4);
+
+    killed.kill9();
+    running.iter().for_each(|drill| drill.open(&killed, 2));
+    let mut ann = other.client(ANN);
+    within(RESCUED_WITHIN, "its runs to end on the other instance", || {
+        accepted.iter().all(|run| ann.run(&run.id)["status"] == "succeeded")
+    });
+    let of_killed: Vec<String> = accepted.iter().map(|run| run.id.clone()).collect();
+    accepted.extend(load.stop());
+    let ended = assert_whole(&database, &accepted);
+    for (drill, id) in running.iter().zip(&of_killed) {
+        assert_eq!((ended[id].attempt, ended[id].count("retrying")), (1, 1));
+        let entered: Vec<usize> = (1..=3).map(|k| drill.entered(&killed, k)).collect();
+        assert_eq!(entered, [1, 2, 1], "what was stored is not repeated");
+    }
+}
