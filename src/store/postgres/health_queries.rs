@@ -1,7 +1,5 @@
 //! The statements about the server itself.
 
-use postgres::types::Type;
-
 use super::queries::{Query, queries};
 
 /// Version, whether it can only be read, timeline, address, port; its cluster's number is put in front.

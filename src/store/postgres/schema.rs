@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use postgres::SimpleQueryMessage;
 use postgres::types::Type;
 use refinery_core::error::Kind;
 use refinery_core::traits::sync::{Migrate, Query, Transaction};
@@ -79,11 +80,13 @@ fn runner() -> Runner {
     runner
 }
 
+/// By the simple protocol: in the extended one a statement's snapshot lives until the next statement, and building an index
+/// concurrently would wait for this one for ever.
 fn try_lock(transaction: &mut postgres::Transaction<'_>) -> Result<bool, postgres::Error> {
     // It does nothing for as long as the migrations take.
     transaction.batch_execute("SET LOCAL idle_in_transaction_session_timeout = 0")?;
-    let locked = transaction.query_typed("SELECT pg_try_advisory_xact_lock($1)", &[(&LOCK, Type::INT8)])?;
-    Ok(locked.first().is_some_and(|row| row.get(0)))
+    let answer = transaction.simple_query(&format!("SELECT pg_try_advisory_xact_lock({LOCK})"))?;
+    Ok(answer.iter().any(|message| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("t"))))
 }
 
 /// The newest migration that was run; `None` in a database without Holdfast's tables.

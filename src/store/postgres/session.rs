@@ -149,16 +149,7 @@ impl Session {
         Ok(client)
     }
 
-    /// Runs a statement in one round trip, once it is prepared; waits for each answer as long as an ordinary statement takes.
-    pub(super) fn query(
-        &mut self,
-        query: &'static Query,
-        parameters: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, Error> {
-        self.query_within(patience::ANSWER, query, parameters)
-    }
-
-    /// As [`Session::query`], for a server that may be silent for so long.
+    /// Runs a statement in one round trip, once it is prepared, on a server that may be silent for so long.
     pub(super) fn query_within(
         &mut self,
         silence_max: Duration,
@@ -177,17 +168,23 @@ impl Session {
         query: &'static Query,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Error> {
-        self.raise_limit(silence_max, patience::LONG_STATEMENT_TIMEOUT, |session| session.ask(query, parameters))
-    }
-
-    /// Runs what is not an ordinary statement and may take longer, such as a migration: the server may be silent for
-    /// `silence_max`, and works at most as long on each statement.
-    pub(super) fn work<T>(
-        &mut self,
-        silence_max: Duration,
-        work: impl FnOnce(&mut Client) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        self.raise_limit(silence_max, silence_max, |session| work(&mut session.client))
+        self.begin(silence_max);
+        // Only there has a limit been set that is to be raised; a pooler would leave the setting to somebody else.
+        let is_limited = self.prepared.is_some();
+        let limit = patience::LONG_STATEMENT_TIMEOUT.as_millis();
+        let mut ask = || {
+            if is_limited {
+                self.client.batch_execute(&format!("SET statement_timeout = {limit}"))?;
+            }
+            let rows = self.ask(query, parameters)?;
+            // What is done is done, even if the connection is of no use afterwards.
+            self.spoiled |= is_limited && self.client.batch_execute("RESET statement_timeout").is_err();
+            Ok(rows)
+        };
+        let answer = ask();
+        // With a limit that is not the usual one.
+        self.spoiled |= answer.is_err();
+        self.settle(answer)
     }
 
     /// Whether the server still answers, in a second.
@@ -248,39 +245,6 @@ impl Session {
         })
     }
 
-    /// Runs `work` while the server works up to `statement_max` on a statement.
-    fn raise_limit<T>(
-        &mut self,
-        silence_max: Duration,
-        statement_max: Duration,
-        work: impl FnOnce(&mut Self) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        self.begin(silence_max);
-        // Only there has a limit been set that is to be raised; a pooler would leave the setting to somebody else.
-        let is_limited = self.prepared.is_some();
-        let run = || {
-            if is_limited {
-                self.client.batch_execute(&format!("SET statement_timeout = {}", statement_max.as_millis()))?;
-                self.mark();
-            }
-            let done = work(self)?;
-            // What is done is done, even if the connection is of no use afterwards.
-            self.spoiled |= is_limited && self.client.batch_execute("RESET statement_timeout").is_err();
-            Ok(done)
-        };
-        let done = run();
-        // Whatever state it has left behind, and with a limit that is not the usual one.
-        self.spoiled |= done.is_err();
-        self.settle(done)
-    }
-
-    /// What was sent so far has changed nothing.
-    fn mark(&self) {
-        if let Some(peer) = &self.peer {
-            peer.link.mark();
-        }
-    }
-
     fn begin(&self, silence_max: Duration) {
         if let Some(peer) = &self.peer {
             peer.link.begin(silence_max);
@@ -296,17 +260,25 @@ impl Session {
     }
 
     fn ask(&mut self, query: &'static Query, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
+        let mark = || {
+            if let Some(peer) = &self.peer {
+                peer.link.mark();
+            }
+        };
         let Some(prepared) = &mut self.prepared else {
+            mark();
             let typed: Vec<(&(dyn ToSql + Sync), Type)> =
                 parameters.iter().copied().zip(query.types.iter().cloned()).collect();
             return self.client.query_typed(query.text, &typed);
         };
         if let Some(statement) = prepared.get(query.text) {
+            mark();
             return self.client.query(statement, parameters);
         }
         let statement = self.client.prepare_typed(query.text, query.types)?;
         prepared.insert(query.text, statement.clone());
-        self.mark();
+        // That it was prepared has changed nothing.
+        mark();
         self.client.query(&statement, parameters)
     }
 }

@@ -1,0 +1,17 @@
+//! The same store with PgBouncer in between, which gives it another connection of the server for every statement.
+
+use holdfast::store::postgres::Options;
+
+use super::Opened;
+use super::postgres::{OPTIONS, database, initialised};
+use crate::util::{PgBouncer, require_pgbouncer};
+
+pub(super) const UNPREPARED: Options = Options { prepares: false, ..OPTIONS };
+
+pub(super) fn open() -> Option<Opened> {
+    require_pgbouncer().then(|| {
+        let database = database();
+        let store = initialised(&PgBouncer::shared().url(&database), UNPREPARED);
+        Opened { store: Box::new(store), _kept: Box::new(database) }
+    })
+}

@@ -1,0 +1,37 @@
+//! The store in a PostgreSQL database: the backend of the suite.
+
+use std::time::Duration;
+
+use holdfast::pool::connector;
+use holdfast::store::Store;
+use holdfast::store::postgres::{Options, PostgresStore};
+
+use super::Opened;
+use crate::util::{Cluster, Database, require_postgres};
+
+pub(super) const OPTIONS: Options =
+    Options { connections_max: 4, connections_min: 0, lease_timeout: Duration::from_secs(20), prepares: true };
+
+pub(super) fn open() -> Option<Opened> {
+    require_postgres().then(|| {
+        let database = database();
+        Opened { store: Box::new(initialised(&database.url(), OPTIONS)), _kept: Box::new(database) }
+    })
+}
+
+/// A database whose schema is up to date: a copy of one that was migrated once.
+pub(super) fn database() -> Database {
+    Cluster::shared().database_like("migrated", |url| drop(initialised(url, OPTIONS)))
+}
+
+/// The store in this database, not initialised.
+pub(super) fn store(url: &str, options: Options) -> PostgresStore {
+    PostgresStore::new(&url.parse().unwrap(), options, &connector())
+}
+
+/// The store in this database, ready for use.
+pub(super) fn initialised(url: &str, options: Options) -> PostgresStore {
+    let store = store(url, options);
+    store.initialise().unwrap();
+    store
+}
