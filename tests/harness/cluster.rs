@@ -136,15 +136,8 @@ fn a_cluster_has_tls_and_may_insist_on_it() {
     }
     let cluster = Cluster::own().tls().authentication("hostnossl all all all reject").start();
     assert!(connect(&cluster.url("postgres")).is_err());
-    let psql = |options: &str| {
-        let url = format!("{}?{options}", cluster.url("postgres"));
-        Command::new("psql")
-            .args(["-XAtq", "-d", &url, "-c", "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"])
-            .output()
-    };
-    let authority = cluster.authority();
-    let verified = psql(&format!("sslmode=verify-full&sslrootcert={}", authority.display())).unwrap();
-    assert_eq!(String::from_utf8_lossy(&verified.stdout).trim(), "t", "{verified:?}");
+    let url = format!("{}?sslmode=verify-full&sslrootcert={}", cluster.url("postgres"), cluster.authority().display());
+    assert_eq!(cluster.psql_at(&url, "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"), "t");
 }
 
 /// Not even SIGKILL leaves a server behind: its end is noticed by a shell that the process has started.

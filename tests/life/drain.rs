@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use super::Past;
 use crate::util::drill::{Act, Drill};
-use crate::util::{Client, Launch, Server, sql, wait_until};
+use crate::util::{Client, Intruder, Launch, Server, sql, wait_until};
 
 const ANN: &str = "ann@example.org";
 
@@ -197,8 +197,8 @@ fn an_idle_server_stops_at_once() {
 fn a_full_lane_does_not_outlast_the_drain() {
     let launch = Launch::holdfast().env("MAX_QUEUED_PER_USER", "1000").env("DRAIN_TIMEOUT", "4s");
     let mut server = launch.start();
-    let store = rusqlite::Connection::open(server.launch().state().join(holdfast::app::STORE_FILE)).unwrap();
-    store.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut intruder = Intruder::of(&server);
+    intruder.hold_writes();
     let mut clients: Vec<Client> = (0..200).map(|_| server.client(ANN)).collect();
     for (n, client) in clients.iter_mut().enumerate() {
         client.send_post("/analyze", &[("Prefer", "respond-async")], &sql(&format!("thread {n}"), "SELECT 1"));

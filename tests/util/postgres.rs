@@ -40,18 +40,23 @@ while read -r command options; do
     esac
     echo $?
 done
-if [ -f "$home/data/postmaster.pid" ]; then
-    kill -CONT "$(head -n 1 "$home/data/postmaster.pid")"
+exec 2>/dev/null
+if read -r postmaster <"$home/data/postmaster.pid"; then
+    for stat in /proc/[0-9]*/stat; do
+        read -r pid name state parent others <"$stat"
+        [ "$parent" != "$postmaster" ] || kill -CONT "$pid"
+    done
+    kill -CONT "$postmaster"
     control stop --mode=immediate
 fi
-rm -rf "$home" 2>/dev/null
+rm -rf "$home"
 "#;
 
 /// What every cluster is set to: small, and no more durable than the death of a process asks for. The time zone is one
 /// that would show a time which was taken for UTC.
 const SETTINGS: &[(&str, &str)] = &[
     ("listen_addresses", "127.0.0.1"),
-    ("max_connections", "200"),
+    ("max_connections", "400"),
     ("shared_buffers", "16MB"),
     ("fsync", "off"),
     ("wal_level", "minimal"),
@@ -137,14 +142,18 @@ impl Cluster {
         connect(&self.home, self.port, database).unwrap()
     }
 
-    /// What `psql` prints for these statements, bare and unaligned; fails where one of them does.
+    /// What `psql` prints for these statements of a superuser, bare and unaligned; fails where one of them does.
     #[track_caller]
     pub(crate) fn psql(&self, database: &str, sql: &str) -> String {
+        let socket = self.home.display();
+        self.psql_at(&format!("host={socket} port={} user=postgres dbname={database}", self.port), sql)
+    }
+
+    /// The same for whoever connects like this.
+    #[track_caller]
+    pub(crate) fn psql_at(&self, connection: &str, sql: &str) -> String {
         let mut psql = Command::new(self.installation.binaries.join("psql"));
-        psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-c", sql])
-            .arg("-h")
-            .arg(&self.home)
-            .args(["-p", &self.port.to_string()])
+        psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", connection, "-c", sql])
             .env("PGCONNECT_TIMEOUT", PATIENCE.as_secs().to_string())
             .env("PGOPTIONS", format!("-c statement_timeout={}", PATIENCE.as_millis()))
             .stdin(Stdio::null());
