@@ -5,6 +5,8 @@ mod util;
 
 /// The HTTP contract, line by line, asked of the built server.
 mod api;
+/// Faults of the database, the network and the servers: nothing accepted is lost, and everything heals.
+mod faults;
 /// The harness itself: what tests rely on when they break things.
 mod harness;
 /// The life of runs on real server processes: concurrency, crashes, drains, cancellation, limits.

@@ -27,7 +27,7 @@ fn a_server_that_starts_before_its_database_is_ready_once_that_is() {
     assert_eq!(database_state(&server), "connected");
     let answer = ann.post("/analyze", &Drill::new("after", 2).question("a thread"));
     assert_eq!(answer.status, 200, "{answer:?}");
-    assert_whole(&database, &[Accepted { id: answer.run_id(), answer: Drill::new("after", 2).answer() }]);
+    assert_whole(database.client(), &[Accepted { id: answer.run_id(), answer: Drill::new("after", 2).answer() }]);
 }
 
 /// The worker gives up on storing its step, and the run is not lost with it: its claim expires and is rescued.
@@ -62,7 +62,7 @@ fn a_run_whose_worker_gave_up_on_the_database_is_rescued_when_it_is_back() {
     });
     assert_eq!(ann.run(&accepted[0].id)["status"], "running", "nobody knows that it was left");
     within(RESCUED_WITHIN, "the run to be rescued", || ann.run(&accepted[0].id)["status"] == "succeeded");
-    let ended = assert_whole(&database, &accepted);
+    let ended = assert_whole(database.client(), &accepted);
     assert_eq!(ended[&accepted[0].id].count("retrying"), 1);
     assert_eq!(ended[&accepted[0].id].attempt, 1, "a step was stored under the claim, so nothing is charged");
     assert_eq!(running.entered(&server, 2), 2, "the step that was not stored is repeated");

@@ -33,7 +33,7 @@ fn connections_that_are_terminated_every_second_cost_nobody_an_answer() {
     assert_eq!(load.refused(), 0, "what broke was repeated on a fresh connection");
     let accepted = load.stop();
     assert_eq!(watch.end(), ["connected"], "a fresh connection was never far");
-    assert_whole(&database, &accepted);
+    assert_whole(database.client(), &accepted);
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn a_database_that_crashes_and_recovers_has_lost_nothing() {
 
     let accepted = load.stop();
     watch.end();
-    assert_whole(&database, &accepted);
+    assert_whole(database.client(), &accepted);
 }
 
 /// Other clients of the database have taken every connection that it gives to anybody, while the server's own had ended.
@@ -95,5 +95,5 @@ fn a_database_without_a_free_connection_is_waited_for() {
     load.wait_for_answers(8);
     let accepted = load.stop();
     assert_eq!(watch.end(), ["connected", "disconnected", "connected"]);
-    assert_whole(&database, &accepted);
+    assert_whole(database.client(), &accepted);
 }

@@ -35,7 +35,7 @@ fn an_instance_that_is_stopped_past_its_claim_writes_nothing_when_it_goes_on() {
     running.open(&stopped, 2);
     let answer = waiting_elsewhere.receive();
     assert_eq!((answer.status, &answer.json()["result"]), (200, &running.answer().into()), "{answer:?}");
-    let before = assert_whole(&database, &[Accepted { id: id.clone(), answer: running.answer() }]);
+    let before = assert_whole(database.client(), &[Accepted { id: id.clone(), answer: running.answer() }]);
     assert_eq!((before[&id].attempt, before[&id].count("retrying")), (1, 1));
 
     stopped.signal(Signal::CONT);
@@ -43,7 +43,7 @@ fn an_instance_that_is_stopped_past_its_claim_writes_nothing_when_it_goes_on() {
     assert_eq!(running.entered(&stopped, 3), 1, "the fenced worker went on");
     let answer = waiting.receive();
     assert_eq!((answer.status, &answer.json()["result"]), (200, &running.answer().into()), "{answer:?}");
-    let after = assert_whole(&database, &[Accepted { id: id.clone(), answer: running.answer() }]);
+    let after = assert_whole(database.client(), &[Accepted { id: id.clone(), answer: running.answer() }]);
     assert_eq!(after[&id].events, before[&id].events, "who came back late has written something");
 
     wait_until("the instance to be well", || database_state(&stopped) == "connected");
@@ -84,7 +84,7 @@ fn the_runs_of_an_instance_that_is_killed_end_on_another() {
     });
     let of_killed: Vec<String> = accepted.iter().map(|run| run.id.clone()).collect();
     accepted.extend(load.stop());
-    let ended = assert_whole(&database, &accepted);
+    let ended = assert_whole(database.client(), &accepted);
     for (drill, id) in running.iter().zip(&of_killed) {
         assert_eq!((ended[id].attempt, ended[id].count("retrying")), (1, 1));
         let entered: Vec<usize> = (1..=3).map(|k| drill.entered(&killed, k)).collect();

@@ -78,10 +78,15 @@ fn database_state(server: &Server) -> String {
 
 /// The store itself in this database, ready to be used, with so many connections.
 fn store(url: &str, connections_max: u32) -> PostgresStore {
+    store_with(url, connections_max, 0)
+}
+
+/// The same with so many connections kept ready.
+fn store_with(url: &str, connections_max: u32, connections_min: u32) -> PostgresStore {
     let url: DatabaseUrl = url.parse().unwrap();
     let options = Options {
         connections_max,
-        connections_min: 0,
+        connections_min,
         lease_timeout: Duration::from_secs(20),
         prepares: true,
         instance: InstanceId::new(),

@@ -71,7 +71,7 @@ impl Scene {
         accepted.push(Accepted { id: answer.run_id(), answer: Drill::new("after", 1).answer() });
         accepted.push(Accepted { id: run.clone(), answer: running.answer() });
         assert_eq!(watch.end(), ["connected", "disconnected", "connected"]);
-        let ended = assert_whole(&database, &accepted);
+        let ended = assert_whole(database.client(), &accepted);
         assert_eq!((ended[&run].attempt, ended[&run].count("retrying")), (1, 0), "its worker kept it");
         assert_eq!(running.entered(&server, 2), 1, "nothing is repeated that only had to be stored");
     }

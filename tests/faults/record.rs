@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use postgres::Client;
+
 use super::within;
-use crate::util::{Database, PATIENCE};
+use crate::util::PATIENCE;
 
 /// A run that a server has accepted.
 #[derive(Debug)]
@@ -31,8 +33,7 @@ impl Ended {
 /// the right answer, and that the events of each are numbered from 1 without a gap, begin with `queued`, end with the
 /// one `finished`, and tell of each step once and in order. Gives the runs by id.
 #[track_caller]
-pub(super) fn assert_whole(database: &Database, accepted: &[Accepted]) -> HashMap<String, Ended> {
-    let mut client = database.client();
+pub(super) fn assert_whole(mut client: Client, accepted: &[Accepted]) -> HashMap<String, Ended> {
     within(PATIENCE, "all runs to end", || {
         let open = "SELECT count(*) FROM runs WHERE status IN ('queued', 'running', 'cancelling')";
         client.query_one(open, &[]).unwrap().get::<_, i64>(0) == 0
