@@ -30,6 +30,8 @@ events! {
     RUN_FENCED = "run.fenced";
     /// A worker gave up on storing; a rescue takes the run from its last step.
     RUN_LEFT = "run.left";
+    /// A viewer fell so far behind a run's events that its stream was closed; it catches up by coming again.
+    STREAM_LAGGED = "stream.lagged";
     /// A token was refused; the reason says why.
     TOKEN_REFUSED = "token.refused";
     /// A request failed in a way that it should not; the client got 500.

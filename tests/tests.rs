@@ -9,6 +9,8 @@ mod api;
 mod faults;
 /// The harness itself: what tests rely on when they break things.
 mod harness;
+/// LangGraph's own Python library and Holdfast on one database.
+mod interop;
 /// The life of runs on real server processes: concurrency, crashes, drains, cancellation, limits.
 mod life;
 /// What every store promises, asked of each implementation in turn.

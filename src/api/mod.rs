@@ -9,6 +9,7 @@ mod conversations;
 mod data;
 mod debug;
 mod envelope;
+mod events;
 mod health;
 mod json;
 mod openapi;
@@ -35,6 +36,7 @@ use crate::limits::{Client, RateLimiter};
 use crate::memory::Memory;
 use crate::runner::Runner;
 use crate::store::{QueueLimits, Store};
+use crate::streams::Streams;
 use call::Call;
 use envelope::Envelope;
 use problem::Problem;
@@ -50,6 +52,7 @@ const LANE_CAPACITY: usize = 256;
 pub struct Api {
     store: Arc<dyn Store>,
     runner: Arc<Runner>,
+    streams: Arc<Streams>,
     datasets: Arc<Datasets>,
     memory: Arc<Memory>,
     probes: Probes,
@@ -75,6 +78,8 @@ pub struct Parts {
     pub backend: &'static str,
     /// Executes what is submitted.
     pub runner: Arc<Runner>,
+    /// Who watches runs.
+    pub streams: Arc<Streams>,
     /// The tables that questions are about.
     pub datasets: Arc<Datasets>,
     /// Memory in use.
@@ -105,6 +110,7 @@ impl Api {
         Ok(Arc::new(Self {
             store: parts.store,
             runner: parts.runner,
+            streams: parts.streams,
             datasets: parts.datasets,
             memory: parts.memory,
             probes: Probes::new(parts.backend),
@@ -126,9 +132,10 @@ impl Api {
         self.probes.refresh(&*self.store, now);
     }
 
-    /// What the housekeeper does for the API, several times a second: waiters that are late or gone.
+    /// What the housekeeper does for the API, several times a second: waiters and viewers that are late or gone.
     pub fn housekeep(&self, now: Instant) {
         self.runner.sweep(now);
+        self.streams.sweep(now);
         *self.housekept.lock() = now;
     }
 

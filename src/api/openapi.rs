@@ -75,7 +75,12 @@ fn operation(route: &Route, generator: &mut SchemaGenerator, problem: &schemars:
     let mut responses = Map::new();
     for (status, meaning, shape) in *answers {
         let content = match shape {
-            Some(shape) => json!({"application/json": {"schema": shape(generator)}}),
+            Some(shape) => {
+                let schema = shape(generator);
+                // A text that is not JSON says so itself.
+                let media_type = schema.get("contentMediaType").and_then(Value::as_str).unwrap_or("application/json");
+                json!({media_type: {"schema": schema}})
+            }
             None if *status >= 400 => json!({"application/problem+json": {"schema": problem}}),
             None => json!({}),
         };

@@ -4,7 +4,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::call::{Call, Reply};
 use super::problem::Problem;
-use super::{Api, analyze, conversations, data, debug, health, openapi, page, runs};
+use super::{Api, analyze, conversations, data, debug, events, health, openapi, page, runs};
 
 /// One route: what it is, who may call it, where it is worked on, and what is told about it.
 pub(super) struct Route {
@@ -89,6 +89,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Route> {
         health::ROUTES,
         analyze::ROUTES,
         runs::ROUTES,
+        events::ROUTES,
         conversations::ROUTES,
         data::ROUTES,
         debug::ROUTES,

@@ -1,4 +1,4 @@
-//! Requests on their way: through the store lane, and beyond it while they wait for a run.
+//! Requests on their way: through the store lane, and beyond it while they wait for a run, or watch it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::Api;
 use super::call::{Call, Reply};
 use super::envelope::Envelope;
+use super::events;
 use super::problem::Problem;
 use super::routes::{Lane, Route};
 use super::runs::ended_or_accepted;
@@ -87,6 +88,7 @@ impl Handling {
         match (self.route.handler)(&self.api, &self.call) {
             Ok(Reply::Now(response)) => self.answer(Ok(response)),
             Ok(Reply::AtEndOf(run, at_most)) => self.wait_for(&run, at_most),
+            Ok(Reply::EventsOf(run, after)) => self.watch(&run, after),
             Ok(Reply::AgainAfter(id, at_most)) => self.suspend(id, at_most),
             Err(problem) => self.answer(Err(problem)),
         }
@@ -107,6 +109,18 @@ impl Handling {
         let client = WaitingClient { api: Arc::clone(&api), id, user: user.clone(), envelope, way: way.park() };
         api.runner.wait(&user, id, Instant::now() + at_most, Box::new(client));
         look_again(&api, &user, id);
+    }
+
+    fn watch(self, run: &Run, after: u64) {
+        let ticket = match self.api.streams.admit(&self.call.user) {
+            Ok(ticket) => ticket,
+            Err(not_admitted) => return self.answer(Err(not_admitted.into())),
+        };
+        let Way::Direct(responder) = self.way else {
+            unreachable!("a request is parked to wait for a run's end, and answered then")
+        };
+        let stream = responder.stream(self.envelope.seal(events::head()));
+        self.api.streams.watch(ticket, run.id, run.status.is_final(), after, stream);
     }
 
     fn suspend(self, id: RunId, at_most: Duration) {

@@ -41,18 +41,15 @@ pub(super) fn open(
     config: &Config,
     connector: &Arc<ScheduledThreadPool>,
 ) -> Result<(Backend, Arc<dyn Store>), StoreError> {
-    let store: Arc<dyn Store> = match postgres_store(config, state.instance(), connector) {
+    let store: Arc<dyn Store> = match postgres_store(config, state.instance()) {
         Some(store) => Arc::new(store),
         None => Arc::new(sqlite_store(state, config, connector)?),
     };
     Ok((Backend::of(config), store))
 }
 
-fn postgres_store(
-    config: &Config,
-    instance: InstanceId,
-    connector: &Arc<ScheduledThreadPool>,
-) -> Option<PostgresStore> {
+/// It connects on a thread of its own: an attempt that hangs must not keep the tables of data, which are files, from being read.
+fn postgres_store(config: &Config, instance: InstanceId) -> Option<PostgresStore> {
     let options = postgres::Options {
         connections_max: config.pool_max,
         connections_min: config.pool_min,
@@ -60,7 +57,7 @@ fn postgres_store(
         prepares: config.statement_cache,
         instance,
     };
-    config.database_url.as_ref().map(|url| PostgresStore::new(url, options, connector))
+    config.database_url.as_ref().map(|url| PostgresStore::new(url, options, &connector()))
 }
 
 fn sqlite_store(
@@ -78,7 +75,7 @@ fn sqlite_store(
 
 /// Tries the store as a start would, and says in a sentence what it found.
 pub(super) fn inspect(config: &Config) -> Result<String, StartError> {
-    match postgres_store(config, InstanceId::new(), &connector()) {
+    match postgres_store(config, InstanceId::new()) {
         Some(store) => {
             let found = inspect_postgres(&store);
             store.close(CLOSE_RESERVE);

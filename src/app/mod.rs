@@ -30,6 +30,7 @@ use crate::memory::{Limit, Memory, Pressure};
 use crate::pool::connector;
 use crate::runner::{Runner, Settings};
 use crate::store::{QueueLimits, Store, StoreError};
+use crate::streams::{self, Streams};
 use backend::Backend;
 use housekeeper::{Housekeeper, Prober};
 use opening::Opening;
@@ -95,6 +96,7 @@ pub struct App {
     http: Arc<Server>,
     api: Arc<Api>,
     runner: Arc<Runner>,
+    streams: Arc<Streams>,
     datasets: Arc<Datasets>,
     store: Arc<dyn Store>,
     housekeeper: Housekeeper,
@@ -137,13 +139,18 @@ impl App {
             result_bytes_max: config.max_result_bytes,
             outage_tolerance: config.database_outage_tolerance,
         };
-        let runner = Arc::new(Runner::start(Arc::clone(&store), engines, settings, move || {
+        let log = Arc::clone(&store);
+        let streams = Arc::new(Streams::start(streams::Limits::default(), move |owner, id, after, limit| {
+            log.events(owner, id, after, limit)
+        })?);
+        let runner = Arc::new(Runner::start(Arc::clone(&store), Arc::clone(&streams), engines, settings, move || {
             pressure.pressure() != Pressure::Critical
         })?);
         let api = Api::start(Parts {
             store: Arc::clone(&store),
             backend: backend.name(),
             runner: Arc::clone(&runner),
+            streams: Arc::clone(&streams),
             datasets: Arc::clone(&datasets),
             memory: Arc::clone(&memory),
             verifier: Verifier::new(&secret, verifier_options(config)),
@@ -177,7 +184,7 @@ impl App {
         memory.mark_ready();
         let opening = Opening::begin(Arc::clone(&store))?;
         tracing::info!(event = event::SERVER_STARTED, %address, version = env!("CARGO_PKG_VERSION"));
-        Ok(Self { http, api, runner, datasets, store, housekeeper, prober, opening, address, _state: state })
+        Ok(Self { http, api, runner, streams, datasets, store, housekeeper, prober, opening, address, _state: state })
     }
 
     /// Where it listens.
@@ -210,10 +217,13 @@ impl App {
         let closing = || left().saturating_sub(CLOSE_OVERRUN) / 2;
         self.runner.drain(Instant::now() + timeout.saturating_sub(CLOSE_RESERVE).max(timeout / 2));
         self.http.stop_accepting();
+        // After nothing listens any more: who comes again is refused by the kernel, and so tries again.
+        self.streams.stop(deadline);
         // The pools before the threads that use them: whoever waits for a connection is refused then, and so ends.
         self.datasets.close(closing());
         self.store.close(closing());
         self.api.stop(deadline);
+        self.streams.stop(deadline);
         self.runner.join(deadline);
         self.http.stop(SEND_GRACE.min(left()));
         self.prober.stop(deadline);

@@ -35,6 +35,7 @@ impl Wish {
     /// What came of it, ready for a worker.
     pub(super) fn granted(self, shared: &Shared, claim: Claim, run: Run) -> Job {
         tracing::debug!(event = event::RUN_CLAIMED, run_id = %run.id, attempt = run.attempt, step = run.step);
+        shared.streams.hint(run.id, false);
         let entered = shared.active.enter(&claim, self.first_asked + CLAIM_LIFETIME);
         Job { claim, run, entered }
     }
@@ -62,6 +63,7 @@ impl Dispatcher {
         if !self.take_over() {
             return;
         }
+        self.shared.idle.open();
         let mut outage = persist::Outage::default();
         loop {
             // A panic costs a pause and not the thread, without which nothing queued would ever be claimed again.
@@ -75,7 +77,7 @@ impl Dispatcher {
 
     fn take_over(&self) -> bool {
         let Shared { store, settings, .. } = &*self.shared;
-        let mut outage = persist::Outage::default();
+        let mut outage = persist::Outage::of_a_start();
         loop {
             match store.rescue(Lost::HeldBy(settings.instance), settings.attempts_max) {
                 Ok(rescued) => {

@@ -18,14 +18,16 @@ struct Inner {
     /// Workers that are waiting for a job, the reserved ones included, or are about to be given one.
     idle: usize,
     workers: usize,
+    /// Whether anything may be claimed yet.
+    is_open: bool,
     /// `None` once nothing is handed over any more; a reservation keeps its own.
     jobs: Option<Sender<Job>>,
 }
 
 impl IdleWorkers {
-    /// So many workers, none of them idle yet; `jobs` has room for a job for each of them.
+    /// So many workers, none of them idle yet, and none to be reserved before `open`; `jobs` has room for a job for each of them.
     pub(super) fn new(workers: usize, jobs: Sender<Job>) -> Self {
-        Self { inner: Mutex::new(Inner { free: 0, idle: 0, workers, jobs: Some(jobs) }) }
+        Self { inner: Mutex::new(Inner { free: 0, idle: 0, workers, is_open: false, jobs: Some(jobs) }) }
     }
 
     /// A worker has nothing to do.
@@ -35,10 +37,16 @@ impl IdleWorkers {
         inner.idle += 1;
     }
 
-    /// Keeps one idle worker for a run that is to be claimed; `None` if all are busy or reserved, or after `close`.
+    /// The claims of this instance's dead predecessor are taken over: those that are made from here on are its own.
+    pub(super) fn open(&self) {
+        self.inner.lock().is_open = true;
+    }
+
+    /// Keeps one idle worker for a run that is to be claimed; `None` if all are busy or reserved, before `open` and after
+    /// `close`.
     pub(super) fn reserve(&self) -> Option<Reservation<'_>> {
         let mut inner = self.inner.lock();
-        let jobs = inner.jobs.clone().filter(|_| inner.free > 0)?;
+        let jobs = inner.jobs.clone().filter(|_| inner.is_open && inner.free > 0)?;
         inner.free -= 1;
         Some(Reservation { workers: self, jobs: Some(jobs) })
     }
@@ -84,5 +92,32 @@ impl Drop for Reservation<'_> {
         if self.jobs.is_some() {
             self.workers.inner.lock().free += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_are_reserved_only_between_the_take_over_and_the_drain_and_only_those_who_are_idle() {
+        let (jobs, claimed) = crossbeam_channel::bounded(2);
+        let workers = IdleWorkers::new(2, jobs);
+        workers.enter();
+        assert!(workers.reserve().is_none(), "a claim before the take-over would be taken for a dead process's");
+        workers.open();
+        let reserved = workers.reserve().expect("one is idle");
+        assert!(workers.reserve().is_none(), "there is only one");
+        drop(reserved);
+        let reserved = workers.reserve().expect("it was let go");
+        workers.close();
+        workers.enter();
+        assert!(workers.reserve().is_none());
+        assert!(
+            matches!(claimed.try_recv(), Err(crossbeam_channel::TryRecvError::Empty)),
+            "one can still be handed a run"
+        );
+        drop(reserved);
+        assert!(matches!(claimed.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected)));
     }
 }

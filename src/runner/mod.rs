@@ -31,6 +31,7 @@ use crate::domain::{InstanceId, RunId};
 use crate::engine::{Engine, Interruption};
 use crate::event;
 use crate::store::Store;
+use crate::streams::Streams;
 use active::ActiveRuns;
 use backlog::Backlog;
 use idle::IdleWorkers;
@@ -91,6 +92,8 @@ struct Shared {
     may_claim: Box<dyn Fn() -> bool + Send + Sync>,
     active: Arc<ActiveRuns>,
     waiters: Waiters,
+    /// Told of whatever is stored here.
+    streams: Arc<Streams>,
     idle: IdleWorkers,
     backlog: Backlog,
     /// Has the dispatcher look for work.
@@ -128,6 +131,7 @@ impl Runner {
     /// If the machine has no threads left.
     pub fn start(
         store: Arc<dyn Store>,
+        streams: Arc<Streams>,
         engines: Vec<Arc<dyn Engine>>,
         settings: Settings,
         may_claim: impl Fn() -> bool + Send + Sync + 'static,
@@ -143,6 +147,7 @@ impl Runner {
             may_claim: Box::new(may_claim),
             active: Arc::default(),
             waiters: Waiters::default(),
+            streams,
             idle: IdleWorkers::new(workers, jobs),
             backlog: Backlog::default(),
             wake,
@@ -210,8 +215,9 @@ impl Runner {
         self.shared.active.contains(id)
     }
 
-    /// Tells everybody who waits for this run that it has ended.
+    /// Tells everybody who waits for this run, or watches it, that it has ended.
     pub fn ended(&self, run: &Arc<crate::domain::Run>) {
+        self.shared.streams.hint(run.id, true);
         self.shared.waiters.tell(run.id, &Outcome::Ended(Arc::clone(run)));
         self.shared.wake();
     }

@@ -27,7 +27,8 @@ impl Pulse {
         while let Err(RecvTimeoutError::Timeout) = self.stopped.recv_timeout(pause) {
             pause = HEARTBEAT_EVERY;
             survive("pulse", || match self.beat(is_back) {
-                Ok(()) => (outage, is_back) = (Outage::default(), false),
+                Ok(()) if is_back => is_back = false,
+                Ok(()) => outage = Outage::default(),
                 Err(error) => {
                     outage.failed("heartbeat", &error);
                     (pause, is_back) = (HEARTBEAT_RETRY, true);
@@ -74,6 +75,7 @@ impl Pulse {
 pub(super) fn report_rescued(shared: &Shared, rescued: Vec<Rescued>) {
     for Rescued { run } in rescued {
         tracing::info!(event = event::RUN_RESCUED, run_id = %run.id, status = %run.status, attempt = run.attempt, step = run.step);
+        shared.streams.hint(run.id, run.status.is_final());
         if run.status.is_final() {
             shared.waiters.tell(run.id, &Outcome::Ended(Arc::new(run)));
         }

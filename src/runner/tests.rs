@@ -11,6 +11,7 @@ use crate::engine::{Engine, EngineError, Next, State, StepContext, Turn};
 use crate::pool::connector;
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::{NewRun, QueueLimits, Store, Submission};
+use crate::streams::{self, Streams};
 
 const ANN: &str = "ann@example.org";
 const LIMITS: QueueLimits = QueueLimits { queued_max: 100, queued_per_user_max: 100 };
@@ -67,7 +68,9 @@ impl Stage {
             outage_tolerance: Duration::from_secs(5),
         };
         let engine = Arc::new(Held { begun: begun_here, go: go_there });
-        let runner = Runner::start(Arc::clone(&store), vec![engine], settings, || true).expect("threads");
+        let streams =
+            Arc::new(Streams::start(streams::Limits::default(), |_, _, _, _| Ok(Vec::new())).expect("threads"));
+        let runner = Runner::start(Arc::clone(&store), streams, vec![engine], settings, || true).expect("threads");
         let stage = Self { runner, store, begun, go, _home: home };
         // The dispatcher reserves a worker for each of its looks; its first one is over then.
         Stage::wait_until(|| !stage.runner.shared.backlog.may_exist() && stage.runner.shared.idle.free() == workers);

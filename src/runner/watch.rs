@@ -1,5 +1,5 @@
-//! Looks at runs that others may change: those that somebody waits for here and another instance executes, and those that
-//! are executed here and may be cancelled anywhere.
+//! Looks at runs that others may change: those that somebody waits for or watches here and another instance executes, and
+//! those that are executed here and may be cancelled anywhere.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -42,11 +42,15 @@ impl Watch {
         let shared = &*self.shared;
         let mut asked = shared.active.ids();
         let here = asked.len();
-        asked.extend(shared.waiters.runs().into_iter().filter(|id| !shared.active.contains(*id)));
+        let wanted: HashSet<RunId> = shared.waiters.runs().into_iter().chain(shared.streams.watched()).collect();
+        asked.extend(wanted.into_iter().filter(|id| !shared.active.contains(*id)));
         if asked.is_empty() {
             return Ok(());
         }
         let found = shared.store.progress(&asked)?;
+        for progress in &found {
+            shared.streams.notice(progress);
+        }
         for Progress { run_id, status, .. } in &found {
             if *status == Status::Cancelling {
                 shared.active.interrupt(*run_id, Interruption::Cancelled);
@@ -57,6 +61,7 @@ impl Watch {
         let found: HashSet<RunId> = found.iter().map(|progress| progress.run_id).collect();
         for id in asked[here..].iter().filter(|id| !found.contains(id)) {
             shared.waiters.tell(*id, &Outcome::Unknown);
+            shared.streams.vanished(*id);
         }
         Ok(())
     }

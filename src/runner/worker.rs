@@ -54,6 +54,9 @@ impl Worker {
         let interrupter = entered.interrupter();
         let parted = Execution { shared: &self.shared, claim, run, interrupter, begun: Instant::now() }.run();
         drop(entered);
+        if let Ok(Parted::Ended(run) | Parted::HandedBack(run)) = &parted {
+            self.shared.streams.hint(id, run.status.is_final());
+        }
         if !matches!(parted, Ok(Parted::Ended(_))) {
             self.shared.backlog.note();
         }
@@ -127,6 +130,7 @@ impl Execution<'_> {
                         .persist("record step", || shared.store.record_step(&self.claim, &record, CLAIM_LIFETIME))?;
                     shared.active.renewed(&self.claim, valid_until);
                     self.run.step = step;
+                    shared.streams.hint(self.run.id, false);
                     if status == Status::Cancelling {
                         return self.end(&Ending::Cancelled);
                     }

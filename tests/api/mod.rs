@@ -9,6 +9,7 @@ mod conversations;
 mod data;
 mod debug;
 mod envelope;
+mod events;
 mod open;
 mod openapi;
 mod queue;

@@ -24,6 +24,7 @@ const ROUTES: &[&str] = &[
     "GET /runs",
     "GET /runs/{run_id}",
     "GET /runs/{run_id}/wait",
+    "GET /runs/{run_id}/events",
     "POST /runs/{run_id}/cancel",
     "GET /chat-threads",
     "GET /chat/{thread_id}/messages",

@@ -3,32 +3,7 @@
 use super::record::{Accepted, assert_whole};
 use super::{ANN, HEALED_WITHIN, RESCUED_WITHIN, database_state, launch, within};
 use crate::util::drill::{Act, Drill};
-use crate::util::{Cluster, Database, Proxy, require_postgres, sql, wait_until};
-
-#[test]
-fn a_server_that_starts_before_its_database_is_ready_once_that_is() {
-    if !require_postgres() {
-        return;
-    }
-    let database = Database::new();
-    let proxy = Proxy::to(Cluster::shared().address());
-    proxy.cut();
-    let server = launch().env("DATABASE_URL", &proxy.url(&database)).start();
-    let mut ann = server.client(ANN);
-    assert_eq!(database_state(&server), "not_initialized");
-    assert_eq!(server.anonymous().get("/health/live").status, 200);
-    assert_eq!(server.anonymous().get("/health/ready").status, 503);
-    let refused = ann.post("/analyze", &sql("a thread", "SELECT 1"));
-    assert_eq!(refused.status, 503, "{refused:?}");
-    assert!(refused.header("retry-after").is_some() && refused.json().get("run_id").is_none(), "{refused:?}");
-
-    proxy.heal();
-    within(HEALED_WITHIN, "the server to be ready", || server.anonymous().get("/health/ready").status == 200);
-    assert_eq!(database_state(&server), "connected");
-    let answer = ann.post("/analyze", &Drill::new("after", 2).question("a thread"));
-    assert_eq!(answer.status, 200, "{answer:?}");
-    assert_whole(database.client(), &[Accepted { id: answer.run_id(), answer: Drill::new("after", 2).answer() }]);
-}
+use crate::util::{Cluster, Database, Proxy, require_postgres, wait_until};
 
 /// The worker gives up on storing its step, and the run is not lost with it: its claim expires and is rescued.
 #[test]

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod away;
 mod cancel;
 mod commands;
 mod concurrency;
@@ -12,6 +13,7 @@ mod disk;
 mod drain;
 mod hangup;
 mod order;
+mod several;
 mod start;
 mod waiting;
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use holdfast::domain::InstanceId;
 use holdfast::pool::connector;
 use holdfast::store::Store;
 use holdfast::store::postgres::{Options, PostgresStore};
@@ -9,8 +10,13 @@ use holdfast::store::postgres::{Options, PostgresStore};
 use super::Opened;
 use crate::util::{Cluster, Database, require_postgres};
 
-pub(super) const OPTIONS: Options =
-    Options { connections_max: 4, connections_min: 0, lease_timeout: Duration::from_secs(20), prepares: true };
+pub(super) const OPTIONS: Options = Options {
+    connections_max: 4,
+    connections_min: 0,
+    lease_timeout: Duration::from_secs(20),
+    prepares: true,
+    instance: InstanceId::from_bytes([7; 16]),
+};
 
 pub(super) fn open() -> Option<Opened> {
     require_postgres().then(|| {

@@ -45,7 +45,9 @@ pub(crate) fn require_small_disk() -> bool {
         && require("to mount a file system, which this machine lets root do at most", Setup::may_have_small_disk())
 }
 
-fn require(what: &str, is_there: bool) -> bool {
+/// The same for anything else.
+#[must_use]
+pub(crate) fn require(what: &str, is_there: bool) -> bool {
     if !is_there {
         let test = std::thread::current().name().unwrap_or("a test").to_owned();
         let message = format!("NOT RUN: {test} needs {what}");

@@ -6,6 +6,7 @@
 //! let answer = ann.post("/analyze", &sql("my thread", "SELECT 6 * 7"));        // status, headers, body
 //! let run = ann.submit(&sql("my thread", "SELECT 1"));                         // 202; the run's id
 //! ann.wait_for_status(&run, "succeeded");                                      // the run as JSON
+//! let events = ann.watch(&run, 0).rest();                                      // its events to the end, numbered from 1
 //! ```
 //!
 //! PostgreSQL is a private cluster that all tests of a process share, started on first use and ended with the process,
@@ -33,6 +34,7 @@ mod certificates;
 mod client;
 mod database;
 pub(crate) mod drill;
+mod events;
 mod frontend;
 mod installation;
 mod intruder;
@@ -47,7 +49,8 @@ use std::time::{Duration, Instant};
 
 pub(crate) use client::{Client, Response, sql};
 pub(crate) use database::Database;
-pub(crate) use installation::{require_pgbouncer, require_postgres, require_small_disk};
+pub(crate) use events::{Event, Events};
+pub(crate) use installation::{require, require_pgbouncer, require_postgres, require_small_disk};
 pub(crate) use intruder::Intruder;
 pub(crate) use pgbouncer::PgBouncer;
 pub(crate) use postgres::Cluster;

@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Client, Database, PATIENCE, drill, wait_for};
+use super::{Client, Database, PATIENCE, drill, wait_for, wait_until};
 
 /// The secret of every server that is not told otherwise.
 const SECRET: &str = "what the servers of these tests sign with";
@@ -129,9 +129,17 @@ impl Launch {
         self.home.path()
     }
 
-    /// Starts a server and waits until it can be asked.
+    /// Starts a server and waits until it can be asked, and its store with it.
     #[track_caller]
     pub(crate) fn start(self) -> Server {
+        let server = self.start_early();
+        server.wait_for_store();
+        server
+    }
+
+    /// Starts a server and waits until it answers: a store that is a server's may not be there yet.
+    #[track_caller]
+    pub(crate) fn start_early(self) -> Server {
         let process = Process::start(&self, &[]);
         let banner = process.banner();
         Server { launch: self, process, banner }
@@ -159,6 +167,14 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    #[track_caller]
+    fn wait_for_store(&self) {
+        // The embedded store is there before the server answers.
+        if self.launch.database().is_some() || self.launch.environment.contains_key(DATABASE_URL) {
+            wait_until("the store to be there", || self.health()["database"] == "connected");
+        }
+    }
+
     /// A client of this user.
     pub(crate) fn client(&self, user: &str) -> Client {
         Client::new(self.address(), Some(Launch::token(user)))
@@ -234,6 +250,7 @@ impl Server {
         self.launch = change(self.launch.clone());
         self.process = Process::start(&self.launch, &[]);
         self.banner = self.process.banner();
+        self.wait_for_store();
     }
 
     /// A number out of `/proc/PID/status`, such as `Threads`.
