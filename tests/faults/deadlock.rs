@@ -81,7 +81,10 @@ fn a_heartbeat_that_gives_way_in_a_deadlock_is_repeated() {
         renewal.join().unwrap().unwrap()
     });
     assert_eq!(deadlocks(&database), 1);
-    assert_eq!(held.iter().map(|held| held.run_id).collect::<Vec<_>>(), claims.iter().map(|c| c.run_id).collect::<Vec<_>>());
+    assert_eq!(
+        held.iter().map(|held| held.run_id).collect::<Vec<_>>(),
+        claims.iter().map(|c| c.run_id).collect::<Vec<_>>()
+    );
 }
 
 /// A deletion locks the thread, then its runs.

@@ -19,8 +19,7 @@ fn a_server_moves_on_to_the_host_that_can_be_written() {
     let name = database.name();
     new.set_read_only(true);
     let (first, second) = (old.address(), new.address());
-    let server =
-        launch().env("DATABASE_URL", &format!("postgres://holdfast@{first},{second}/{name}")).start();
+    let server = launch().env("DATABASE_URL", &format!("postgres://holdfast@{first},{second}/{name}")).start();
     let running = Drill::new("running", 3).on(2, Act::Wait);
     let mut ann = server.client(ANN);
     let run = ann.submit(&running.question("a thread"));

@@ -61,8 +61,9 @@ fn the_runs_of_an_instance_that_is_killed_end_on_another() {
     let other = launch().beside(&killed).on(&database).start();
     let mut ann = killed.client(ANN);
     let running: Vec<Drill> = (0..3).map(|n| Drill::new(&format!("running {n}"), 3).on(2, Act::Wait)).collect();
-    let accept = |ann: &mut crate::util::Client, drill: &Drill| {
-        Accepted { id: ann.submit(&drill.question(&drill.answer())), answer: drill.answer() }
+    let accept = |ann: &mut crate::util::Client, drill: &Drill| Accepted {
+        id: ann.submit(&drill.question(&drill.answer())),
+        answer: drill.answer(),
     };
     // One at a time, so that each of its three workers has one before the other instance looks.
     let mut accepted: Vec<Accepted> = running

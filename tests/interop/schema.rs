@@ -15,8 +15,13 @@ const NEWEST: usize = 9;
 
 pub(super) fn store(database: &Database) -> PostgresStore {
     let connector = Arc::new(ScheduledThreadPool::builder().num_threads(1).build());
-    let options =
-        Options { connections_max: 2, connections_min: 0, lease_timeout: Duration::from_secs(10), prepares: true };
+    let options = Options {
+        connections_max: 2,
+        connections_min: 0,
+        lease_timeout: Duration::from_secs(10),
+        prepares: true,
+        instance: holdfast::domain::InstanceId::new(),
+    };
     PostgresStore::new(&database.url().parse().unwrap(), options, &connector)
 }
 
