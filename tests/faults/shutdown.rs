@@ -66,7 +66,7 @@ fn no_request_in_flight_sees_a_closed_pool_when_its_server_ends() {
         names.filter(|name| NAMES.contains(name)).count() == OPERATIONS
     });
     server.signal(Signal::TERM);
-    wait_until("the server to drain", || server.health()["status"] == "draining");
+    wait_until("the server to drain", || server.stderr().contains("drain.began"));
     proxy.thaw();
 
     let mut accepted = Vec::new();
@@ -117,7 +117,7 @@ fn operations_inside_a_store_that_closes_end_with_their_results() {
                 })
             })
             .collect();
-        wait_until("all of them to be in flight", || clients(&store).operations.len() == OPERATIONS);
+        let b = std::time::Instant::now(); wait_until("all of them to be in flight", || { let s = clients(&store); println!("{:?} {} {:?}", b.elapsed(), s.operations.len(), s); s.operations.len() == OPERATIONS});
         let closing = scope.spawn(|| store.close(Duration::from_secs(20)));
         wait_until("the store to be closing", || clients(&store).closing);
         assert!(matches!(store.counts(), Err(StoreError::Closing)), "from then on nothing begins");
