@@ -3,15 +3,17 @@
 use holdfast::store::postgres::Options;
 
 use super::Opened;
-use super::postgres::{OPTIONS, database, initialised};
+use super::postgres::{database, initialised, options};
 use crate::util::{PgBouncer, require_pgbouncer};
 
-pub(super) const UNPREPARED: Options = Options { prepares: false, ..OPTIONS };
+pub(super) fn unprepared() -> Options {
+    Options { prepares: false, ..options() }
+}
 
 pub(super) fn open() -> Option<Opened> {
     require_pgbouncer().then(|| {
         let database = database();
-        let store = initialised(&PgBouncer::shared().url(&database), UNPREPARED);
+        let store = initialised(&PgBouncer::shared().url(&database), unprepared());
         Opened { store: Box::new(store), _kept: Box::new(database) }
     })
 }

@@ -10,24 +10,21 @@ use holdfast::store::postgres::{Options, PostgresStore};
 use super::Opened;
 use crate::util::{Cluster, Database, require_postgres};
 
-pub(super) const OPTIONS: Options = Options {
-    connections_max: 4,
-    connections_min: 0,
-    lease_timeout: Duration::from_secs(20),
-    prepares: true,
-    instance: InstanceId::from_bytes([7; 16]),
-};
+pub(super) fn options() -> Options {
+    let instance = InstanceId::new();
+    Options { connections_max: 4, connections_min: 0, lease_timeout: Duration::from_secs(20), prepares: true, instance }
+}
 
 pub(super) fn open() -> Option<Opened> {
     require_postgres().then(|| {
         let database = database();
-        Opened { store: Box::new(initialised(&database.url(), OPTIONS)), _kept: Box::new(database) }
+        Opened { store: Box::new(initialised(&database.url(), options())), _kept: Box::new(database) }
     })
 }
 
 /// A database whose schema is up to date: a copy of one that was migrated once.
 pub(super) fn database() -> Database {
-    Cluster::shared().database_like("migrated", |url| drop(initialised(url, OPTIONS)))
+    Cluster::shared().database_like("migrated", |url| drop(initialised(url, options())))
 }
 
 /// The store in this database, not initialised.
