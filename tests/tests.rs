@@ -5,6 +5,8 @@ mod util;
 
 /// The HTTP contract, line by line, asked of the built server.
 mod api;
+/// The connection to PostgreSQL: how it is made, who waits for it how long, what breaks it and what heals it.
+mod connection;
 /// Faults of the database, the network and the servers: nothing accepted is lost, and everything heals.
 mod faults;
 /// The harness itself: what tests rely on when they break things.

@@ -1,11 +1,11 @@
 //! Who sets up the tables makes no difference.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast::domain::InstanceId;
+use holdfast::pool::connector;
 use holdfast::store::Store;
 use holdfast::store::postgres::{Options, PostgresStore};
-use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::python::Python;
 use crate::util::{Database, require_postgres};
@@ -13,20 +13,22 @@ use crate::util::{Database, require_postgres};
 /// LangGraph's migrations end with this version.
 const NEWEST: usize = 9;
 
+/// Holdfast's store in the database, which it has set up.
 pub(super) fn store(database: &Database) -> PostgresStore {
-    let connector = Arc::new(ScheduledThreadPool::builder().num_threads(1).build());
     let options = Options {
         connections_max: 2,
         connections_min: 0,
         lease_timeout: Duration::from_secs(10),
         prepares: true,
-        instance: holdfast::domain::InstanceId::new(),
+        instance: InstanceId::new(),
     };
-    PostgresStore::new(&database.url().parse().unwrap(), options, &connector)
+    let store = PostgresStore::new(&database.url().parse().unwrap(), options, &connector());
+    store.initialise().unwrap();
+    store
 }
 
 fn initialise(database: &Database) {
-    store(database).initialise().unwrap();
+    drop(store(database));
 }
 
 /// Everything that the catalogues say of the four tables, and the record of versions; one line each.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::python::Python;
 use super::schema::store;
+use crate::util::drill::{Act, Drill};
 use crate::util::{Client, Database, Launch, Server, require_postgres, sql};
 
 /// A server, a user whose thread `t` has run, and what LangGraph needs to find it.
@@ -91,7 +92,6 @@ fn langgraph_reads_a_thread_of_holdfast() {
         }
         assert_eq!(checkpoint["metadata"]["run_id"], answer["run_id"]);
     }
-    assert!(shared.answers[0]["result"].as_str().unwrap().contains('\0'), "which JSONB cannot hold");
     assert_eq!(found[0]["checkpoint"]["channel_values"]["tables"], json!(["penguins"]), "an array is a list");
     for checkpoint in found.as_array().unwrap() {
         for version in checkpoint["checkpoint"]["channel_versions"].as_object().unwrap().values() {
@@ -107,6 +107,21 @@ fn langgraph_reads_a_thread_of_holdfast() {
     let all = ids(&found);
     assert_eq!(ids(&shared.call("listed", &[r#"{"step": 1, "source": "loop"}"#])), [all[1].clone(), all[3].clone()]);
     assert_eq!(ids(&shared.call("listed", &["{}", all[1].as_str().unwrap(), "1"])), all[2..3]);
+}
+
+#[test]
+fn a_text_that_jsonb_cannot_hold_reaches_langgraph() {
+    let Some(python) = require_postgres().then(Python::require).flatten() else { return };
+    let database = Database::new();
+    let server = Launch::drill().on(&database).start();
+    let mut ann = server.client("ann@example.org");
+    let drill = Drill::new("nul", 2).on(1, Act::SetNul);
+    let answer = ann.post("/analyze", &drill.question("t"));
+    assert_eq!((answer.status, &answer.json()["result"]), (200, &json!(drill.answer())), "{answer:?}");
+    let held = checkpoints(&mut ann);
+    let found = python.call("read", &database, &[held["checkpoint_thread_id"].as_str().unwrap()]);
+    assert_eq!(found["checkpoint"]["channel_values"]["nul"], "a\0b");
+    assert_eq!(found["checkpoint"]["channel_values"]["done"], 2);
 }
 
 #[test]

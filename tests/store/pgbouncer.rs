@@ -6,14 +6,11 @@ use super::Opened;
 use super::postgres::{database, initialised, options};
 use crate::util::{PgBouncer, require_pgbouncer};
 
-pub(super) fn unprepared() -> Options {
-    Options { prepares: false, ..options() }
-}
-
 pub(super) fn open() -> Option<Opened> {
     require_pgbouncer().then(|| {
         let database = database();
-        let store = initialised(&PgBouncer::shared().url(&database), unprepared());
+        let unprepared = Options { prepares: false, ..options() };
+        let store = initialised(&PgBouncer::shared().url(&database), unprepared);
         Opened { store: Box::new(store), _kept: Box::new(database) }
     })
 }

@@ -1,4 +1,9 @@
-//! The store in a PostgreSQL database: the backend of the suite.
+//! The store in a PostgreSQL database: the backend of the suite, and what is true of a database that several servers share.
+
+mod plans;
+mod races;
+mod round_trips;
+mod schema;
 
 use std::time::Duration;
 
@@ -8,18 +13,19 @@ use holdfast::store::Store;
 use holdfast::store::postgres::{Options, PostgresStore};
 
 use super::Opened;
-use crate::util::{Cluster, Database, require_postgres};
-
-pub(super) fn options() -> Options {
-    let instance = InstanceId::new();
-    Options { connections_max: 4, connections_min: 0, lease_timeout: Duration::from_secs(20), prepares: true, instance }
-}
+use crate::util::{Cluster, Database, require_postgres, wait_until};
 
 pub(super) fn open() -> Option<Opened> {
     require_postgres().then(|| {
         let database = database();
         Opened { store: Box::new(initialised(&database.url(), options())), _kept: Box::new(database) }
     })
+}
+
+/// As a server of its own would ask for it.
+pub(super) fn options() -> Options {
+    let lease_timeout = Duration::from_secs(20);
+    Options { connections_max: 4, connections_min: 0, lease_timeout, prepares: true, instance: InstanceId::new() }
 }
 
 /// A database whose schema is up to date: a copy of one that was migrated once.
@@ -37,4 +43,12 @@ pub(super) fn initialised(url: &str, options: Options) -> PostgresStore {
     let store = store(url, options);
     store.initialise().unwrap();
     store
+}
+
+/// Waits until so many statements in this database wait for a row that somebody else has locked.
+fn wait_for_waiters(database: &Database, count: i64) {
+    let mut client = database.client();
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    wait_until("statements that wait for a lock", || client.query_one(waiting, &[]).unwrap().get::<_, i64>(0) == count);
 }
