@@ -7,8 +7,7 @@ use holdfast::store::{Claim, ClaimRequest, RunStore, Submission};
 use postgres::Client;
 use uuid::Uuid;
 
-use super::recycle::{NO_LIMITS, new_run};
-use super::{ANN, launch, store};
+use super::{ANN, NO_LIMITS, launch, new_run, store};
 use crate::util::drill::Drill;
 use crate::util::{Cluster, Database, require_postgres, wait_until};
 

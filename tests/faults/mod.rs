@@ -22,10 +22,10 @@ mod shutdown;
 use std::time::{Duration, Instant};
 
 use holdfast::config::DatabaseUrl;
-use holdfast::domain::InstanceId;
+use holdfast::domain::{InstanceId, RunId};
 use holdfast::pool::connector;
-use holdfast::store::Store;
 use holdfast::store::postgres::{Options, PostgresStore};
+use holdfast::store::{NewRun, QueueLimits, Store};
 
 use crate::util::{Launch, Server};
 
@@ -37,6 +37,14 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(2);
 const HEALED_WITHIN: Duration = Duration::from_secs(5);
 /// How soon other instances have taken over the runs of one that is gone, and ended them.
 const RESCUED_WITHIN: Duration = Duration::from_secs(45);
+
+const NO_LIMITS: QueueLimits = QueueLimits { queued_max: u64::MAX, queued_per_user_max: u64::MAX };
+
+/// A run that nobody will execute.
+fn new_run(thread_id: &str) -> NewRun {
+    let (prompt, engine) = ("a question".into(), "drill".into());
+    NewRun { id: RunId::new(), owner: ANN.into(), thread_id: thread_id.into(), prompt, engine, idempotency: None }
+}
 
 /// The server with the drill engine, and with a queue that no load of these tests fills.
 fn launch() -> Launch {

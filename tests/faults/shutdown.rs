@@ -6,8 +6,7 @@ use holdfast::store::{ConversationStore, RunStore, Store, StoreError};
 use rustix::process::Signal;
 
 use super::record::{Accepted, assert_whole};
-use super::recycle::{NO_LIMITS, new_run};
-use super::{ANN, launch, store_with};
+use super::{ANN, NO_LIMITS, launch, new_run, store_with};
 use crate::util::drill::Drill;
 use crate::util::{Client, Cluster, Database, Proxy, require_postgres, wait_until};
 
@@ -113,14 +112,14 @@ fn operations_inside_a_store_that_closes_end_with_their_results() {
                 scope.spawn(move || match n % 3 {
                     0 => store.submit(&new_run(&format!("thread {n}")), NO_LIMITS, None).map(drop),
                     1 => store.threads(ANN, None, 10).map(drop),
-                    _ => store.counts().map(drop),
+                    _ => store.runs(ANN, None, None, 10).map(drop),
                 })
             })
             .collect();
-        let b = std::time::Instant::now(); wait_until("all of them to be in flight", || { let s = clients(&store); println!("{:?} {} {:?}", b.elapsed(), s.operations.len(), s); s.operations.len() == OPERATIONS});
+        wait_until("all of them to be in flight", || clients(&store).operations.len() == OPERATIONS);
         let closing = scope.spawn(|| store.close(Duration::from_secs(20)));
         wait_until("the store to be closing", || clients(&store).closing);
-        assert!(matches!(store.counts(), Err(StoreError::Closing)), "from then on nothing begins");
+        assert!(matches!(store.runs(ANN, None, None, 10), Err(StoreError::Closing)), "from then on nothing begins");
         proxy.thaw();
         for operation in inside {
             operation.join().unwrap().unwrap();
