@@ -33,8 +33,10 @@ fn a_run_whose_worker_gave_up_on_the_database_is_rescued_when_it_is_back() {
 
     proxy.heal();
     within(HEALED_WITHIN, "the worker to go on with others", || {
-        database_state(&server) == "connected" && ann.run(&accepted[1].id)["status"] == "succeeded"
+        let answer = ann.get(&format!("/runs/{}", accepted[1].id));
+        answer.status == 200 && answer.json()["status"] == "succeeded"
     });
+    assert_eq!(database_state(&server), "connected");
     assert_eq!(ann.run(&accepted[0].id)["status"], "running", "nobody knows that it was left");
     within(RESCUED_WITHIN, "the run to be rescued", || ann.run(&accepted[0].id)["status"] == "succeeded");
     let ended = assert_whole(database.client(), &accepted);

@@ -21,10 +21,10 @@ fn an_instance_that_is_stopped_past_its_claim_writes_nothing_when_it_goes_on() {
     // It does not listen: nothing but the fence keeps its step from being stored.
     let running = Drill::new("running", 3).on(2, Act::WaitDeaf);
     let mut ann = stopped.client(ANN);
-    let id = ann.submit(&running.question("a thread"));
-    running.wait_for_step(&stopped, 2, 1);
     let mut waiting = stopped.client(ANN);
-    waiting.send("GET", &format!("/runs/{id}/wait?timeout=900"), &[], b"");
+    waiting.send_post("/analyze", &[], &running.question("a thread"));
+    running.wait_for_step(&stopped, 2, 1);
+    let id = ann.get("/runs").json()["runs"][0]["run_id"].as_str().unwrap().to_owned();
     let mut waiting_elsewhere = other.client(ANN);
     waiting_elsewhere.send("GET", &format!("/runs/{id}/wait?timeout=900"), &[], b"");
     assert_eq!(other.client(ANN).run(&id)["status"], "running");
