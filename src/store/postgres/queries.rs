@@ -126,11 +126,16 @@ queries! {
             WHERE run_id = (SELECT run_id FROM earlier)) found ON true";
     RUN_OF_OWNER: "runs.get" (UUID, TEXT) =
         "SELECT ", whole_run!(), " FROM runs WHERE run_id = $1 AND owner = $2";
+    /// `= ANY` of one owner and not `=`: for then the order by owner and id is not that of the ids alone, and the primary
+    /// key is no way to it. It would look like one for an owner of many runs, and read everybody's for one of old ones.
     RUNS: "runs.list" (TEXT, UUID, INT8) =
-        "SELECT ", bare_run!(), " FROM runs WHERE owner = $1 AND run_id < $2 ORDER BY run_id DESC LIMIT $3";
+        "SELECT ", bare_run!(), " FROM runs
+        WHERE owner = ANY (ARRAY[$1]) AND run_id < $2 ORDER BY owner DESC, run_id DESC LIMIT $3";
+    /// `= ANY` as in `RUNS`.
     RUNS_OF_STATUS: "runs.list" (TEXT, UUID, INT8, TEXT) =
         "SELECT ", bare_run!(), " FROM runs
-        WHERE owner = $1 AND status = $4 AND run_id < $2 ORDER BY run_id DESC LIMIT $3";
+        WHERE status = ANY (ARRAY[$4]) AND owner = $1 AND run_id < $2
+        ORDER BY status DESC, run_id DESC LIMIT $3";
     QUEUE_PLACE: "runs.queue_place" (UUID) =
         "SELECT
             (SELECT count(*) FROM runs q

@@ -69,13 +69,14 @@ CREATE TABLE runs (
 );
 
 CREATE INDEX runs_by_owner ON runs (owner, run_id);
-CREATE INDEX runs_by_status ON runs (owner, status, run_id);
+-- The status first: so no other index has a list by status in its order, and no plan mistakes one for as good.
+CREATE INDEX runs_by_status ON runs (status, owner, run_id);
 CREATE UNIQUE INDEX runs_by_key ON runs (owner, idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE UNIQUE INDEX runs_by_thread ON runs (thread_key, number);
 CREATE INDEX runs_succeeded ON runs (thread_key, number) WHERE status = 'succeeded';
 -- These three hold open runs only, so their size is that of the queue, whatever the table's.
 CREATE INDEX runs_open ON runs (thread_key, number) WHERE status IN ('queued', 'running', 'cancelling');
-CREATE INDEX runs_queued ON runs (submitted_at, run_id) WHERE status = 'queued';
+CREATE INDEX runs_queued ON runs (owner, submitted_at, run_id) WHERE status = 'queued';
 CREATE INDEX runs_claimed ON runs (claim_holder) WHERE status IN ('running', 'cancelling');
 
 -- Written once, in the order of time; never updated.
