@@ -40,7 +40,7 @@ events! {
     THREAD_PANICKED = "thread.panicked";
     /// An engine panicked; its run failed.
     RUN_PANICKED = "run.panicked";
-    /// The store could not be used; logged once a series of tries, and at every heartbeat.
+    /// The store could not be used; logged once a series of tries.
     STORE_UNAVAILABLE = "store.unavailable";
     /// The store can be used again.
     STORE_AVAILABLE = "store.available";

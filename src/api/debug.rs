@@ -71,7 +71,7 @@ struct CheckpointView {
     step: Option<i64>,
     /// What its metadata says it comes from: `loop` for Holdfast's own; LangGraph's may be `input`, `update` or `fork`.
     source: Option<String>,
-    /// The names of its channels.
+    /// The names of its channels, in order.
     channels: Vec<String>,
 }
 
@@ -105,7 +105,10 @@ fn checkpoints(api: &Api, call: &Call) -> Result<Reply, Problem> {
 impl CheckpointView {
     fn new(index: usize, CheckpointTuple { checkpoint, .. }: CheckpointTuple) -> Self {
         let Checkpoint { ns, id, parent_id, body, metadata, .. } = checkpoint;
-        let channels = body["channel_versions"].as_object();
+        let mut channels: Vec<String> =
+            body["channel_versions"].as_object().into_iter().flat_map(|channels| channels.keys().cloned()).collect();
+        // The stores keep the names in orders of their own.
+        channels.sort_unstable();
         Self {
             index,
             checkpoint_id: id,
@@ -113,7 +116,7 @@ impl CheckpointView {
             checkpoint_ns: ns,
             step: metadata["step"].as_i64(),
             source: metadata["source"].as_str().map(str::to_owned),
-            channels: channels.map(|channels| channels.keys().cloned().collect()).unwrap_or_default(),
+            channels,
         }
     }
 }

@@ -34,7 +34,6 @@ const UNDERSTOOD: &[&str] = &[
     "keepalives",
     "keepalives_idle",
     "keepalives_interval",
-    "channel_binding",
     "load_balance_hosts",
 ];
 /// Words of libpq that would be dangerous to ignore, with what to do instead.
@@ -49,6 +48,10 @@ const REFUSED: &[(&str, &str)] = &[
     ("passfile", "passfile is not supported: put the whole URL into the file that DATABASE_URL_FILE names"),
     ("service", "service is not supported: name the host"),
 ];
+
+/// The TLS that is built in does not tell the driver the fingerprint that it would bind a password to.
+const NO_CHANNEL_BINDING: &str =
+    "channel_binding=require is not supported: sslmode=verify-full keeps everybody else out of the channel too";
 
 /// How the connection is encrypted, with libpq's meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +157,9 @@ impl FromStr for DatabaseUrl {
             match word.name {
                 "sslmode" => ssl_mode = parse_ssl_mode(&word.value)?,
                 "target_session_attrs" => own.session = Some(parse_session(&word.value)?),
+                "channel_binding" if word.value == "require" => return Err(NO_CHANNEL_BINDING),
+                // It is not done, as either allows.
+                "channel_binding" => {}
                 "tcp_user_timeout" => {
                     own.user_timeout_ms = Some(number(&word.value, "tcp_user_timeout is not a number")?)
                 }
@@ -375,6 +381,7 @@ mod tests {
             ("postgres://u:hunter2@h/db?sslmode=hunter2", "sslmode"),
             ("postgres://u:hunter2@h/db?sslrootcert=hunter2", "SSL_CERT_FILE"),
             ("postgres://u:hunter2@h/db?target_session_attrs=read-only", "target_session_attrs"),
+            ("postgres://u:hunter2@h/db?channel_binding=require", "verify-full"),
             ("postgres://u:hunter2@h/db?tcp_user_timeout=hunter2", "tcp_user_timeout"),
             ("postgres://u:hunter2@h/db?sslmode", "value"),
             ("postgres://u:hunter2@h:hunter2/db", "read"),

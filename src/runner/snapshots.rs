@@ -31,7 +31,7 @@ impl Snapshots {
         let Some(tuple) = predecessor else {
             return Self { parent_id: None, versions: BTreeMap::new(), newest_version: 0 };
         };
-        let versions: BTreeMap<String, String> = tuple.checkpoint.body["channel_versions"]
+        let mut versions: BTreeMap<String, String> = tuple.checkpoint.body["channel_versions"]
             .as_object()
             .into_iter()
             .flatten()
@@ -41,6 +41,9 @@ impl Snapshots {
             })
             .collect();
         let newest_version = versions.values().map(|version| version_number(version)).max().unwrap_or(0);
+        // What another writer has inline and would not be here has no blob at its version: it is stored as if it were new.
+        let inline = &tuple.checkpoint.body["channel_values"];
+        versions.retain(|channel, _| inline.get(channel).is_none_or(is_inline));
         Self { parent_id: Some(tuple.checkpoint.id.clone()), versions, newest_version }
     }
 
@@ -59,16 +62,14 @@ impl Snapshots {
             if is_new {
                 self.versions.insert(channel.clone(), version.clone());
             }
-            if !is_inline(value) {
-                if is_new {
-                    blobs.push(ChannelBlob {
-                        channel: channel.clone(),
-                        version: version.clone(),
-                        value: ChannelValue::json(value),
-                    });
-                }
-            } else {
+            if is_inline(value) {
                 inline.insert(channel.clone(), value.clone());
+            } else if is_new {
+                blobs.push(ChannelBlob {
+                    channel: channel.clone(),
+                    version: version.clone(),
+                    value: ChannelValue::json(value),
+                });
             }
         }
         let id = new_checkpoint_id();
@@ -206,6 +207,20 @@ mod tests {
         let restored = restore(&stored(&[first, second]));
         assert_eq!(restored.channels(), state.channels());
         assert!(restored.get("zero").and_then(Value::as_f64).is_some_and(f64::is_sign_negative));
+    }
+
+    #[test]
+    fn a_value_that_another_writer_had_inline_is_not_lost() {
+        let run = run();
+        let mut state = State::default();
+        state.set("float", json!(1e16));
+        let mut first = Snapshots::after(None).take(&run, 1, &mut state);
+        first.blobs.clear();
+        first.checkpoint.body["channel_values"]["float"] = json!(1e16);
+        let predecessor = stored(&[first]);
+        let mut resumed = restore(&predecessor);
+        let second = Snapshots::after(Some(&predecessor)).take(&run, 2, &mut resumed);
+        assert_eq!(restore(&stored(&[second])).get("float"), Some(&json!(1e16)));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use holdfast::store::{ConversationStore, Deletion, NewRun, QueueLimits, RunStore
 use crate::util::{Database, PATIENCE};
 
 const CONNECTIONS: u32 = 4;
-const LIMITS: QueueLimits = QueueLimits { queued_max: 1000, queued_per_user_max: 1000 };
+const LIMITS: QueueLimits = QueueLimits { queued_max: 1_000_000, queued_per_user_max: 1_000_000 };
 const OWNER: &str = "ann@example.org";
 
 /// The store in this database, not initialised.

@@ -1,18 +1,20 @@
-"""What LangGraph's own library does with a Holdfast database: `interop.py VERB DATABASE_URL [ARGUMENT...]`.
+"""What LangGraph's own library does with a Holdfast database.
 
-Each verb prints what it saw as one JSON document; the test that calls it knows what that has to be.
+Each line of standard input is `[VERB, DATABASE_URL, ARGUMENT...]` in JSON and is answered by one line: `{"ok": ...}` with what
+the verb saw, or `{"error": TRACEBACK}`. The test that asks knows what has to be seen.
 """
 
 import json
 import sys
+import traceback
+from datetime import datetime, timezone
 from operator import add
 from typing import Annotated, TypedDict
-
-from langgraph.checkpoint.postgres import PostgresSaver
-from langgraph.checkpoint.base.id import uuid6
-from langgraph.graph import END, START, StateGraph
 from uuid import uuid4
-from datetime import datetime, timezone
+
+from langgraph.checkpoint.base.id import uuid6
+from langgraph.checkpoint.postgres import PostgresSaver
+from langgraph.graph import END, START, StateGraph
 
 
 def described(found):
@@ -119,10 +121,17 @@ def go_on(saver, thread):
 VERBS = {f.__name__: f for f in (set_up, set_up_each, read, listed, extend, go_on)}
 
 
-def main(verb, url, *arguments):
-    with PostgresSaver.from_conn_string(url) as saver:
-        print(json.dumps(VERBS[verb](saver, *arguments)))
+def main():
+    for line in sys.stdin:
+        verb, url, *arguments = json.loads(line)
+        try:
+            with PostgresSaver.from_conn_string(url) as saver:
+                answer = {"ok": VERBS[verb](saver, *arguments)}
+                line = json.dumps(answer)
+        except Exception:
+            line = json.dumps({"error": traceback.format_exc()})
+        print(line, flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

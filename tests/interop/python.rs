@@ -1,11 +1,13 @@
 //! A Python with LangGraph's library, in a virtual environment of its own.
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
 
-use serde_json::Value;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
 
 use crate::util::{Database, require};
 
@@ -14,6 +16,14 @@ const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop");
 /// An interpreter that has what `requirements.txt` pins.
 pub(super) struct Python {
     interpreter: PathBuf,
+    /// One process for all tests, since loading the library takes a second.
+    talk: Mutex<Talk>,
+}
+
+/// `interop.py` at work; it ends with its standard input, when the tests do.
+struct Talk {
+    questions: ChildStdin,
+    answers: BufReader<ChildStdout>,
 }
 
 impl Python {
@@ -27,6 +37,7 @@ impl Python {
     }
 
     /// Makes the environment, unless an earlier run of the tests made it of the same requirements.
+    #[allow(clippy::zombie_processes, reason = "it ends when the tests do, and nobody is left to wait for it")]
     fn make() -> Result<Self, String> {
         // Beside what cargo builds: whoever cleans that up has this made anew.
         let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop-venv");
@@ -45,29 +56,42 @@ impl Python {
             )?;
             fs::write(&made_of, &wanted).unwrap();
         }
-        Ok(Self { interpreter: home.join("bin/python") })
+        let interpreter = home.join("bin/python");
+        let mut process = Command::new(&interpreter)
+            .arg("interop.py")
+            .current_dir(HERE)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (questions, answers) = (process.stdin.take().unwrap(), BufReader::new(process.stdout.take().unwrap()));
+        Ok(Self { interpreter, talk: Mutex::new(Talk { questions, answers }) })
     }
 
-    /// What a verb of `interop.py` prints.
+    /// What a verb of `interop.py` saw.
     #[track_caller]
     pub(super) fn call(&self, verb: &str, database: &Database, arguments: &[&str]) -> Value {
-        let mut command = Command::new(&self.interpreter);
-        command.args(["interop.py", verb, &database.url()]).args(arguments).current_dir(HERE);
-        serde_json::from_str(&output(&mut command)).unwrap()
+        let question = json!([&[verb, &*database.url()], arguments].concat());
+        let mut line = String::new();
+        {
+            let mut talk = self.talk.lock();
+            writeln!(talk.questions, "{question}").unwrap();
+            talk.answers.read_line(&mut line).unwrap();
+        }
+        let mut answer: Value = serde_json::from_str(&line).unwrap();
+        assert!(answer.get("ok").is_some(), "{}", answer["error"].as_str().unwrap());
+        answer["ok"].take()
     }
 
     /// What a whole program prints, with these variables in its environment.
     #[track_caller]
     pub(super) fn run(&self, program: &str, variables: &[(&str, &str)]) -> String {
-        output(Command::new(&self.interpreter).args(["-c", program]).envs(variables.iter().copied()))
+        let mut command = Command::new(&self.interpreter);
+        let Output { status, stdout, stderr } =
+            command.args(["-c", program]).envs(variables.iter().copied()).output().unwrap();
+        assert!(status.success(), "{status}: {}", String::from_utf8_lossy(&stderr));
+        String::from_utf8(stdout).unwrap()
     }
-}
-
-#[track_caller]
-fn output(command: &mut Command) -> String {
-    let Output { status, stdout, stderr } = command.output().unwrap();
-    assert!(status.success(), "{status}: {}", String::from_utf8_lossy(&stderr));
-    String::from_utf8(stdout).unwrap()
 }
 
 /// Runs a command that fails when this is missing.

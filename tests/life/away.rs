@@ -268,3 +268,27 @@ fn a_hundred_hangups_under_load_cost_nobody_an_answer_on_postgresql_either() {
     });
     assert_eq!(server.terminate().code, Some(0));
 }
+
+/// What cannot be handed back is left to the next start.
+#[test]
+fn a_drain_ends_in_time_while_the_database_hangs_and_the_next_start_goes_on() {
+    if !require_postgres() {
+        return;
+    }
+    let database = Database::new();
+    let proxy = Proxy::to(Cluster::shared().address());
+    let launch = Launch::drill().env("DATABASE_URL", &proxy.url(&database)).env("DRAIN_TIMEOUT", "6s");
+    let mut server = launch.start();
+    let drill = Drill::new("running", 2).on(1, Act::Wait);
+    let id = server.client(ANN).submit(&drill.question("a thread"));
+    drill.wait_for_step(&server, 1, 1);
+    proxy.freeze();
+    wait_until("health to know", || health_says(&server, "disconnected"));
+    let finished = server.terminate();
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert!(finished.took < Duration::from_secs(7), "{:?}", finished.took);
+    proxy.thaw();
+    server.restart();
+    drill.open(&server, 1);
+    assert_eq!(server.client(ANN).wait_for_status(&id, "succeeded")["result"], drill.answer());
+}

@@ -202,7 +202,7 @@ pub(super) fn a_bare_list_is_of_snapshots_without_values(store: &dyn CheckpointS
     let body = json!({"channel_versions": {"inline": "1", "a": "1"}});
     let bare = CheckpointTuple {
         checkpoint: Checkpoint { body, ..checkpoint },
-        values: Default::default(),
+        values: std::collections::BTreeMap::new(),
         pending_writes: vec![],
     };
     assert_eq!(store.list(&query).unwrap(), [bare]);

@@ -6,7 +6,7 @@ use postgres::{Client, Error};
 
 /// langgraph-checkpoint-postgres's migrations; the place of one is its version. Its statements are its interface, comments
 /// and blank lines apart. An index is built concurrently: whoever writes meanwhile is not held up.
-const MIGRATIONS: [Migration; 10] = [
+const MIGRATIONS: [Migration; NEWEST as usize + 1] = [
     Migration::Statement("CREATE TABLE IF NOT EXISTS checkpoint_migrations (v INTEGER PRIMARY KEY)"),
     Migration::Statement(
         "CREATE TABLE IF NOT EXISTS checkpoints (
@@ -53,7 +53,7 @@ const MIGRATIONS: [Migration; 10] = [
 ];
 
 /// The version that these migrations end with.
-const NEWEST: i32 = MIGRATIONS.len() as i32 - 1;
+const NEWEST: u8 = 9;
 
 enum Migration {
     Statement(&'static str),
@@ -73,7 +73,7 @@ enum Migration {
 /// take, for which the connection must have no statement timeout.
 pub(super) fn migrate(client: &mut Client) -> Result<(), Error> {
     let version = version(client)?;
-    if version > NEWEST {
+    if version > i32::from(NEWEST) {
         return Ok(());
     }
     for (number, migration) in (0..).zip(&MIGRATIONS) {
@@ -103,10 +103,11 @@ pub(super) fn migrate(client: &mut Client) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether there is nothing to do, with no index that is broken.
+/// Whether [`migrate`] would do nothing.
 pub(super) fn is_current(client: &mut Client) -> Result<bool, Error> {
-    if version(client)? < NEWEST {
-        return Ok(false);
+    let version = version(client)?;
+    if version != i32::from(NEWEST) {
+        return Ok(version > i32::from(NEWEST));
     }
     for migration in &MIGRATIONS {
         if let Migration::Index { name, .. } = migration

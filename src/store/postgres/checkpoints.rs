@@ -1,13 +1,15 @@
 //! Checkpoints, in LangGraph's own tables.
 
+use std::collections::BTreeMap;
 use std::iter::zip;
 
-use postgres::Row;
 use postgres::types::FromSql;
 use serde_json::Value;
 
 use super::PostgresStore;
 use super::checkpoint_queries as queries;
+use super::rows::{Fields, only};
+use super::types::int;
 use crate::domain::{
     ChannelBlob, ChannelValue, Checkpoint, CheckpointRef, CheckpointTuple, ListCheckpoints, NewCheckpoint, PendingWrite,
 };
@@ -47,7 +49,7 @@ impl CheckpointStore for PostgresStore {
             &queries::CHECKPOINT_PUT_WRITES,
             &[thread_id, ns, id, &tasks, &idxs, &channels, &types, &values, &paths],
         )?;
-        let at: Option<String> = column(only(&rows)?, 0)?;
+        let at: Option<String> = only(&rows)?.take()?;
         at.map(drop).ok_or_else(|| StoreError::Failed("there is no checkpoint yet".into()))
     }
 
@@ -57,27 +59,28 @@ impl CheckpointStore for PostgresStore {
             Some(id) => self.run(&queries::CHECKPOINT_TUPLE, &[thread_id, ns, id]),
             None => self.run(&queries::CHECKPOINT_LATEST_TUPLE, &[thread_id, ns]),
         }?;
-        rows.first().map(tuple).transpose()
+        rows.first().map(Fields::of).map(tuple).transpose()
     }
 
     fn list(&self, query: &ListCheckpoints) -> Result<Vec<CheckpointTuple>, StoreError> {
         let ListCheckpoints { thread_id, ns, filter, before, limit, bare } = query;
         let filter = Value::Object(filter.clone());
-        let limit = limit.unwrap_or(CHECKPOINTS_MAX).min(CHECKPOINTS_MAX) as i64;
+        let limit = int(limit.unwrap_or(CHECKPOINTS_MAX).min(CHECKPOINTS_MAX));
         let statement = if *bare { &queries::CHECKPOINTS_LIST_BARE } else { &queries::CHECKPOINTS_LIST };
         let rows = self.run(statement, &[thread_id, before, &filter, ns, &limit])?;
         // Each row is given up as soon as it is read: together they may be big.
-        rows.into_iter().map(|row| if *bare { bare_tuple(&row) } else { tuple(&row) }).collect()
+        let read = if *bare { bare_tuple } else { tuple };
+        rows.into_iter().map(|row| read(Fields::of(&row))).collect()
     }
 
     fn checkpoint_count(&self, thread_id: &str) -> Result<u64, StoreError> {
-        number(only(&self.run(&queries::CHECKPOINTS_COUNT, &[&thread_id])?)?, 0)
+        only(&self.run(&queries::CHECKPOINTS_COUNT, &[&thread_id])?)?.number()
     }
 
     fn delete_thread(&self, thread_id: &str) -> Result<CheckpointRows, StoreError> {
         let rows = self.run_once_long(&queries::CHECKPOINTS_DELETE, &[&thread_id])?;
-        let row = only(&rows)?;
-        Ok(CheckpointRows { checkpoints: number(row, 0)?, blobs: number(row, 1)?, writes: number(row, 2)? })
+        let mut fields = only(&rows)?;
+        Ok(CheckpointRows { checkpoints: fields.number()?, blobs: fields.number()?, writes: fields.number()? })
     }
 }
 
@@ -100,53 +103,45 @@ impl<'a> BlobColumns<'a> {
     }
 }
 
-fn snapshot(row: &Row) -> Result<Checkpoint, StoreError> {
+fn snapshot(fields: &mut Fields<'_>) -> Result<Checkpoint, StoreError> {
     Ok(Checkpoint {
-        thread_id: column(row, 0)?,
-        ns: column(row, 1)?,
-        id: column(row, 2)?,
-        parent_id: column(row, 3)?,
-        body: column(row, 4)?,
-        metadata: column(row, 5)?,
+        thread_id: fields.take()?,
+        ns: fields.take()?,
+        id: fields.take()?,
+        parent_id: fields.take()?,
+        body: fields.take()?,
+        metadata: fields.take()?,
     })
 }
 
-fn bare_tuple(row: &Row) -> Result<CheckpointTuple, StoreError> {
-    Ok(CheckpointTuple { checkpoint: snapshot(row)?, values: Default::default(), pending_writes: Vec::new() })
+fn bare_tuple(mut fields: Fields<'_>) -> Result<CheckpointTuple, StoreError> {
+    Ok(CheckpointTuple { checkpoint: snapshot(&mut fields)?, values: BTreeMap::new(), pending_writes: Vec::new() })
 }
 
-fn tuple(row: &Row) -> Result<CheckpointTuple, StoreError> {
-    let values = zip(array::<String>(row, 6)?, values(row, 7)?).collect();
-    let keys = zip(array::<String>(row, 9)?, array::<i32>(row, 10)?);
-    let rest = zip(zip(array::<String>(row, 11)?, self::values(row, 12)?), array::<String>(row, 14)?);
-    let mut pending_writes: Vec<PendingWrite> = zip(keys, rest)
+fn tuple(mut fields: Fields<'_>) -> Result<CheckpointTuple, StoreError> {
+    let checkpoint = snapshot(&mut fields)?;
+    let channels: Vec<String> = array(&mut fields)?;
+    let values = zip(channels, values_of(&mut fields)?).collect();
+    let (tasks, idxs): (Vec<String>, Vec<i32>) = (array(&mut fields)?, array(&mut fields)?);
+    let channels: Vec<String> = array(&mut fields)?;
+    let written = values_of(&mut fields)?;
+    let paths: Vec<String> = array(&mut fields)?;
+    let mut pending_writes: Vec<PendingWrite> = zip(zip(tasks, idxs), zip(zip(channels, written), paths))
         .map(|((task_id, idx), ((channel, value), task_path))| PendingWrite { task_id, idx, channel, value, task_path })
         .collect();
     // Not by the database, whose order of texts depends on its locale.
     pending_writes.sort_by(|a, b| (&a.task_id, a.idx).cmp(&(&b.task_id, b.idx)));
-    Ok(CheckpointTuple { checkpoint: snapshot(row)?, values, pending_writes })
+    Ok(CheckpointTuple { checkpoint, values, pending_writes })
 }
 
-/// The values whose types are in this column, and whose bytes are in the next; another library may have left either out.
-fn values(row: &Row, index: usize) -> Result<impl Iterator<Item = ChannelValue>, StoreError> {
-    let (types, blobs) = (array::<Option<String>>(row, index)?, array::<Option<Vec<u8>>>(row, index + 1)?);
+/// Values: their types, then their bytes; another library may have left either out.
+fn values_of(fields: &mut Fields<'_>) -> Result<impl Iterator<Item = ChannelValue> + use<>, StoreError> {
+    let (types, blobs): (Vec<Option<String>>, Vec<Option<Vec<u8>>>) = (array(fields)?, array(fields)?);
     Ok(zip(types, blobs)
         .map(|(kind, bytes)| ChannelValue { kind: kind.unwrap_or_default(), bytes: bytes.unwrap_or_default() }))
 }
 
 /// An array; gathering nothing gives none.
-fn array<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<Vec<T>, StoreError> {
-    Ok(column::<Option<Vec<T>>>(row, index)?.unwrap_or_default())
-}
-
-fn number(row: &Row, index: usize) -> Result<u64, StoreError> {
-    Ok(column::<i64>(row, index)?.unsigned_abs())
-}
-
-fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, StoreError> {
-    row.try_get(index).map_err(|error| StoreError::Failed(format!("column {index} is not as expected: {error}")))
-}
-
-fn only(rows: &[Row]) -> Result<&Row, StoreError> {
-    rows.first().ok_or_else(|| StoreError::Failed("a statement that gives a row gave none".into()))
+fn array<'a, T: FromSql<'a>>(fields: &mut Fields<'a>) -> Result<Vec<T>, StoreError> {
+    Ok(fields.take::<Option<Vec<T>>>()?.unwrap_or_default())
 }

@@ -72,7 +72,8 @@ impl Fault {
             &SqlState::READ_ONLY_SQL_TRANSACTION => Fault::ReadOnly,
             &SqlState::QUERY_CANCELED => Fault::Cancelled,
             &SqlState::DISK_FULL => Fault::DiskFull,
-            &SqlState::INSUFFICIENT_PRIVILEGE => Fault::Refused(PRIVILEGES),
+            // The second is what a schema looks like to whoever may not see it.
+            &SqlState::INSUFFICIENT_PRIVILEGE | &SqlState::INVALID_SCHEMA_NAME => Fault::Refused(PRIVILEGES),
             code if is_unprepared(code, db) => Fault::Unprepared,
             code => match &code.code()[..2] {
                 "08" | "57" => Fault::Gone(BROKE),
@@ -158,6 +159,11 @@ fn describe(db: &DbError) -> String {
 }
 
 impl ConnectFault {
+    /// Of an attempt in which the driver has panicked.
+    pub(super) fn of_panic() -> Self {
+        Self { why: "this server has no descriptor left for a connection to the database", is_final: false }
+    }
+
     /// What an error of an attempt to connect means.
     pub(super) fn of(error: &Error) -> Self {
         let later = |why| Self { why, is_final: false };

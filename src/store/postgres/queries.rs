@@ -213,3 +213,21 @@ queries! {
             (SELECT count(*) FROM write), (SELECT count(*) FROM thread)
         FROM locked";
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::store::postgres::{checkpoint_queries, claim_queries, health_queries};
+
+    /// A statement that is not prepared is sent with the types that it names: one for each parameter.
+    #[test]
+    fn every_statement_names_the_types_of_its_parameters() {
+        for (name, query) in [super::ALL, checkpoint_queries::ALL, claim_queries::ALL, health_queries::ALL].concat() {
+            let numbers = query.text.split('$').skip(1).map(|rest| {
+                let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+                rest[..end].parse::<usize>().unwrap_or_else(|_| panic!("{name} has a $ without a number"))
+            });
+            let numbers: std::collections::BTreeSet<usize> = numbers.collect();
+            assert!(numbers.iter().copied().eq(1..=query.types.len()), "{name}: {numbers:?}, {:?}", query.types);
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! A connection with the statements that are prepared on it.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -81,11 +82,15 @@ impl SessionManager {
 
 impl ManageConnection for SessionManager {
     type Connection = Session;
-    type Error = Error;
+    type Error = SessionError;
 
-    fn connect(&self) -> Result<Session, Error> {
-        let (client, peer) =
-            self.connect_as_preferred().inspect_err(|error| self.reach.connect_failed(ConnectFault::of(error)))?;
+    fn connect(&self) -> Result<Session, SessionError> {
+        // The pool would count a connection whose making has panicked for ever.
+        let Ok(connected) = catch_unwind(AssertUnwindSafe(|| self.connect_as_preferred())) else {
+            self.reach.connect_failed(ConnectFault::of_panic());
+            return Err(SessionError::Panicked);
+        };
+        let (client, peer) = connected.inspect_err(|error| self.reach.connect_failed(ConnectFault::of(error)))?;
         self.reach.connected();
         Ok(Session {
             client,
@@ -97,13 +102,24 @@ impl ManageConnection for SessionManager {
         })
     }
 
-    fn is_valid(&self, session: &mut Session) -> Result<(), Error> {
-        session.check()
+    fn is_valid(&self, session: &mut Session) -> Result<(), SessionError> {
+        Ok(session.check()?)
     }
 
     fn has_broken(&self, session: &mut Session) -> bool {
         session.spoiled || session.client.is_closed()
     }
+}
+
+/// Why there is no session, or none that answers.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionError {
+    /// The driver says so.
+    #[error(transparent)]
+    Driver(#[from] Error),
+    /// The driver has panicked, as it does when the process has no descriptor left.
+    #[error("the driver panicked, perhaps for want of descriptors")]
+    Panicked,
 }
 
 /// Whom a session is connected with over a network.

@@ -27,10 +27,7 @@ impl CheckpointStore for SqliteStore {
     }
 
     fn list(&self, query: &ListCheckpoints) -> Result<Vec<CheckpointTuple>, StoreError> {
-        let complete = |tx: &Transaction<'_>, checkpoint| match query.bare {
-            true => Ok(CheckpointTuple { checkpoint, values: BTreeMap::new(), pending_writes: Vec::new() }),
-            false => tuple(tx, checkpoint),
-        };
+        let complete = if query.bare { bare_tuple } else { tuple };
         self.read("checkpoints.list", |tx| list(tx, query)?.into_iter().map(|found| complete(tx, found)).collect())
     }
 
@@ -118,6 +115,11 @@ fn list(tx: &Transaction<'_>, query: &ListCheckpoints) -> Result<Vec<Checkpoint>
             .collect(),
     };
     Ok(found?)
+}
+
+/// The checkpoint alone.
+fn bare_tuple(_: &Transaction<'_>, checkpoint: Checkpoint) -> Result<CheckpointTuple, StoreError> {
+    Ok(CheckpointTuple { checkpoint, values: BTreeMap::new(), pending_writes: Vec::new() })
 }
 
 /// The checkpoint with what belongs to it.
