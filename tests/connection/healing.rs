@@ -26,6 +26,10 @@ fn connections_that_broke_while_idle_are_replaced_unnoticed() {
     for operation in [|store: &_| read(store), |store: &_| write(store).map(drop), |store: &_| delete(store)] {
         fill(&store, &database);
         assert!(database.terminate_backends() >= CONNECTIONS.into());
+        let left =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        let mut client = database.client();
+        wait_until("the connections to end", || client.query_one(left, &[]).unwrap().get::<_, i64>(0) == 0);
         operation(&store).unwrap();
         store.probe().unwrap();
     }
