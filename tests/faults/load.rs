@@ -13,6 +13,8 @@ use crate::util::{Client, PATIENCE, Response, Server, wait_until};
 const STEPS: u32 = 3;
 /// What a client waits before it asks again after a 503, instead of the seconds that the answer names: more load.
 const RETRY_EVERY: Duration = Duration::from_millis(50);
+/// How long a client reads an answer before it asks its next question, so that a load leaves room for its server.
+const READS_FOR: Duration = Duration::from_millis(20);
 /// How long a client waits for a run in one request.
 const WAIT: &str = "5";
 
@@ -94,6 +96,7 @@ impl Asker {
             let id = self.ask(&drill, &format!("thread {}", accepted.len() % 5));
             self.shared.answered.fetch_add(1, Ordering::SeqCst);
             accepted.push(Accepted { id, answer: drill.answer() });
+            std::thread::sleep(READS_FOR);
         }
         accepted
     }
