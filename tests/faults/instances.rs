@@ -1,20 +1,33 @@
-//! One of two servers on one database stops.
+//! A server loses its runs: it is stopped, it is killed, or it gives up on a database that is away.
 
 use rustix::process::Signal;
 
 use super::load::Load;
 use super::record::{Accepted, assert_whole};
-use super::{ANN, RESCUED_WITHIN, database_state, launch, within};
+use super::{ANN, HEALED_WITHIN, RESCUED_WITHIN, database_state, launch, within};
 use crate::util::drill::{Act, Drill};
-use crate::util::{Database, require_postgres, wait_until};
+use crate::util::{Client, Cluster, Database, Proxy, require_postgres, wait_until};
 
-/// Goal: whoever comes back late changes nothing. One instance is stopped in the middle of a step; the other one takes the
-/// run over when the claim has expired, by the database's clock, and ends it; then the first goes on with its step.
+/// Each of these waits for a claim to expire, 30 s by the database's clock; so they wait at the same time.
 #[test]
-fn an_instance_that_is_stopped_past_its_claim_writes_nothing_when_it_goes_on() {
+fn lost_runs_end_once_when_their_claims_have_expired() {
     if !require_postgres() {
         return;
     }
+    std::thread::scope(|scope| {
+        for scenario in [
+            an_instance_that_is_stopped_past_its_claim_writes_nothing_when_it_goes_on,
+            the_runs_of_an_instance_that_is_killed_end_on_another,
+            a_run_whose_worker_gave_up_on_the_database_is_rescued_when_it_is_back,
+        ] {
+            scope.spawn(scenario);
+        }
+    });
+}
+
+/// Goal: whoever comes back late changes nothing. One instance is stopped in the middle of a step; the other one takes the
+/// run over when the claim has expired, by the database's clock, and ends it; then the first goes on with its step.
+fn an_instance_that_is_stopped_past_its_claim_writes_nothing_when_it_goes_on() {
     let database = Database::new();
     let stopped = launch().on(&database).start();
     let other = launch().beside(&stopped).on(&database).start();
@@ -51,17 +64,13 @@ fn an_instance_that_is_stopped_past_its_claim_writes_nothing_when_it_goes_on() {
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
-#[test]
 fn the_runs_of_an_instance_that_is_killed_end_on_another() {
-    if !require_postgres() {
-        return;
-    }
     let database = Database::new();
     let mut killed = launch().on(&database).start();
     let other = launch().beside(&killed).on(&database).start();
     let mut ann = killed.client(ANN);
     let running: Vec<Drill> = (0..3).map(|n| Drill::new(&format!("running {n}"), 3).on(2, Act::Wait)).collect();
-    let accept = |ann: &mut crate::util::Client, drill: &Drill| Accepted {
+    let accept = |ann: &mut Client, drill: &Drill| Accepted {
         id: ann.submit(&drill.question(&drill.answer())),
         answer: drill.answer(),
     };
@@ -91,4 +100,40 @@ fn the_runs_of_an_instance_that_is_killed_end_on_another() {
         let entered: Vec<usize> = (1..=3).map(|k| drill.entered(&killed, k)).collect();
         assert_eq!(entered, [1, 2, 1], "what was stored is not repeated");
     }
+}
+
+/// The worker gives up on storing its step, and the run is not lost with it: its claim expires and is rescued.
+fn a_run_whose_worker_gave_up_on_the_database_is_rescued_when_it_is_back() {
+    let database = Database::new();
+    let proxy = Proxy::to(Cluster::shared().address());
+    let tolerance = "3s";
+    let server = launch()
+        .env("DATABASE_URL", &proxy.url(&database))
+        .env("DATABASE_OUTAGE_TOLERANCE", tolerance)
+        .env("MAX_CONCURRENT_ANALYSES", "1")
+        .start();
+    let mut ann = server.client(ANN);
+    let running = Drill::new("running", 3).on(2, Act::Wait);
+    let queued = Drill::new("queued", 2);
+    let accepted = [&running, &queued].map(|drill| {
+        let id = ann.submit(&drill.question(&drill.answer()));
+        Accepted { id, answer: drill.answer() }
+    });
+    running.wait_for_step(&server, 2, 1);
+    proxy.cut();
+    running.open(&server, 2);
+    wait_until("the worker to give up", || server.stderr().contains("run.left"));
+
+    proxy.heal();
+    within(HEALED_WITHIN, "the worker to go on with others", || {
+        let answer = ann.get(&format!("/runs/{}", accepted[1].id));
+        answer.status == 200 && answer.json()["status"] == "succeeded"
+    });
+    assert_eq!(database_state(&server), "connected");
+    assert_eq!(ann.run(&accepted[0].id)["status"], "running", "nobody knows that it was left");
+    within(RESCUED_WITHIN, "the run to be rescued", || ann.run(&accepted[0].id)["status"] == "succeeded");
+    let ended = assert_whole(database.client(), &accepted);
+    assert_eq!(ended[&accepted[0].id].count("retrying"), 1);
+    assert_eq!(ended[&accepted[0].id].attempt, 1, "a step was stored under the claim, so nothing is charged");
+    assert_eq!(running.entered(&server, 2), 2, "the step that was not stored is repeated");
 }
