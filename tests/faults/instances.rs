@@ -26,13 +26,13 @@ fn lost_runs_end_once_when_their_claims_have_expired() {
 }
 
 /// Goal: whoever comes back late changes nothing. One instance is stopped in the middle of a step; the other one takes the
-/// run over when the claim has expired, by the database's clock, and ends it; then the first goes on with its step.
+/// run over when the claim has expired, and is in the next step when the first goes on with its own.
 fn an_instance_that_is_stopped_past_its_claim_writes_nothing_when_it_goes_on() {
     let database = Database::new();
     let stopped = launch().on(&database).start();
     let other = launch().beside(&stopped).on(&database).start();
     // It does not listen: nothing but the fence keeps its step from being stored.
-    let running = Drill::new("running", 3).on(2, Act::WaitDeaf);
+    let running = Drill::new("running", 3).on(2, Act::WaitDeaf).on(3, Act::Wait);
     let mut ann = stopped.client(ANN);
     let mut waiting = stopped.client(ANN);
     waiting.send_post("/analyze", &[], &running.question("a thread"));
@@ -40,24 +40,30 @@ fn an_instance_that_is_stopped_past_its_claim_writes_nothing_when_it_goes_on() {
     let id = ann.get("/runs").json()["runs"][0]["run_id"].as_str().unwrap().to_owned();
     let mut waiting_elsewhere = other.client(ANN);
     waiting_elsewhere.send("GET", &format!("/runs/{id}/wait?timeout=900"), &[], b"");
+    let events = other.client(ANN).watch(&id, 0);
     assert_eq!(other.client(ANN).run(&id)["status"], "running");
 
     stopped.signal(Signal::STOP);
     within(RESCUED_WITHIN, "the other instance to take over", || running.entered(&stopped, 2) == 2);
     // The gate is open for both; who is stopped sees it only later.
     running.open(&stopped, 2);
-    let answer = waiting_elsewhere.receive();
-    assert_eq!((answer.status, &answer.json()["result"]), (200, &running.answer().into()), "{answer:?}");
-    let before = assert_whole(database.client(), &[Accepted { id: id.clone(), answer: running.answer() }]);
-    assert_eq!((before[&id].attempt, before[&id].count("retrying")), (1, 1));
+    running.wait_for_step(&other, 3, 1);
+    let before = other.client(ANN).run(&id);
+    assert_eq!((&before["step"], &before["attempt"]), (&2.into(), &1.into()), "{before}");
 
     stopped.signal(Signal::CONT);
     wait_until("the worker to be fenced", || stopped.stderr().contains("run.fenced"));
     assert_eq!(running.entered(&stopped, 3), 1, "the fenced worker went on");
-    let answer = waiting.receive();
-    assert_eq!((answer.status, &answer.json()["result"]), (200, &running.answer().into()), "{answer:?}");
-    let after = assert_whole(database.client(), &[Accepted { id: id.clone(), answer: running.answer() }]);
-    assert_eq!(after[&id].events, before[&id].events, "who came back late has written something");
+    assert_eq!(other.client(ANN).run(&id)["step"], 2, "the fenced worker wrote something");
+    running.open(&stopped, 3);
+    for client in [&mut waiting, &mut waiting_elsewhere] {
+        let answer = client.receive();
+        assert_eq!((answer.status, &answer.json()["result"]), (200, &running.answer().into()), "{answer:?}");
+    }
+    let ended = assert_whole(database.client(), &[Accepted { id: id.clone(), answer: running.answer() }]);
+    assert_eq!(ended[&id].count("retrying"), 1);
+    let kinds: Vec<String> = events.rest().into_iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, ended[&id].events, "whoever watched has seen each event once");
 
     wait_until("the instance to be well", || database_state(&stopped) == "connected");
     let answer = ann.post("/analyze", &Drill::new("after", 1).question("a thread"));
