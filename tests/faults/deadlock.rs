@@ -29,11 +29,10 @@ impl Rival {
         self.0.batch_execute(&format!("BEGIN; SELECT FROM {row} FOR UPDATE")).unwrap();
     }
 
-    fn wait_for_other_side(&mut self, database: &Database) {
-        let mut client = database.client();
+    fn wait_for_other_side(&mut self) {
         let waiting = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
             WHERE NOT granted AND datname = current_database()";
-        wait_until("somebody to wait for the row", || client.query_one(waiting, &[]).unwrap().get::<_, i64>(0) == 1);
+        wait_until("somebody to wait for the row", || self.0.query_one(waiting, &[]).unwrap().get::<_, i64>(0) == 1);
     }
 
     /// Succeeds only because the other side gives way.
@@ -75,7 +74,7 @@ fn a_heartbeat_that_gives_way_in_a_deadlock_is_repeated() {
     rival.lock_first(&row(&claims[1].run_id));
     let held = std::thread::scope(|scope| {
         let renewal = scope.spawn(|| store.renew(&claims, Duration::from_mins(1)));
-        rival.wait_for_other_side(&database);
+        rival.wait_for_other_side();
         rival.lock_second(&row(&claims[0].run_id));
         renewal.join().unwrap().unwrap()
     });
@@ -101,7 +100,7 @@ fn a_deletion_that_gives_way_in_a_deadlock_is_repeated() {
 
     rival.lock_first(&format!("runs WHERE run_id = '{}'", answer.run_id()));
     ann.send("DELETE", "/chat/a%20thread", &[], b"");
-    rival.wait_for_other_side(&database);
+    rival.wait_for_other_side();
     rival.lock_second("threads");
     let deleted = ann.receive();
     assert_eq!(deleted.status, 200, "{deleted:?}");

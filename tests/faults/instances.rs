@@ -47,7 +47,7 @@ fn an_instance_that_is_stopped_past_its_claim_writes_nothing_when_it_goes_on() {
     within(RESCUED_WITHIN, "the other instance to take over", || running.entered(&stopped, 2) == 2);
     // The gate is open for both; who is stopped sees it only later.
     running.open(&stopped, 2);
-    running.wait_for_step(&other, 3, 1);
+    running.wait_for_step(&stopped, 3, 1);
     let before = other.client(ANN).run(&id);
     assert_eq!((&before["step"], &before["attempt"]), (&2.into(), &1.into()), "{before}");
 
@@ -93,7 +93,9 @@ fn the_runs_of_an_instance_that_is_killed_end_on_another() {
     load.wait_for_answers(4);
 
     killed.kill9();
-    running.iter().for_each(|drill| drill.open(&killed, 2));
+    for drill in &running {
+        drill.open(&killed, 2);
+    }
     let mut ann = other.client(ANN);
     within(RESCUED_WITHIN, "its runs to end on the other instance", || {
         accepted.iter().all(|run| ann.run(&run.id)["status"] == "succeeded")

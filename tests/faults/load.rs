@@ -40,7 +40,7 @@ impl Load {
             let user = format!("{name}-{n}@example.org");
             let asker = Asker {
                 client: servers[n % servers.len()].client(&user),
-                waits: n % 2 == 0,
+                waits: n.is_multiple_of(2),
                 shared: Arc::clone(&shared),
             };
             let name = format!("{name}-{n}");

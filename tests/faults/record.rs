@@ -52,7 +52,7 @@ pub(super) fn assert_whole(mut client: Client, accepted: &[Accepted]) -> HashMap
         let answer = answers.remove(&*id).unwrap_or_else(|| panic!("nobody knows of run {id}: {row:?}"));
         assert_eq!((row.get(1), row.get(2)), ("succeeded", answer), "run {id}");
         let (sequences, events): (Vec<i64>, Vec<String>) = (row.get(5), row.get(6));
-        assert_eq!(sequences, (1..=sequences.len() as i64).collect::<Vec<_>>(), "run {id}");
+        assert_eq!(sequences, (1..).take(sequences.len()).collect::<Vec<i64>>(), "run {id}");
         assert_eq!((&*events[0], &*events[events.len() - 1]), ("queued", "finished"), "run {id}");
         for steps in [row.get::<_, Vec<i64>>(7), row.get(8)] {
             assert_eq!(steps, (1..=row.get::<_, i64>(4)).collect::<Vec<_>>(), "run {id}");
