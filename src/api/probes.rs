@@ -133,7 +133,9 @@ impl Probes {
                 let trouble = match error {
                     StoreError::DiskFull => "the store's disk is full",
                     StoreError::Closing => "the store is closing",
-                    _ if asked.elapsed() >= SILENT_AFTER => NO_ANSWER,
+                    // Whoever was silent stays so until something is heard: that a next attempt fails sooner says nothing
+                    // about those that are still waiting.
+                    _ if before.is_silent() || asked.elapsed() >= SILENT_AFTER => NO_ANSWER,
                     _ if before.was_reached => "the store cannot be used",
                     _ => "the store has not been reached yet",
                 };

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use postgres::{Client, Config, NoTls};
 
-use crate::util::postgres::{PASSWORD, ROLE_WITH_PASSWORD, Setup};
-use crate::util::{Cluster, Database, require_postgres, wait_until};
+use crate::util::postgres::{PASSWORD, ROLE_WITH_PASSWORD};
+use crate::util::{Cluster, Database, require_postgres, require_small_disk, wait_until};
 
 /// The variable that has [`a_process_with_clusters`] start them.
 const WITH_CLUSTERS: &str = "HOLDFAST_WITH_CLUSTERS";
@@ -112,7 +112,7 @@ fn a_cluster_is_stopped_started_paused_and_set() {
 
 #[test]
 fn a_small_disk_is_full_when_it_is_filled() {
-    if !require_postgres() || !Setup::may_have_small_disk() {
+    if !require_small_disk() {
         return;
     }
     let cluster = Cluster::own().small_disk(32).start();

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use super::postgres::Setup;
+
 /// Where the server's binaries are and who runs them.
 pub(super) struct Installation {
     /// Holds `initdb`, `pg_ctl`, `postgres` and `psql`.
@@ -26,13 +28,21 @@ pub(super) struct User {
 /// output, and fails where the variable `CI` is set: there a test that does not run must not look like one that passed.
 #[must_use]
 pub(crate) fn require_postgres() -> bool {
-    require("PostgreSQL", Installation::get().is_some())
+    require("PostgreSQL, which is not installed (tests/run installs it)", Installation::get().is_some())
 }
 
 /// The same for PgBouncer in front of it.
 #[must_use]
 pub(crate) fn require_pgbouncer() -> bool {
-    require_postgres() && require("PgBouncer", program("pgbouncer").is_some())
+    require_postgres()
+        && require("PgBouncer, which is not installed (tests/run installs it)", program("pgbouncer").is_some())
+}
+
+/// The same for a PostgreSQL whose disk can be filled: [`Setup::small_disk`](super::postgres::Setup::small_disk).
+#[must_use]
+pub(crate) fn require_small_disk() -> bool {
+    require_postgres()
+        && require("to mount a file system, which this machine lets root do at most", Setup::may_have_small_disk())
 }
 
 /// The same for anything else.
@@ -40,7 +50,7 @@ pub(crate) fn require_pgbouncer() -> bool {
 pub(crate) fn require(what: &str, is_there: bool) -> bool {
     if !is_there {
         let test = std::thread::current().name().unwrap_or("a test").to_owned();
-        let message = format!("NOT RUN: {test} needs {what}, which is not installed (tests/run installs it)");
+        let message = format!("NOT RUN: {test} needs {what}");
         assert!(std::env::var_os("CI").is_none(), "{message}");
         // In one piece, so that the lines of several tests do not mix; nobody has to read them.
         drop(std::io::stderr().write_all(format!("\n*** {message} ***\n").as_bytes()));

@@ -50,7 +50,7 @@ use std::time::{Duration, Instant};
 pub(crate) use client::{Client, Response, sql};
 pub(crate) use database::Database;
 pub(crate) use events::{Event, Events};
-pub(crate) use installation::{require, require_pgbouncer, require_postgres};
+pub(crate) use installation::{require, require_pgbouncer, require_postgres, require_small_disk};
 pub(crate) use intruder::Intruder;
 pub(crate) use pgbouncer::PgBouncer;
 pub(crate) use postgres::Cluster;

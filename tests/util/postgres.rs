@@ -221,6 +221,26 @@ impl Cluster {
         self.alter_system("default_transaction_read_only", if is_read_only { "on" } else { "off" });
     }
 
+    /// Copies a database of another cluster into an empty one of this name, whether or not this cluster takes writes.
+    #[track_caller]
+    pub(crate) fn adopt(&self, name: &str, from: &Self) {
+        const WRITES: &str = "SET default_transaction_read_only = off";
+        let mut client = self.client("postgres");
+        // Not in one message, which would be a transaction.
+        client.batch_execute(WRITES).unwrap();
+        client.batch_execute(&format!("CREATE DATABASE {name} OWNER {ROLE}")).unwrap();
+        let command = |program: &str, cluster: &Self| {
+            let mut command = Command::new(self.installation.binaries.join(program));
+            command.args(["-U", "postgres", "-d", name, "-p", &cluster.port.to_string(), "-h"]).arg(&cluster.home);
+            command
+        };
+        let mut dump = command("pg_dump", from).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut load = command("psql", self);
+        load.args(["-Xq", "-v", "ON_ERROR_STOP=1", "-c", WRITES, "-f", "-"]).stdin(dump.stdout.take().unwrap());
+        let loaded = load.output().unwrap();
+        assert!(loaded.status.success() && dump.wait().unwrap().success(), "{loaded:?}");
+    }
+
     /// Leaves no room on the small disk.
     pub(crate) fn fill_disk(&self) {
         let error = std::fs::write(self.ballast(), vec![0; 1 << 30]).unwrap_err();

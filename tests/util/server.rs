@@ -86,6 +86,13 @@ impl Launch {
         self
     }
 
+    /// Shares the journals and gates of another drill server, as another instance of it.
+    #[must_use]
+    pub(crate) fn beside(self, other: &Server) -> Self {
+        let directory = other.launch.environment[drill::DIRECTORY].clone();
+        self.env(drill::DIRECTORY, &directory)
+    }
+
     /// Stores in this database, whatever the tests are run on; it has to outlive the server.
     #[must_use]
     pub(crate) fn on(self, database: &Database) -> Self {

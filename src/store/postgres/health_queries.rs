@@ -21,6 +21,10 @@ queries! {
     READ_PROBE: "store.probe" () = sighting!("(SELECT system_identifier FROM pg_control_system())");
     /// The same for who may not ask for the cluster's number.
     READ_PROBE_UNNUMBERED: "store.probe" () = sighting!("NULL::int8");
+    /// As much as an ordinary operation writes, into room that is taken from the disk for it.
+    WRITE_PROBE: "store.probe" () = "INSERT INTO write_probe (ballast) SELECT decode(repeat('00', 65536), 'hex')";
+    /// Gives that room back to the disk, so that the next proof has to take it again.
+    WRITE_PROBE_CLEAR: "store.probe" () = "TRUNCATE write_probe";
     /// Servers that use this database, this one included, and how many connections the server has for all, and keeps.
     READ_CAPACITY: "store.capacity" () =
         "SELECT greatest(1, count(DISTINCT application_name)), current_setting('max_connections')::int8,

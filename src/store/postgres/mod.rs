@@ -60,6 +60,8 @@ pub struct PostgresStore {
     is_number_hidden: AtomicBool,
     /// Whether somebody has looked for enough connections.
     has_counted: AtomicBool,
+    /// Whether a probe has proved that something can be written, and no write has failed for want of room since.
+    write_proved: AtomicBool,
 }
 
 /// How the store uses its connections.
@@ -122,6 +124,7 @@ impl PostgresStore {
             identity: Mutex::new(None),
             is_number_hidden: AtomicBool::new(false),
             has_counted: AtomicBool::new(false),
+            write_proved: AtomicBool::new(false),
         }
     }
 
@@ -187,6 +190,9 @@ impl PostgresStore {
                 elapsed: started.elapsed(),
                 fault,
             };
+            if matches!(failure.fault, error::Fault::DiskFull | error::Fault::Short(_)) {
+                self.write_proved.store(false, Ordering::Release);
+            }
             if failure.fault == error::Fault::Late {
                 // It may be a statement that hangs and not the network: then it is not to hold its locks any longer.
                 session.cancel();

@@ -88,3 +88,11 @@ CREATE TABLE run_events (
     at timestamptz(3) NOT NULL,
     PRIMARY KEY (run_id, sequence)
 );
+
+-- Empty but for the moment in which a probe proves that something can be written.
+CREATE TABLE write_probe (
+    ballast bytea NOT NULL
+);
+
+-- Not compressed: it is to take the room that it seems to take.
+ALTER TABLE write_probe ALTER COLUMN ballast SET STORAGE EXTERNAL;

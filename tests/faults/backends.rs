@@ -1,0 +1,99 @@
+//! The database's own processes end, or there are no more of them.
+
+use std::time::{Duration, Instant};
+
+use postgres::{Client, NoTls};
+
+use super::health::Watch;
+use super::load::Load;
+use super::record::assert_whole;
+use super::{ANN, HEALED_WITHIN, NOTICED_WITHIN, database_state, endurance, launch, until, within};
+use crate::util::{Cluster, Database, require_postgres, sql};
+
+#[test]
+fn connections_that_are_terminated_every_second_cost_nobody_an_answer() {
+    if !require_postgres() {
+        return;
+    }
+    let database = Database::new();
+    let server = launch().on(&database).start();
+    let load = Load::on(&[&server], "load", 4);
+    load.wait_for_answers(8);
+    let watch = Watch::over(&server);
+
+    let began = Instant::now();
+    for round in 1..=15 * endurance() {
+        assert!(database.terminate_backends() > 0);
+        load.wait_for_answers(1);
+        until(began + Duration::from_secs(1) * round);
+    }
+
+    within(HEALED_WITHIN, "health to be connected", || database_state(&server) == "connected");
+    load.wait_for_answers(8);
+    assert_eq!(load.refused(), 0, "what broke was repeated on a fresh connection");
+    let accepted = load.stop();
+    assert_eq!(watch.end(), ["connected"], "a fresh connection was never far");
+    assert_whole(database.client(), &accepted);
+}
+
+#[test]
+fn a_database_that_crashes_and_recovers_has_lost_nothing() {
+    if !require_postgres() {
+        return;
+    }
+    let cluster = Cluster::own().start();
+    let database = cluster.database();
+    let server = launch().on(&database).start();
+    let load = Load::on(&[&server], "load", 4);
+    load.wait_for_answers(8);
+    assert_eq!(database_state(&server), "connected");
+    let watch = Watch::over(&server);
+
+    for _ in 0..2 * endurance() {
+        cluster.restart_immediate();
+        within(HEALED_WITHIN, "health to be connected", || database_state(&server) == "connected");
+        load.wait_for_answers(8);
+    }
+
+    let accepted = load.stop();
+    watch.end();
+    assert_whole(database.client(), &accepted);
+}
+
+/// Other clients of the database have taken every connection that it gives to anybody, while the server's own had ended.
+#[test]
+fn a_database_without_a_free_connection_is_waited_for() {
+    if !require_postgres() {
+        return;
+    }
+    let cluster = Cluster::own().setting("max_connections", "16").start();
+    let database = cluster.database();
+    let server = launch().on(&database).start();
+    let load = Load::on(&[&server], "load", 4);
+    load.wait_for_answers(8);
+    assert_eq!(database_state(&server), "connected");
+    let watch = Watch::over(&server);
+
+    let mut others = Vec::new();
+    let of_server = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND pid <> pg_backend_pid()";
+    within(NOTICED_WITHIN * 5, "the others to have all connections", || {
+        database.terminate_backends();
+        while let Ok(other) = Client::connect(&cluster.url("postgres"), NoTls) {
+            others.push(other);
+        }
+        database.client().query_one(of_server, &[]).unwrap().get::<_, i64>(0) == 0
+    });
+    within(NOTICED_WITHIN, "health to notice", || database_state(&server) == "disconnected");
+    let refused = server.client(ANN).post("/analyze", &sql("a thread", "SELECT 1"));
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.header("retry-after").is_some() && refused.json().get("run_id").is_none(), "{refused:?}");
+    assert_eq!(server.anonymous().get("/health/ready").status, 503);
+
+    drop(others);
+    within(HEALED_WITHIN, "health to be connected", || database_state(&server) == "connected");
+    load.wait_for_answers(8);
+    let accepted = load.stop();
+    assert_eq!(watch.end(), ["connected", "disconnected", "connected"]);
+    assert_whole(database.client(), &accepted);
+}

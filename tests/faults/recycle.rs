@@ -1,0 +1,38 @@
+//! The pool is replaced again and again while everybody uses it.
+
+use rustix::process::Signal;
+
+use super::health::Watch;
+use super::load::Load;
+use super::record::assert_whole;
+use super::{endurance, launch};
+use crate::util::{Database, Server, require_postgres, wait_until};
+
+const RECYCLES: u64 = 100;
+
+#[test]
+fn a_hundred_hangups_replace_the_pool_and_nobody_notices() {
+    if !require_postgres() {
+        return;
+    }
+    let database = Database::new();
+    // Whoever runs the tests may ignore hangups, and their children with them.
+    let server = launch().shell("exec env --default-signal=HUP \"$0\" \"$@\"").on(&database).start();
+    let load = Load::on(&[&server], "load", 4);
+    load.wait_for_answers(8);
+    let watch = Watch::over(&server);
+    let of_pool = |server: &Server, name: &str| server.anonymous().get("/debug/pool-status").json()[name].clone();
+    let first = of_pool(&server, "generation").as_u64().unwrap();
+    let recycles = RECYCLES * u64::from(endurance());
+    for n in 1..=recycles {
+        server.signal(Signal::HUP);
+        // Two pools; one that is being replaced takes the next hangup with it.
+        wait_until("the pools to be replaced", || of_pool(&server, "recycles_total") == 2 * n);
+    }
+    assert_eq!(of_pool(&server, "generation"), first + recycles);
+    load.wait_for_answers(8);
+    assert_eq!(load.refused(), 0);
+    let accepted = load.stop();
+    assert_eq!(watch.end(), ["connected"]);
+    assert_whole(database.client(), &accepted);
+}
