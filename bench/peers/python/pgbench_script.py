@@ -6,10 +6,13 @@ LOG is the server's log, in CSV, in which each writer's one execution with NUMBE
 text and its parameters. The parameters go into the table `pgbench_writers` of the database (DATABASE_URL), a row a writer; its
 copies are what pgbench runs against, each client as one of the writers.
 
-pgbench can only compute numbers. So a transaction of the script asks once for the ids and versions of its STATEMENTS
-executions, which are what the captured parameters hold with another number, and then runs them one after another. pgbench
-would also number the parameters anew as they occur in a text; a comment that names all of them in order keeps the statement's
-own numbers.
+Three things are needed to have pgbench run the text as it is:
+
+- pgbench computes nothing but numbers. So a transaction of the script asks once for the ids and versions of its STATEMENTS
+  executions, which are what the captured parameters hold with another number, and then runs them one after another.
+- It would number the parameters anew as they occur in a text; a comment that names them all in order keeps their numbers.
+- It says nothing of the parameters' types, which the store does. They come out of the parse tree in the log, and go into a
+  common table expression that nothing refers to: the parser learns the types from it, and the planner leaves it out.
 """
 
 import csv
@@ -19,23 +22,27 @@ import sys
 
 import psycopg
 
-MESSAGE, DETAIL, DATABASE = 13, 14, 2
+DATABASE, MESSAGE, DETAIL, QUERY = 2, 13, 14, 19
 EXECUTE = re.compile(r"execute [^:]+: ", re.S)
 PARAMETER = re.compile(r"\$(\d+) = (NULL|'((?:[^']|'')*)')", re.S)
+PARAMETER_TYPE = re.compile(r":paramkind\s+0\s+:paramid\s+(\d+)\s+:paramtype\s+(\d+)")
 # What pgbench would take for one of its variables.
 VARIABLE = re.compile(r"(?<!:):[A-Za-z0-9_]")
 
 
-def executions(log, database, number):
-    """The statement's text, and the parameters of each execution, oldest first."""
-    texts, rows = set(), []
+def captured(log, database, number):
+    """The statement's text, the types of its parameters as object ids, and the parameters of each execution, oldest first."""
+    texts, types, rows = set(), {}, []
     csv.field_size_limit(1 << 24)
     for line in csv.reader(log):
-        if line[DATABASE] != database or not line[DETAIL].startswith("parameters: ") or number not in line[DETAIL]:
+        if line[DATABASE] != database:
             continue
-        texts.add(EXECUTE.sub("", line[MESSAGE], count=1))
-        values = {int(match[1]): match[3] for match in PARAMETER.finditer(line[DETAIL])}
-        rows.append([None if values[n] is None else values[n].replace("''", "'") for n in sorted(values)])
+        if line[MESSAGE] == "parse tree:":
+            types[line[QUERY]] = {int(n): oid for n, oid in PARAMETER_TYPE.findall(line[DETAIL])}
+        elif line[DETAIL].startswith("parameters: ") and number in line[DETAIL]:
+            texts.add(EXECUTE.sub("", line[MESSAGE], count=1))
+            values = {int(match[1]): match[3] for match in PARAMETER.finditer(line[DETAIL])}
+            rows.append([None if values[n] is None else values[n].replace("''", "'") for n in sorted(values)])
     if len(texts) != 1:
         sys.exit(f"the operation is {len(texts)} statements, not one")
     text = texts.pop()
@@ -43,17 +50,25 @@ def executions(log, database, number):
         sys.exit("pgbench would take a part of the statement for a variable")
     if any(value is None for row in rows for value in row):
         sys.exit("pgbench cannot send NULL as a parameter")
-    return text.strip().rstrip(";"), rows
+    return text, types[text], rows
 
 
-def store(rows):
-    columns = [f"p{n}" for n in range(1, len(rows[0]) + 1)]
-    with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
-        connection.execute("DROP TABLE IF EXISTS pgbench_writers")
-        connection.execute(f"CREATE TABLE pgbench_writers (writer int PRIMARY KEY, {', '.join(f'{c} text' for c in columns)})")
-        for writer, row in enumerate(rows):
-            places = ", ".join(["%s"] * (len(row) + 1))
-            connection.execute(f"INSERT INTO pgbench_writers VALUES ({places})", [writer, *row])
+def typed(text, types, connection):
+    """The text with the types of its parameters."""
+    names = {n: connection.execute("SELECT %s::oid::regtype::text", [oid]).fetchone()[0] for n, oid in types.items()}
+    casts = ", ".join(f"${n}::{names[n]}" for n in sorted(names))
+    known = f"pgbench_types AS (SELECT {casts})"
+    with_, rest = re.match(r"\s*(WITH\s+(?:RECURSIVE\s+)?)?(.*)", text, re.S | re.I).groups()
+    return f"{with_}{known}, {rest}" if with_ else f"WITH {known} {rest}"
+
+
+def store(rows, connection):
+    columns = ", ".join(f"p{n} text" for n in range(1, len(rows[0]) + 1))
+    connection.execute("DROP TABLE IF EXISTS pgbench_writers")
+    connection.execute(f"CREATE TABLE pgbench_writers (writer int PRIMARY KEY, {columns})")
+    for writer, row in enumerate(rows):
+        places = ", ".join(["%s"] * (len(row) + 1))
+        connection.execute(f"INSERT INTO pgbench_writers VALUES ({places})", [writer, *row])
 
 
 def script(text, rows, number, statements):
@@ -83,6 +98,8 @@ def script(text, rows, number, statements):
 if __name__ == "__main__":
     log, database, number, statements = sys.argv[1:]
     with open(log, newline="") as file:
-        text, rows = executions(file, database, number)
-    store(rows)
+        text, types, rows = captured(file, database, number)
+    with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
+        store(rows, connection)
+        text = typed(text.strip().rstrip(";"), types, connection)
     script(text, rows, number, int(statements))

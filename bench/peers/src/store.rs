@@ -7,7 +7,7 @@ use holdfast::store::Store;
 use holdfast::store::postgres::{Options, PostgresStore};
 
 /// The store in this database, with its schema and so many connections.
-pub fn open(url: &str, connections: u32) -> impl Store + use<> {
+pub fn open(url: &str, connections: u32) -> PostgresStore {
     let url = url.parse().expect("the script made this URL");
     let options = Options {
         connections_max: connections,

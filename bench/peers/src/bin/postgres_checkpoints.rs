@@ -1,5 +1,7 @@
 //! Checkpoints of a given state stored by several writers, each on its own thread and with a connection of its own.
 //!
+//! `postgres_checkpoints setup` makes the store's tables.
+//!
 //! `postgres_checkpoints capture STATES WRITERS` claims a run for each writer and stores one step and one checkpoint with it, so
 //! that the server's log can tell what the statements and their parameters are.
 //!
@@ -13,6 +15,7 @@ use std::time::{Duration, Instant};
 use holdfast::domain::{
     ChannelBlob, ChannelValue, Checkpoint, CheckpointRef, InstanceId, NewCheckpoint, PendingWrite, RunId, ThreadKey,
 };
+use holdfast::store::postgres::PostgresStore;
 use holdfast::store::{CheckpointStore, Claim, ClaimRequest, NewRun, QueueLimits, RunStore, StepRecord, Store};
 use holdfast_peers::server::quantile;
 use holdfast_peers::store;
@@ -54,6 +57,7 @@ fn main() {
     let url = std::env::var("DATABASE_URL").expect("DATABASE_URL is set");
     let parts: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match parts.as_slice() {
+        ["setup"] => _ = store::open(&url, 1).close(CLAIM),
         ["capture", states, writers] => capture(&url, &templates(states), number(writers)),
         [operation, states, writers, warm, seconds] => {
             let operation = match *operation {
@@ -65,7 +69,9 @@ fn main() {
             let duration = |text: &str| Duration::from_secs_f64(text.parse().expect("a number of seconds"));
             write(&url, &templates(states), operation, number(writers), duration(warm), duration(seconds));
         }
-        _ => panic!("usage: postgres_checkpoints capture STATES WRITERS | OPERATION STATES WRITERS WARM SECONDS"),
+        _ => {
+            panic!("usage: postgres_checkpoints setup | capture STATES WRITERS | OPERATION STATES WRITERS WARM SECONDS")
+        }
     }
 }
 
@@ -141,7 +147,7 @@ fn step(number: u64, checkpoint: NewCheckpoint) -> StepRecord {
 }
 
 /// A run for each writer, each in a thread of its own, claimed.
-fn claims(store: &impl Store, writers: u32) -> Vec<Claim> {
+fn claims(store: &PostgresStore, writers: u32) -> Vec<Claim> {
     let holder = InstanceId::new();
     let claim = |writer| {
         let new = NewRun {
