@@ -80,13 +80,13 @@ def script(text, rows, number, statements):
     print(r"\set known 1")
     print(r"\endif")
     values = ", ".join(
-        f"replace(p{n}, '{number}', lpad((first + {k})::text, {len(number)}, '0')) AS v{k}_{n}"
+        f"replace(p{n}, '{number}', (first + {k})::text) AS v{k}_{n}"
         for k in range(1, statements + 1)
         for n in varying
     )
     print(
         f"SELECT {values} FROM pgbench_writers,"
-        " (SELECT :client_id::bigint * 1000000000 + :stored::bigint AS first) AS numbers"
+        " (SELECT (110 + :client_id::bigint) * 10000000 + :stored::bigint AS first) AS numbers"
         r" WHERE writer = :client_id::int \gset"
     )
     print(rf"\set stored :stored + {statements}")

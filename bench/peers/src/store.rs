@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use holdfast::domain::InstanceId;
 use holdfast::pool::connector;
 use holdfast::store::Store;
 use holdfast::store::postgres::{Options, PostgresStore};
@@ -14,6 +15,7 @@ pub fn open(url: &str, connections: u32) -> PostgresStore {
         connections_min: connections,
         lease_timeout: Duration::from_secs(20),
         prepares: true,
+        instance: InstanceId::new(),
     };
     let store = PostgresStore::new(&url, options, &connector());
     store.initialise().expect("the cluster is there and the database is its own");

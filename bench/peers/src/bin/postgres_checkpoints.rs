@@ -25,9 +25,10 @@ use serde_json::{Map, Value};
 /// Longer than any measurement: no claim expires in one.
 const CLAIM: Duration = Duration::from_secs(3600);
 const LIMITS: QueueLimits = QueueLimits { queued_max: 1000, queued_per_user_max: 1000 };
-/// The numbers under which `capture` stores, which nothing else in a statement's parameters resembles.
-const CAPTURED_STEP: u64 = 777_777_770_001;
-const CAPTURED_PUT: u64 = 777_777_770_002;
+/// The numbers under which `capture` stores. Nothing else in a statement's parameters resembles them, and what pgbench puts in
+/// their place is greater and has as many digits.
+const CAPTURED_STEP: u32 = 1_000_770_001;
+const CAPTURED_PUT: u32 = 1_000_770_002;
 
 /// One of the states, as LangGraph's saver is given it.
 #[derive(Deserialize)]
@@ -95,7 +96,7 @@ fn templates(path: &str) -> Vec<Template> {
 
 impl Template {
     /// The checkpoint of this number in a thread. `named` is the number in the snapshot's own id and versions.
-    fn checkpoint(&self, thread_id: &str, number: u64, named: u64) -> NewCheckpoint {
+    fn checkpoint(&self, thread_id: &str, number: u32, named: u32) -> NewCheckpoint {
         let mut body = self.body.clone();
         body.insert("id".into(), id(named).into());
         for value in body.get_mut("channel_versions").and_then(Value::as_object_mut).into_iter().flatten() {
@@ -133,17 +134,17 @@ impl Template {
 }
 
 /// As long as LangGraph's, and in order.
-fn id(number: u64) -> String {
+fn id(number: u32) -> String {
     format!("1f0a0000-0000-6000-8000-{number:012}")
 }
 
 /// As LangGraph writes them.
-fn version(number: u64) -> String {
+fn version(number: u32) -> String {
     format!("{number:032}.0.0243545171717171")
 }
 
-fn step(number: u64, checkpoint: NewCheckpoint) -> StepRecord {
-    StepRecord { step: number as u32, name: "collect".into(), checkpoint, spent_ms: number }
+fn step(number: u32, checkpoint: NewCheckpoint) -> StepRecord {
+    StepRecord { step: number, name: "collect".into(), checkpoint, spent_ms: 1 }
 }
 
 /// A run for each writer, each in a thread of its own, claimed.
@@ -169,7 +170,7 @@ fn capture(url: &str, templates: &[Template], writers: u32) {
     let store = store::open(url, 1);
     for claim in claims(&store, writers) {
         let new = templates[0].checkpoint(&claim.thread_key.to_string(), CAPTURED_STEP, 0);
-        store.record_step(&claim, &step(1, new), CLAIM).expect("stored");
+        store.record_step(&claim, &step(CAPTURED_STEP, new), CLAIM).expect("stored");
         let new = templates[0].checkpoint(&ThreadKey::new().to_string(), CAPTURED_PUT, 0);
         store.put(&new).expect("stored");
     }
