@@ -37,7 +37,7 @@ const PAGE: usize = 20;
 const CALLS: usize = 200;
 /// Calls before the first that counts: connections, statements and plans are made, pages are read.
 const WARM: usize = 20;
-/// Users whose lists are read in turn; each has a hundred runs in twenty threads, whatever the number of runs.
+/// Users whose lists are read in turn; each has a hundred runs in fifty threads, whatever the number of runs.
 const READERS: usize = 9;
 /// The user with a tenth of all runs.
 const HEAVY: &str = "heavy";
@@ -98,7 +98,7 @@ fn seed(url: &str, runs: i64) {
     println!("{stored} runs stored in {:.0} s, {size}", begun.elapsed().as_secs_f64());
 }
 
-/// Copies of the one run there is, of its thread and its events: a tenth of them of one user, a hundred of each other one, five
+/// Copies of the one run there is, of its thread and its events: a tenth of them of one user, a hundred of each other one, two
 /// in a thread, one every half minute until now.
 const SEED: &str = r"
     SET synchronous_commit = off;
@@ -106,8 +106,8 @@ const SEED: &str = r"
         SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0')
             || '7' || substr(md5(salt), 1, 3) || '8' || substr(md5(salt), 4, 15))::uuid $$;
     CREATE TEMPORARY TABLE seeds AS
-        SELECT owner, at, place % 5 + 1 AS number, 'thread ' || place / 5 AS thread_id,
-            md5(owner || ' ' || place / 5)::uuid AS thread_key, pg_temp.uuid7(at, n::text) AS run_id
+        SELECT owner, at, place % 2 + 1 AS number, 'thread ' || place / 2 AS thread_id,
+            md5(owner || ' ' || place / 2)::uuid AS thread_key, pg_temp.uuid7(at, n::text) AS run_id
         FROM (SELECT n, now() - (RUNS - n) * interval '30 s' AS at,
                 CASE WHEN n % 10 = 0 THEN 'heavy' ELSE 'user-' || (n - n / 10 - 1) % others END AS owner,
                 CASE WHEN n % 10 = 0 THEN n / 10 - 1 ELSE (n - n / 10 - 1) / others END AS place
@@ -160,12 +160,12 @@ impl Bench {
     const OPERATIONS: [(&str, Operation); 11] = [
         ("threads of a user", |b, n| timed(|| b.store.threads(&reader(n), None, PAGE))),
         ("threads of the heavy user", |b, _| timed(|| b.store.threads(HEAVY, None, PAGE))),
-        ("their second page", |b, _| timed(|| b.store.threads(HEAVY, Some(b.second_threads), PAGE))),
+        ("a second page of their threads", |b, _| timed(|| b.store.threads(HEAVY, Some(b.second_threads), PAGE))),
         ("runs of a user", |b, n| timed(|| b.store.runs(&reader(n), None, None, PAGE))),
         ("runs of the heavy user", |b, _| timed(|| b.store.runs(HEAVY, None, None, PAGE))),
-        ("their second page", |b, _| timed(|| b.store.runs(HEAVY, None, Some(b.second_runs), PAGE))),
-        ("those that succeeded", |b, _| timed(|| b.store.runs(HEAVY, Some(Status::Succeeded), None, PAGE))),
-        ("those that failed: none", |b, _| timed(|| b.store.runs(HEAVY, Some(Status::Failed), None, PAGE))),
+        ("a second page of their runs", |b, _| timed(|| b.store.runs(HEAVY, None, Some(b.second_runs), PAGE))),
+        ("their runs that succeeded", |b, _| timed(|| b.store.runs(HEAVY, Some(Status::Succeeded), None, PAGE))),
+        ("their runs that failed (none)", |b, _| timed(|| b.store.runs(HEAVY, Some(Status::Failed), None, PAGE))),
         ("claim", |b, _| b.claim()),
         ("counts of the queue", |b, _| timed(|| b.store.counts())),
         ("place in the queue", |b, _| timed(|| b.store.queue_place(b.queued))),
