@@ -30,6 +30,8 @@ events! {
     RUN_FENCED = "run.fenced";
     /// A worker gave up on storing; a rescue takes the run from its last step.
     RUN_LEFT = "run.left";
+    /// A viewer fell so far behind a run's events that its stream was closed; it catches up by coming again.
+    STREAM_LAGGED = "stream.lagged";
     /// A token was refused; the reason says why.
     TOKEN_REFUSED = "token.refused";
     /// A request failed in a way that it should not; the client got 500.
@@ -38,16 +40,22 @@ events! {
     THREAD_PANICKED = "thread.panicked";
     /// An engine panicked; its run failed.
     RUN_PANICKED = "run.panicked";
-    /// The store could not be used; logged once a series of tries, and at every heartbeat.
+    /// The store could not be used; logged once a series of tries.
     STORE_UNAVAILABLE = "store.unavailable";
     /// The store can be used again.
     STORE_AVAILABLE = "store.available";
+    /// An attempt at an operation on the store failed; it is tried again, or its caller says what becomes of it.
+    STORE_OPERATION_FAILED = "store.operation.failed";
+    /// The servers that share the database may want more connections than it has.
+    STORE_CONNECTIONS_SHORT = "store.connections.short";
     /// An operation has held its connection for longer than `LEAK_DETECTION_SECONDS`.
     POOL_OPERATION_OLD = "pool.operation.old";
     /// A connection could not be made; it is tried again, at most a second later.
     POOL_CONNECT_FAILED = "pool.connect.failed";
     /// A pool was replaced by a fresh one.
     POOL_RECYCLED = "pool.recycled";
+    /// A pool was not replaced; its connections go on serving.
+    POOL_RECYCLE_FAILED = "pool.recycle.failed";
     /// A pool is closed; every connection has been returned.
     POOL_CLOSED = "pool.closed";
     /// A pool was closed although operations had not ended; they are named.

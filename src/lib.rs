@@ -4,7 +4,7 @@
 //! client hears of it, a *worker* executes it under a *claim*, and after every *step* a *checkpoint* is stored
 //! from which any later process goes on. A database connection is borrowed as a *lease* for one *operation*.
 //!
-//! The modules, from the ground up; each imports only from the floors below it, and `runner` the trait of `engine` beside it
+//! The modules, from the ground up; each imports only from the floors below it, and `runner` the trait of `engine` and `streams` beside it
 //! (`tests/tidy.rs` holds that).
 
 // Floor 0: what everything may use.
@@ -22,9 +22,10 @@ pub mod datasets;
 pub mod limits;
 pub mod memory;
 pub mod store;
-// Floor 3: what is executed, and by whom.
+// Floor 3: what is executed, by whom, and who watches.
 pub mod engine;
 pub mod runner;
+pub mod streams;
 // Floor 4: what clients see.
 pub mod api;
 // Floor 5: the whole, started and stopped.

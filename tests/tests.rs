@@ -1,10 +1,16 @@
 //! The one integration binary: each module is a subject, `util` is the harness that all of them share.
 
-/// Server processes, a client, and the drill engine.
+/// Server processes, a client, the drill engine, PostgreSQL, and a proxy that breaks the network.
 mod util;
 
 /// The HTTP contract, line by line, asked of the built server.
 mod api;
+/// The connection to PostgreSQL: how it is made, who waits for it how long, what breaks it and what heals it.
+mod connection;
+/// The harness itself: what tests rely on when they break things.
+mod harness;
+/// LangGraph's own Python library and Holdfast on one database.
+mod interop;
 /// The life of runs on real server processes: concurrency, crashes, drains, cancellation, limits.
 mod life;
 /// What every store promises, asked of each implementation in turn.

@@ -13,7 +13,7 @@ use super::runs::{RunView, ended_or_accepted};
 use super::{Api, WAIT_MAX};
 use crate::domain::RunId;
 use crate::http::Request;
-use crate::store::{Idempotency, NewRun, Submission};
+use crate::store::{Idempotency, NewRun, StoreError, Submission};
 
 /// How many characters a question may have.
 const PROMPT_CHARS_MAX: usize = 10_000;
@@ -89,12 +89,13 @@ fn analyze(api: &Api, call: &Call) -> Result<Reply, Problem> {
         engine,
         idempotency,
     };
-    let run = match api.store.submit(&new, api.queue_limits, None)? {
-        Submission::Accepted(run) | Submission::Claimed(_, run) => {
-            api.runner.wake();
-            run
-        }
-        Submission::Repeated(run) => run,
+    let submitted = api.runner.submit(&new, api.queue_limits).map_err(|error| match error {
+        // Perhaps it is stored after all: the client is told under which name.
+        StoreError::OutcomeUnknown(_) => Problem::from(error).about(new.id),
+        error => error.into(),
+    })?;
+    let run = match submitted {
+        Submission::Accepted(run) | Submission::Claimed(_, run) | Submission::Repeated(run) => run,
         Submission::KeyReused(id) => {
             let fault = Fault::header(
                 "Idempotency-Key",

@@ -24,6 +24,8 @@ pub(super) enum Reply {
     Now(Response),
     /// The run's end, or 202 when the client has waited for so long.
     AtEndOf(Box<Run>, Duration),
+    /// The run's events after this number, as long as there are any.
+    EventsOf(Box<Run>, u64),
     /// Whatever the same call gives once this run has ended, for which it waits at most so long.
     AgainAfter(RunId, Duration),
 }
@@ -97,6 +99,11 @@ impl Parameters {
             self.faults.push(Fault::query(name, "value_error", format!("must be {allowed}")));
         }
         value
+    }
+
+    /// One more fault, found by the caller.
+    pub(super) fn fault(&mut self, fault: Fault) {
+        self.faults.push(fault);
     }
 
     /// Ends the reading.

@@ -18,7 +18,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: "GET",
         path: "/catalog",
         handler: catalog,
-        lane: Lane::Store,
+        lane: Lane::Data,
         token: true,
         limited: true,
         document: Document {
@@ -36,7 +36,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: "GET",
         path: "/data-tables",
         handler: tables,
-        lane: Lane::Store,
+        lane: Lane::Data,
         token: true,
         limited: true,
         document: Document {
@@ -50,7 +50,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: "GET",
         path: "/data-table",
         handler: table,
-        lane: Lane::Store,
+        lane: Lane::Data,
         token: true,
         limited: true,
         document: Document {

@@ -5,24 +5,121 @@ use serde::Serialize;
 use super::Api;
 use super::call::{Call, Reply};
 use super::problem::Problem;
-use super::routes::{Document, Lane, Route, schema};
+use super::routes::{Document, Lane, Parameter, Route, schema};
 use crate::clock::Timestamp;
+use crate::domain::{Checkpoint, CheckpointTuple, ListCheckpoints, ThreadKey};
 use crate::pool::PoolStatus;
+use crate::store::{Answers, CHECKPOINTS_MAX};
 
-pub(super) const ROUTES: &[Route] = &[Route {
-    method: "GET",
-    path: "/debug/pool-status",
-    handler: pool_status,
-    lane: Lane::Here,
-    token: false,
-    limited: false,
-    document: Document {
-        summary: "The store's connections, and which operations hold them",
-        parameters: &[],
-        request: None,
-        answers: &[(200, "all pools of the store taken together", Some(schema::<PoolView>))],
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        method: "GET",
+        path: "/debug/pool-status",
+        handler: pool_status,
+        lane: Lane::Here,
+        token: false,
+        limited: false,
+        document: Document {
+            summary: "The store's connections, and which operations hold them",
+            parameters: &[],
+            request: None,
+            answers: &[(200, "all pools of the store taken together", Some(schema::<PoolView>))],
+        },
     },
-}];
+    Route {
+        method: "GET",
+        path: "/debug/chat/{thread_id}/checkpoints",
+        handler: checkpoints,
+        lane: Lane::Store,
+        token: true,
+        limited: true,
+        document: Document {
+            summary: "A thread's checkpoints, newest first, and the key under which LangGraph finds them",
+            parameters: &[
+                Parameter::path("thread_id", "the user's name for the thread"),
+                Parameter::query("limit", "checkpoints a page, 1 to 1000 (1000)"),
+                Parameter::query(
+                    "before",
+                    "only checkpoints with a smaller id, such as the last one of the page before",
+                ),
+            ],
+            request: None,
+            answers: &[(200, "the checkpoints; none of an unknown thread", Some(schema::<ThreadCheckpoints>))],
+        },
+    },
+];
+
+#[derive(Serialize, schemars::JsonSchema)]
+struct ThreadCheckpoints<'a> {
+    thread_id: &'a str,
+    /// The `thread_id` of LangGraph's tables; null when the user has no such thread.
+    checkpoint_thread_id: Option<ThreadKey>,
+    /// How many there are in all.
+    total_checkpoints: u64,
+    checkpoints: Vec<CheckpointView>,
+}
+
+#[derive(Serialize, schemars::JsonSchema)]
+struct CheckpointView {
+    /// Its place in this list, from 0.
+    index: usize,
+    checkpoint_id: String,
+    parent_checkpoint_id: Option<String>,
+    /// Empty for the graph itself, a path for a subgraph of LangGraph's.
+    checkpoint_ns: String,
+    /// The step that its metadata names: of its run, or of a graph.
+    step: Option<i64>,
+    /// What its metadata says it comes from: `loop` for Holdfast's own; LangGraph's may be `input`, `update` or `fork`.
+    source: Option<String>,
+    /// The names of its channels, in order.
+    channels: Vec<String>,
+}
+
+fn checkpoints(api: &Api, call: &Call) -> Result<Reply, Problem> {
+    let mut query = call.parameters()?;
+    let limit = query.number("limit", CHECKPOINTS_MAX as u64, 1, CHECKPOINTS_MAX as u64) as usize;
+    let before = query.text("before").map(str::to_owned);
+    query.end()?;
+    let thread_id = call.thread_id();
+    let runs = api.store.thread_runs(&call.user, thread_id, 1, Answers::Omitted)?;
+    let Some(key) = runs.first().map(|run| run.thread_key) else {
+        return Ok(Reply::json(&ThreadCheckpoints {
+            thread_id,
+            checkpoint_thread_id: None,
+            total_checkpoints: 0,
+            checkpoints: Vec::new(),
+        }));
+    };
+    let name = key.to_string();
+    let total_checkpoints = api.store.checkpoint_count(&name)?;
+    let list = ListCheckpoints { thread_id: name, before, limit: Some(limit), bare: true, ..Default::default() };
+    let found = api.store.list(&list)?.into_iter().enumerate();
+    Ok(Reply::json(&ThreadCheckpoints {
+        thread_id,
+        checkpoint_thread_id: Some(key),
+        total_checkpoints,
+        checkpoints: found.map(|(index, tuple)| CheckpointView::new(index, tuple)).collect(),
+    }))
+}
+
+impl CheckpointView {
+    fn new(index: usize, CheckpointTuple { checkpoint, .. }: CheckpointTuple) -> Self {
+        let Checkpoint { ns, id, parent_id, body, metadata, .. } = checkpoint;
+        let mut channels: Vec<String> =
+            body["channel_versions"].as_object().into_iter().flat_map(|channels| channels.keys().cloned()).collect();
+        // The stores keep the names in orders of their own.
+        channels.sort_unstable();
+        Self {
+            index,
+            checkpoint_id: id,
+            parent_checkpoint_id: parent_id,
+            checkpoint_ns: ns,
+            step: metadata["step"].as_i64(),
+            source: metadata["source"].as_str().map(str::to_owned),
+            channels,
+        }
+    }
+}
 
 #[derive(Serialize, schemars::JsonSchema)]
 #[allow(clippy::struct_excessive_bools, reason = "these are the fields of the contract")]
@@ -33,7 +130,7 @@ struct PoolView {
     pool_closed: bool,
     /// Whether the pool is open and can query.
     pool_healthy: bool,
-    /// Whether the last probe, at most five seconds old, succeeded.
+    /// Whether the last probe, at most two seconds old, succeeded.
     can_query: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     query_error: Option<&'static str>,
@@ -73,7 +170,7 @@ fn pool_status(api: &Api, _: &Call) -> Result<Reply, Problem> {
     let database = api.probes.database();
     let can_query = database.is_connected() && !closed;
     Ok(Reply::json(&PoolView {
-        backend: database.backend(),
+        backend: database.backend,
         generation: pools.iter().map(|(_, pool)| pool.generation).max().unwrap_or(0),
         pool_closed: closed,
         pool_healthy: can_query && !closing,

@@ -166,7 +166,7 @@ fn ready(api: &Api, _: &Call) -> Result<Reply, Problem> {
     let database = api.probes.database();
     match database.state() {
         "connected" => {}
-        // The store is opened, and with it migrated, before its first probe.
+        // The store answers no probe before it is migrated.
         "not_initialized" => failing.extend(["database", "migrations"]),
         _ => failing.push("database"),
     }

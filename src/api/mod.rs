@@ -9,6 +9,7 @@ mod conversations;
 mod data;
 mod debug;
 mod envelope;
+mod events;
 mod health;
 mod json;
 mod openapi;
@@ -35,6 +36,7 @@ use crate::limits::{Client, RateLimiter};
 use crate::memory::Memory;
 use crate::runner::Runner;
 use crate::store::{QueueLimits, Store};
+use crate::streams::Streams;
 use call::Call;
 use envelope::Envelope;
 use problem::Problem;
@@ -50,6 +52,7 @@ const LANE_CAPACITY: usize = 256;
 pub struct Api {
     store: Arc<dyn Store>,
     runner: Arc<Runner>,
+    streams: Arc<Streams>,
     datasets: Arc<Datasets>,
     memory: Arc<Memory>,
     probes: Probes,
@@ -71,8 +74,12 @@ pub struct Api {
 pub struct Parts {
     /// Runs, checkpoints, threads.
     pub store: Arc<dyn Store>,
+    /// What the store is: `sqlite` or `postgres`.
+    pub backend: &'static str,
     /// Executes what is submitted.
     pub runner: Arc<Runner>,
+    /// Who watches runs.
+    pub streams: Arc<Streams>,
     /// The tables that questions are about.
     pub datasets: Arc<Datasets>,
     /// Memory in use.
@@ -103,9 +110,10 @@ impl Api {
         Ok(Arc::new(Self {
             store: parts.store,
             runner: parts.runner,
+            streams: parts.streams,
             datasets: parts.datasets,
             memory: parts.memory,
-            probes: Probes::default(),
+            probes: Probes::new(parts.backend),
             limiter: parts.limiter,
             verifier: parts.verifier,
             origins: parts.origins,
@@ -124,9 +132,10 @@ impl Api {
         self.probes.refresh(&*self.store, now);
     }
 
-    /// What the housekeeper does for the API, several times a second: waiters that are late or gone.
+    /// What the housekeeper does for the API, several times a second: waiters and viewers that are late or gone.
     pub fn housekeep(&self, now: Instant) {
         self.runner.sweep(now);
+        self.streams.sweep(now);
         *self.housekept.lock() = now;
     }
 
@@ -230,7 +239,9 @@ impl Service for Front {
         }));
         match route.lane {
             Lane::Here => task.run(),
-            Lane::Store => {
+            // Nobody waits in a queue for a store that says nothing.
+            Lane::Store if api.probes.database().is_silent() => task.refuse(),
+            Lane::Store | Lane::Data => {
                 if let Err(task) = api.lane.submit(task) {
                     task.refuse();
                 }

@@ -75,7 +75,12 @@ fn operation(route: &Route, generator: &mut SchemaGenerator, problem: &schemars:
     let mut responses = Map::new();
     for (status, meaning, shape) in *answers {
         let content = match shape {
-            Some(shape) => json!({"application/json": {"schema": shape(generator)}}),
+            Some(shape) => {
+                let schema = shape(generator);
+                // A text that is not JSON says so itself.
+                let media_type = schema.get("contentMediaType").and_then(Value::as_str).unwrap_or("application/json");
+                json!({media_type: {"schema": schema}})
+            }
             None if *status >= 400 => json!({"application/problem+json": {"schema": problem}}),
             None => json!({}),
         };
@@ -86,7 +91,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator, problem: &schemars:
     common.extend(request.is_some().then_some([413, 415]).into_iter().flatten());
     common.extend((!route.document.parameters.is_empty() || request.is_some()).then_some(422));
     common.extend(route.limited.then_some(429));
-    common.extend((route.lane == Lane::Store).then_some(503));
+    common.extend((route.lane != Lane::Here).then_some(503));
     for status in common {
         let description = StatusCode(status).default_reason_phrase();
         let content = json!({"application/problem+json": {"schema": problem}});

@@ -9,24 +9,39 @@ use crate::clock::Timestamp;
 use crate::event;
 use crate::store::{Probe, RunCounts, Store, StoreError};
 
-/// How old a probe's result may get.
-const REFRESH_EVERY: Duration = Duration::from_secs(1);
+/// How old a probe's result may get before the next probe.
+const REFRESH_EVERY: Duration = Duration::from_millis(500);
 
-/// A result older than this says that a probe has been waiting for the store ever since.
-const STALE_AFTER: Duration = Duration::from_secs(5);
+/// A result older than this says nothing any more: the probe that should have renewed it still waits for the store. Longer
+/// than a pause, a tick and a probe's own patience together, so that a healthy store is never suspected.
+const STALE_AFTER: Duration = Duration::from_millis(1900);
+
+/// A probe that takes so long before it fails has waited for an answer; where nobody listens it fails at once.
+const SILENT_AFTER: Duration = Duration::from_millis(900);
 
 /// The store's last known condition.
-#[derive(Default)]
 pub struct Probes {
     /// Held while a result is copied in or out.
-    latest: Mutex<Option<(Instant, DatabaseHealth)>>,
+    latest: Mutex<Latest>,
+}
+
+struct Latest {
+    health: DatabaseHealth,
+    /// When the result came; `None` before the first.
+    at: Option<Instant>,
+    /// Whether the store is being asked at this moment.
+    asking: bool,
 }
 
 /// What the last probe found.
 #[derive(Clone)]
 pub struct DatabaseHealth {
+    /// The kind of store.
+    pub backend: &'static str,
     /// The probe, or why it failed.
     outcome: Result<Arc<Probe>, &'static str>,
+    /// Whether any probe has ever reached the store.
+    was_reached: bool,
     /// When.
     pub checked_at: Timestamp,
     /// Runs waiting and running; the last known ones when the probe failed.
@@ -39,12 +54,17 @@ impl DatabaseHealth {
         self.outcome.is_ok()
     }
 
-    /// `connected`, `disconnected`, or `not_initialized` before the first probe.
+    /// Whether the store says nothing at all: whatever asks it now waits for as long as that is allowed to take.
+    pub fn is_silent(&self) -> bool {
+        self.trouble() == Some(NO_ANSWER)
+    }
+
+    /// `connected`, `disconnected`, or `not_initialized` before the first probe that succeeds.
     pub fn state(&self) -> &'static str {
         match self.outcome {
             Ok(_) => "connected",
-            Err(NEVER_PROBED) => "not_initialized",
-            Err(_) => "disconnected",
+            Err(_) if self.was_reached => "disconnected",
+            Err(_) => "not_initialized",
         }
     }
 
@@ -57,61 +77,74 @@ impl DatabaseHealth {
     pub fn probe(&self) -> Option<&Probe> {
         self.outcome.as_ref().ok().map(|probe| &**probe)
     }
-
-    /// The kind of store.
-    pub fn backend(&self) -> &'static str {
-        self.probe().map_or("sqlite", |probe| probe.backend)
-    }
 }
 
 const NO_ANSWER: &str = "the store does not answer";
-const NEVER_PROBED: &str = "the store has not been reached yet";
 
 impl Probes {
+    /// Nothing is known yet of a store of this kind.
+    pub fn new(backend: &'static str) -> Self {
+        let health = DatabaseHealth {
+            backend,
+            outcome: Err("the store has not been reached yet"),
+            was_reached: false,
+            checked_at: Timestamp::now(),
+            counts: RunCounts::default(),
+        };
+        Self { latest: Mutex::new(Latest { health, at: None, asking: false }) }
+    }
+
     /// What is known.
     pub fn database(&self) -> DatabaseHealth {
         let latest = self.latest.lock();
-        match &*latest {
-            Some((at, health)) if at.elapsed() > STALE_AFTER => {
-                DatabaseHealth { outcome: health.outcome.clone().and(Err(NO_ANSWER)), ..health.clone() }
-            }
-            Some((_, health)) => health.clone(),
-            None => DatabaseHealth {
-                outcome: Err(NEVER_PROBED),
-                checked_at: Timestamp::now(),
-                counts: RunCounts::default(),
-            },
+        let mut health = latest.health.clone();
+        if latest.asking && latest.at.is_some_and(|at| at.elapsed() > STALE_AFTER) {
+            health.outcome = health.outcome.and(Err(NO_ANSWER));
         }
+        health
     }
 
     /// Probes the store if the last result is too old. Blocks as long as the store does: for a background thread only.
     pub fn refresh(&self, store: &dyn Store, now: Instant) {
-        let before = self.latest.lock().as_ref().map(|(at, health)| (*at, health.clone()));
-        if before.as_ref().is_some_and(|(at, _)| now.duration_since(*at) < REFRESH_EVERY) {
-            return;
-        }
+        let before = {
+            let mut latest = self.latest.lock();
+            if latest.at.is_some_and(|at| now.saturating_duration_since(at) < REFRESH_EVERY) {
+                return;
+            }
+            latest.asking = true;
+            latest.health.clone()
+        };
+        let asked = Instant::now();
         let outcome = store.probe().and_then(|probe| Ok((probe, store.counts()?)));
-        let was_connected = before.as_ref().is_none_or(|(_, health)| health.is_connected());
-        let known = before.map(|(_, health)| health.counts).unwrap_or_default();
+        let checked_at = Timestamp::now();
         let health = match outcome {
             Ok((probe, counts)) => {
-                if !was_connected {
+                if before.was_reached && !before.is_connected() {
                     tracing::info!(event = event::STORE_AVAILABLE, "the store can be used again");
                 }
-                DatabaseHealth { outcome: Ok(Arc::new(probe)), checked_at: Timestamp::now(), counts }
+                DatabaseHealth { outcome: Ok(Arc::new(probe)), was_reached: true, checked_at, counts, ..before }
             }
             Err(error) => {
-                if was_connected {
+                let is_full = matches!(error, StoreError::DiskFull);
+                // Of a store that was never reached, whoever opens it says why.
+                if before.is_connected() || (is_full && !before.was_reached) {
                     tracing::warn!(event = event::STORE_UNAVAILABLE, operation = "probe", %error);
                 }
                 let trouble = match error {
                     StoreError::DiskFull => "the store's disk is full",
                     StoreError::Closing => "the store is closing",
-                    _ => "the store cannot be used",
+                    _ if asked.elapsed() >= SILENT_AFTER => NO_ANSWER,
+                    _ if before.was_reached => "the store cannot be used",
+                    _ => "the store has not been reached yet",
                 };
-                DatabaseHealth { outcome: Err(trouble), checked_at: Timestamp::now(), counts: known }
+                DatabaseHealth {
+                    outcome: Err(trouble),
+                    was_reached: before.was_reached || is_full,
+                    checked_at,
+                    ..before
+                }
             }
         };
-        *self.latest.lock() = Some((Instant::now(), health));
+        *self.latest.lock() = Latest { health, at: Some(Instant::now()), asking: false };
     }
 }

@@ -8,6 +8,7 @@ use crate::datasets::DatasetsError;
 use crate::domain::{ErrorKind, Run, Status};
 use crate::http::{Refusal, Response, StatusCode};
 use crate::store::StoreError;
+use crate::streams::NotAdmitted;
 
 /// What a busy or draining server asks clients to wait, in seconds: about what the restart of an idle server takes.
 const RETRY_AFTER_SECONDS: u64 = 5;
@@ -204,6 +205,19 @@ impl From<DatasetsError> for Problem {
                 tracing::error!(event = crate::event::DATASETS_UNREADABLE, %error);
                 Problem::busy("The tables of data cannot be read at the moment.")
             }
+        }
+    }
+}
+
+impl From<NotAdmitted> for Problem {
+    fn from(not_admitted: NotAdmitted) -> Self {
+        match not_admitted {
+            NotAdmitted::Full => Self::busy("As many streams are open as there may be; try again soon."),
+            NotAdmitted::UserFull => {
+                Self::new(429, "As many of your streams are open as one user may have; close one.")
+                    .with_retry_after(RETRY_AFTER_SECONDS)
+            }
+            NotAdmitted::Stopping => Self::busy("The server is shutting down; the events are stored."),
         }
     }
 }

@@ -4,7 +4,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::call::{Call, Reply};
 use super::problem::Problem;
-use super::{Api, analyze, conversations, data, debug, health, openapi, page, runs};
+use super::{Api, analyze, conversations, data, debug, events, health, openapi, page, runs};
 
 /// One route: what it is, who may call it, where it is worked on, and what is told about it.
 pub(super) struct Route {
@@ -29,8 +29,10 @@ pub(super) struct Route {
 pub(super) enum Lane {
     /// On the http thread: it touches neither store nor disk and never waits.
     Here,
-    /// On a thread of the store lane.
+    /// On a thread of the store lane, because it asks the store.
     Store,
+    /// On a thread of the store lane too, because it reads the tables of data, which are there without the store.
+    Data,
 }
 
 /// What is told about a route.
@@ -87,6 +89,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Route> {
         health::ROUTES,
         analyze::ROUTES,
         runs::ROUTES,
+        events::ROUTES,
         conversations::ROUTES,
         data::ROUTES,
         debug::ROUTES,

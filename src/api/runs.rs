@@ -219,7 +219,8 @@ fn list(api: &Api, call: &Call) -> Result<Reply, Problem> {
     Ok(Reply::json(&RunList { runs: runs.iter().map(RunView::new).collect(), next_cursor }))
 }
 
-fn owned(api: &Api, call: &Call) -> Result<Run, Problem> {
+/// The user's run that the path names.
+pub(super) fn owned(api: &Api, call: &Call) -> Result<Run, Problem> {
     api.store.run(&call.user, call.run_id()?)?.ok_or_else(|| Problem::not_found("run"))
 }
 

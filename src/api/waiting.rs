@@ -1,4 +1,4 @@
-//! Requests on their way: through the store lane, and beyond it while they wait for a run.
+//! Requests on their way: through the store lane, and beyond it while they wait for a run, or watch it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use super::Api;
 use super::call::{Call, Reply};
 use super::envelope::Envelope;
+use super::events;
 use super::problem::Problem;
-use super::routes::Route;
+use super::routes::{Lane, Route};
 use super::runs::ended_or_accepted;
 use crate::domain::{Run, RunId};
 use crate::http::{Parked, Responder, Response};
@@ -32,7 +33,11 @@ impl Task {
     /// Answers without doing anything, because there is no room for it.
     pub(super) fn refuse(self) {
         match self {
-            Task::Handle(handling) => handling.answer(Err(Problem::busy("The server is busy; nothing was done."))),
+            Task::Handle(handling) => {
+                let is_silent = handling.route.lane == Lane::Store && handling.api.probes.database().is_silent();
+                let why = if is_silent { "The store does not answer" } else { "The server is busy" };
+                handling.answer(Err(Problem::busy(format!("{why}; nothing was done."))));
+            }
             Task::Report(client) => {
                 let problem = Problem::busy("The server is busy; the run is stored and goes on.").about(client.id);
                 client.send(Err(problem));
@@ -76,9 +81,14 @@ impl Handling {
     fn run(self) {
         // Whatever is logged meanwhile names the request; an error's level, so that no setting of LOG leaves it out.
         let _span = tracing::error_span!("request", request_id = self.envelope.request_id).entered();
+        if self.route.lane == Lane::Store && self.api.probes.database().is_silent() {
+            // It has fallen silent while this waited for its turn.
+            return Task::Handle(Box::new(self)).refuse();
+        }
         match (self.route.handler)(&self.api, &self.call) {
             Ok(Reply::Now(response)) => self.answer(Ok(response)),
             Ok(Reply::AtEndOf(run, at_most)) => self.wait_for(&run, at_most),
+            Ok(Reply::EventsOf(run, after)) => self.watch(&run, after),
             Ok(Reply::AgainAfter(id, at_most)) => self.suspend(id, at_most),
             Err(problem) => self.answer(Err(problem)),
         }
@@ -97,8 +107,20 @@ impl Handling {
         let Handling { api, call, envelope, way, .. } = self;
         let (id, user) = (run.id, call.user);
         let client = WaitingClient { api: Arc::clone(&api), id, user: user.clone(), envelope, way: way.park() };
-        api.runner.wait(id, Instant::now() + at_most, Box::new(client));
+        api.runner.wait(&user, id, Instant::now() + at_most, Box::new(client));
         look_again(&api, &user, id);
+    }
+
+    fn watch(self, run: &Run, after: u64) {
+        let ticket = match self.api.streams.admit(&self.call.user) {
+            Ok(ticket) => ticket,
+            Err(not_admitted) => return self.answer(Err(not_admitted.into())),
+        };
+        let Way::Direct(responder) = self.way else {
+            unreachable!("a request is parked to wait for a run's end, and answered then")
+        };
+        let stream = responder.stream(self.envelope.seal(events::head()));
+        self.api.streams.watch(ticket, run.id, run.status.is_final(), after, stream);
     }
 
     fn suspend(self, id: RunId, at_most: Duration) {
@@ -106,18 +128,23 @@ impl Handling {
         let user = call.user.clone();
         let way = Way::Parked(way.park());
         let suspended = Suspended(Handling { api: Arc::clone(&api), route, call, envelope, way });
-        api.runner.wait(id, Instant::now() + at_most, Box::new(suspended));
+        api.runner.wait(&user, id, Instant::now() + at_most, Box::new(suspended));
         look_again(&api, &user, id);
     }
 }
 
 /// A run may have ended between the look that made somebody wait and the waiting.
 fn look_again(api: &Api, user: &str, id: RunId) {
+    // A worker that has the run now finds whoever waits for it when it has ended it.
+    if api.runner.is_executing(id) {
+        return;
+    }
     match api.store.run(user, id) {
         Ok(Some(run)) if run.status.is_final() => api.runner.ended(&Arc::new(run)),
-        Ok(Some(_)) => {}
-        // Its thread was deleted meanwhile, or nobody can tell: no end would ever be reported.
-        Ok(None) | Err(_) => api.runner.unknown(id),
+        // If nobody can tell now, the runner's own looks will.
+        Ok(Some(_)) | Err(_) => {}
+        // Its thread was deleted meanwhile: there is no end to come.
+        Ok(None) => api.runner.unknown(id),
     }
 }
 

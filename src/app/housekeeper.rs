@@ -64,9 +64,8 @@ impl Housekeeper {
 }
 
 impl Prober {
-    /// Probes once, so that the first request finds a result, and then again and again.
+    /// Probes again and again.
     pub(super) fn start(api: Arc<Api>) -> io::Result<Self> {
-        api.probe(Instant::now());
         Ticker::start("prober", move || api.probe(Instant::now())).map(Self)
     }
 

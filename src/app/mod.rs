@@ -1,7 +1,9 @@
 //! The whole: built from the bottom up, started, drained, and stopped from the top down.
 
+mod backend;
 mod housekeeper;
 mod logging;
+mod opening;
 mod signals;
 mod state_directory;
 mod welcome;
@@ -12,7 +14,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use scheduled_thread_pool::ScheduledThreadPool;
+use crossbeam_channel::{Receiver, select};
 pub use state_directory::{StateDirectory, StateDirectoryError};
 
 use crate::api::{Api, Front, Origins, Parts};
@@ -27,9 +29,11 @@ use crate::limits::{RateLimiter, RateQuota};
 use crate::memory::{Limit, Memory, Pressure};
 use crate::pool::connector;
 use crate::runner::{Runner, Settings};
-use crate::store::sqlite::{Options, SqliteStore};
-use crate::store::{QueueLimits, RunStore, Store, StoreError};
+use crate::store::{QueueLimits, Store, StoreError};
+use crate::streams::{self, Streams};
+use backend::Backend;
 use housekeeper::{Housekeeper, Prober};
+use opening::Opening;
 
 /// The file of the store, in the state directory.
 pub const STORE_FILE: &str = "holdfast.sqlite";
@@ -92,17 +96,20 @@ pub struct App {
     http: Arc<Server>,
     api: Arc<Api>,
     runner: Arc<Runner>,
+    streams: Arc<Streams>,
     datasets: Arc<Datasets>,
     store: Arc<dyn Store>,
     housekeeper: Housekeeper,
     prober: Prober,
+    opening: Opening,
     address: SocketAddr,
     /// Held to the end: nobody else may have the store meanwhile.
     _state: StateDirectory,
 }
 
 impl App {
-    /// Starts everything. `more_engines` answer to their names beside the built-in analyst.
+    /// Starts everything. `more_engines` answer to their names beside the built-in analyst. A store that is a server's need
+    /// not be there yet: requests that need it are refused until it is.
     ///
     /// # Errors
     /// See [`StartError`]; whatever was started ends by itself.
@@ -112,7 +119,7 @@ impl App {
         let listener = TcpListener::bind(config.bind).map_err(|error| StartError::Bind(config.bind, error))?;
         let secret = secret(config)?;
         let connector = connector();
-        let store: Arc<dyn Store> = Arc::new(open_store(&state, config, &connector)?);
+        let (backend, store) = backend::open(&state, config, &connector)?;
         let source = config.data_dir.clone().map_or(Source::Sample, Source::Dir);
         let datasets = Arc::new(Datasets::open(
             &state.path().join(datasets::FILE_NAME),
@@ -132,12 +139,18 @@ impl App {
             result_bytes_max: config.max_result_bytes,
             outage_tolerance: config.database_outage_tolerance,
         };
-        let runner = Arc::new(Runner::start(Arc::clone(&store), engines, settings, move || {
+        let log = Arc::clone(&store);
+        let streams = Arc::new(Streams::start(streams::Limits::default(), move |owner, id, after, limit| {
+            log.events(owner, id, after, limit)
+        })?);
+        let runner = Arc::new(Runner::start(Arc::clone(&store), Arc::clone(&streams), engines, settings, move || {
             pressure.pressure() != Pressure::Critical
         })?);
         let api = Api::start(Parts {
             store: Arc::clone(&store),
+            backend: backend.name(),
             runner: Arc::clone(&runner),
+            streams: Arc::clone(&streams),
             datasets: Arc::clone(&datasets),
             memory: Arc::clone(&memory),
             verifier: Verifier::new(&secret, verifier_options(config)),
@@ -154,6 +167,10 @@ impl App {
             connections_max: config.max_connections,
             ..Limits::default()
         };
+        if backend == Backend::Sqlite {
+            // The first request finds a result; of a store elsewhere nobody knows how long it takes to answer.
+            api.probe(Instant::now());
+        }
         let prober = Prober::start(Arc::clone(&api))?;
         let http = Arc::new(Server::start(vec![listener], limits, http_threads(), Front(Arc::clone(&api)))?);
         let address = http.addresses()[0];
@@ -165,13 +182,29 @@ impl App {
             leak_detection: config.leak_detection,
         })?;
         memory.mark_ready();
+        let opening = Opening::begin(Arc::clone(&store))?;
         tracing::info!(event = event::SERVER_STARTED, %address, version = env!("CARGO_PKG_VERSION"));
-        Ok(Self { http, api, runner, datasets, store, housekeeper, prober, address, _state: state })
+        Ok(Self { http, api, runner, streams, datasets, store, housekeeper, prober, opening, address, _state: state })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Waits until the server is asked to end, or until it is clear that its store will never be there.
+    ///
+    /// # Errors
+    /// What is wrong with the store, and is not mended by waiting.
+    fn wait(&self, asked: &Receiver<()>) -> Result<(), StoreError> {
+        select! {
+            recv(asked) -> _ => return Ok(()),
+            // Without an outcome the store is closing, or its opener has panicked, and health says so.
+            recv(self.opening.outcome()) -> outcome => if let Ok(outcome) = outcome { outcome? },
+        }
+        // Their sender lives as long as the process.
+        let _ = asked.recv();
+        Ok(())
     }
 
     /// Drains and stops, within `timeout`: workers first, then the pools, so that whoever waits for
@@ -184,10 +217,13 @@ impl App {
         let closing = || left().saturating_sub(CLOSE_OVERRUN) / 2;
         self.runner.drain(Instant::now() + timeout.saturating_sub(CLOSE_RESERVE).max(timeout / 2));
         self.http.stop_accepting();
+        // After nothing listens any more: who comes again is refused by the kernel, and so tries again.
+        self.streams.stop(deadline);
         // The pools before the threads that use them: whoever waits for a connection is refused then, and so ends.
         self.datasets.close(closing());
         self.store.close(closing());
         self.api.stop(deadline);
+        self.streams.stop(deadline);
         self.runner.join(deadline);
         self.http.stop(SEND_GRACE.min(left()));
         self.prober.stop(deadline);
@@ -204,7 +240,7 @@ pub fn complain(fault: &dyn std::fmt::Display) {
 /// The main job: starts the server, serves until a signal, drains. Gives the process's exit code.
 pub fn serve(config: &Config, more_engines: Vec<Arc<dyn Engine>>) -> u8 {
     logging::start(config);
-    let signals = match signals::Signals::install() {
+    let mut signals = match signals::Signals::install() {
         Ok(signals) => signals,
         Err(error) => {
             complain(&format_args!("signals cannot be handled: {error}"));
@@ -218,20 +254,21 @@ pub fn serve(config: &Config, more_engines: Vec<Arc<dyn Engine>>) -> u8 {
             return error.exit_code();
         }
     };
+    let store = Arc::clone(&app.store);
+    if let Err(error) = signals.at_hangup(move || store.recycle("SIGHUP")) {
+        complain(&format_args!("SIGHUP cannot be handled: {error}"));
+    }
     welcome::print(config, app.address());
-    signals.wait();
+    let waited = app.wait(signals.asked());
     app.stop(config.drain_timeout);
-    0
-}
-
-fn open_store(
-    state: &StateDirectory,
-    config: &Config,
-    connector: &Arc<ScheduledThreadPool>,
-) -> Result<SqliteStore, StoreError> {
-    let options =
-        Options { readers_max: config.pool_max, readers_min: config.pool_min, lease_timeout: config.pool_timeout };
-    SqliteStore::open(&state.path().join(STORE_FILE), options, connector)
+    match waited {
+        Ok(()) => 0,
+        Err(error) => {
+            let error = StartError::from(error);
+            complain(&error);
+            error.exit_code()
+        }
+    }
 }
 
 /// Tries the store as the server would, and says in a sentence what it found; for `holdfast check`.
@@ -239,7 +276,6 @@ fn open_store(
 /// # Errors
 /// Whatever would keep the server from starting.
 pub fn inspect(config: &Config) -> Result<String, StartError> {
-    let shown = config.state_directory.display();
     if let Some(directory) = &config.data_dir
         && let Err(error) = std::fs::read_dir(directory)
     {
@@ -247,27 +283,7 @@ pub fn inspect(config: &Config) -> Result<String, StartError> {
         let fault = datasets::Fault { file: directory.display().to_string(), line: None, reason };
         return Err(DatasetsError::Source(vec![fault]).into());
     }
-    if !config.state_directory.exists() {
-        return Ok(format!("The store does not exist yet; the first start makes it in {shown}."));
-    }
-    let state = match StateDirectory::open(&config.state_directory) {
-        Ok(state) => state,
-        Err(StateDirectoryError::Locked(_)) => {
-            return Ok(format!("The store in {shown} is in use by a running server; ask its /health/database."));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    if !state.path().join(STORE_FILE).exists() {
-        return Ok(format!("The store does not exist yet; the first start makes it in {shown}."));
-    }
-    let store = open_store(&state, config, &connector())?;
-    let counts = store.counts()?;
-    let probe = store.probe()?;
-    store.close(CLOSE_RESERVE);
-    Ok(format!(
-        "The store in {shown} can be read and written ({} {}): {} analyses are queued, {} were being worked on.",
-        probe.backend, probe.server_version, counts.queued, counts.running
-    ))
+    backend::inspect(config)
 }
 
 /// Makes the state directory if there is none, for commands that a running server does not mind.

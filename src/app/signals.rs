@@ -1,14 +1,19 @@
-//! SIGTERM, SIGINT and SIGHUP end the server: the first one in order, a second one at once. A server that was started
-//! with SIGHUP ignored, as `nohup` does, goes on ignoring it.
+//! SIGTERM and SIGINT end the server: the first one in order, a second one at once. SIGHUP replaces the store's connections;
+//! a server that writes to a terminal ends by it, because the terminal is gone, and one that was started with SIGHUP
+//! ignored, as `nohup` does, goes on ignoring it.
 #![allow(unsafe_code, reason = "ctrlc catches SIGHUP even if it was ignored, and no safe crate here ignores a signal")]
 
+use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, bounded};
+use signal_hook::consts::SIGHUP;
+use signal_hook::iterator::Signals as Hangups;
 
 /// The process's signals, caught.
 pub(super) struct Signals {
     asked: Receiver<()>,
+    hangups: Option<Hangups>,
 }
 
 /// The exit code after a second signal: 128 and SIGINT, as shells show it.
@@ -16,7 +21,7 @@ const EXIT_AT_ONCE: i32 = 130;
 
 impl Signals {
     /// Catches the signals from here on. Once in a process.
-    pub(super) fn install() -> Result<Self, ctrlc::Error> {
+    pub(super) fn install() -> Result<Self, SignalError> {
         let (ask, asked) = bounded(1);
         let was_asked = AtomicBool::new(false);
         let hangup_before = ignore_hangup();
@@ -27,17 +32,41 @@ impl Signals {
             }
             let _ = ask.try_send(());
         })?;
-        if hangup_before == libc::SIG_IGN {
+        let is_ignored = hangup_before == libc::SIG_IGN;
+        let ends_by_hangup = !is_ignored && std::io::stdout().is_terminal();
+        if !ends_by_hangup {
             ignore_hangup();
         }
-        Ok(Self { asked })
+        // Its handler calls the one before, but for one that ignores.
+        let hangups = if is_ignored || ends_by_hangup { None } else { Some(Hangups::new([SIGHUP])?) };
+        Ok(Self { asked, hangups })
     }
 
-    /// Blocks until the first signal.
-    pub(super) fn wait(&self) {
-        // The handler lives as long as the process, and so does its end of the channel.
-        let _ = self.asked.recv();
+    /// Where the first signal that ends the server arrives.
+    pub(super) fn asked(&self) -> &Receiver<()> {
+        &self.asked
     }
+
+    /// Has a thread of its own do this at every SIGHUP from here on and for one that came before; those that come while
+    /// it does are taken together.
+    pub(super) fn at_hangup(&mut self, work: impl Fn() + Send + 'static) -> Result<(), SignalError> {
+        if let Some(mut hangups) = self.hangups.take() {
+            // It ends with the process: a hangup during a drain must not end the server either.
+            std::thread::Builder::new().name("hangup".into()).spawn(move || hangups.forever().for_each(|_| work()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Why signals cannot be caught.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SignalError {
+    /// Those that end the server.
+    #[error(transparent)]
+    Ending(#[from] ctrlc::Error),
+    /// SIGHUP.
+    #[error(transparent)]
+    Hangup(#[from] std::io::Error),
 }
 
 /// Ignores SIGHUP, and gives what was to happen before.

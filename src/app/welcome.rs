@@ -15,6 +15,11 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
 pub(super) fn print(config: &Config, address: SocketAddr) {
     let base = format!("http://{address}");
     let token = if config.jwt_secret.is_none() { first_token(config) } else { None };
+    // Which database it is stays with whoever has set it: its URL may hold a password.
+    let kept = match config.database_url {
+        Some(_) => "the database of DATABASE_URL".to_owned(),
+        None => config.state_directory.display().to_string(),
+    };
     let text = match (&token, std::io::stdout().is_terminal()) {
         (Some(token), true) => format!(
             "Holdfast {version} is ready, for this machine only.\n\n\
@@ -24,14 +29,12 @@ pub(super) fn print(config: &Config, address: SocketAddr) {
              \x20         curl {base}/catalog -H \"Authorization: Bearer $TOKEN\"\n\
              \x20         curl {base}/analyze -H \"Authorization: Bearer $TOKEN\" -H \"Content-Type: application/json\" \\\n\
              \x20           -d '{FIRST_QUESTION}'\n\n\
-             Kept in   {state}    Stop with Ctrl-C; nothing is lost by it.\n",
+             Kept in   {kept}    Stop with Ctrl-C; nothing is lost by it.\n",
             version = env!("CARGO_PKG_VERSION"),
-            state = config.state_directory.display(),
         ),
         (None, true) => format!(
-            "Holdfast {version} is ready on {base}. Kept in {state}. Stop with Ctrl-C; nothing is lost by it.\n",
+            "Holdfast {version} is ready on {base}. Kept in {kept}. Stop with Ctrl-C; nothing is lost by it.\n",
             version = env!("CARGO_PKG_VERSION"),
-            state = config.state_directory.display(),
         ),
         (Some(token), false) => format!("{base}/#token={token}\n"),
         (None, false) => format!("{base}/\n"),

@@ -580,7 +580,10 @@ impl Reader<'_> {
         let shown = if is_secret { "********".to_owned() } else { value.clone() };
         let parsed = variable.kind.parse(&value);
         if parsed.is_none() {
-            let shown = if is_secret { format!("{} bytes long", value.len()) } else { format!("{value:?}") };
+            let mut shown = if is_secret { format!("{} bytes long", value.len()) } else { format!("{value:?}") };
+            if let (Kind::Database, Err(fault)) = (&variable.kind, value.parse::<DatabaseUrl>()) {
+                shown = format!("refused because {fault}");
+            }
             let fault = format!("{} is {shown}; allowed is {}", variable.name, variable.kind);
             self.faults.push(Fault(fault));
         }
@@ -637,7 +640,8 @@ impl fmt::Display for Kind {
             Kind::Origins => f.write_str("* or origins such as https://app.example, separated by commas"),
             Kind::Secret(bytes_min) => write!(f, "a secret of at least {bytes_min} bytes"),
             Kind::Database => f.write_str(
-                "postgres://USER:PASSWORD@HOST:PORT/DATABASE, with sslmode disable, prefer, require or verify-full",
+                "postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=MODE with mode disable, prefer, require or \
+                 verify-full, or the same as host=HOST user=USER and so on",
             ),
         }
     }
@@ -760,6 +764,34 @@ mod tests {
     fn a_setting_that_would_be_dangerous_to_ignore_is_refused() {
         let faults = read_from(&[("RETENTION_DAYS", "30")]).unwrap_err();
         assert!(faults[0].0.starts_with("RETENTION_DAYS is set"), "{}", faults[0]);
+    }
+
+    #[test]
+    fn a_database_is_named_by_its_url_or_by_the_file_that_holds_it_and_never_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("url");
+        std::fs::write(&file, "postgres://somebody:hunter2@somewhere/something\n").unwrap();
+        for (name, value) in [
+            ("DATABASE_URL", "host=somewhere user=somebody password=hunter2 dbname=something"),
+            ("DATABASE_URL_FILE", file.to_str().unwrap()),
+        ] {
+            let (config, effective) = read_from(&[(name, value)]).unwrap();
+            let options = &config.database_url.as_ref().unwrap().options;
+            assert_eq!((options.get_dbname(), options.get_password()), (Some("something"), Some(&b"hunter2"[..])));
+            let shown = format!("{config:?}{effective:?}");
+            for part in ["somebody", "hunter2", "somewhere", "something"] {
+                assert!(!shown.contains(part), "{shown}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_database_that_cannot_be_meant_is_refused_with_the_reason_and_without_the_url() {
+        let faults =
+            read_from(&[("DATABASE_URL", "postgres://somebody:hunter2@somewhere/d?sslmode=allow")]).unwrap_err();
+        let fault = &faults[0].0;
+        assert!(fault.starts_with("DATABASE_URL is refused because its sslmode is none of disable"), "{fault}");
+        assert!(fault.contains("allowed is postgres://") && !fault.contains("some") && !fault.contains("hunter2"));
     }
 
     #[test]

@@ -25,7 +25,7 @@ macro_rules! id {
             }
 
             /// The id that is stored as these sixteen bytes.
-            pub fn from_bytes(bytes: [u8; 16]) -> Self {
+            pub const fn from_bytes(bytes: [u8; 16]) -> Self {
                 Self(Uuid::from_bytes(bytes))
             }
         }

@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use super::limits::Limits;
 use super::parser::{Awaiting, Parsed, Parser, Refused};
-use super::request::{Head, Request};
+use super::request::{Head, Request, Version};
 use super::response::{Form, Response};
 use super::slots::Seat;
 
 /// A connection, owned by exactly one party at a time: its slot while the epoll set watches it, an http thread while it reads,
-/// a `Responder` while its request is being answered.
+/// a `Responder` while its request is being answered. One whose answer is a stream stays in its slot.
 #[derive(Debug)]
 pub(super) struct Connection {
     // Before its seat, so that a slot is vacant only once its descriptor is closed.
@@ -30,6 +30,8 @@ pub(super) struct Connection {
     pipelined: Stretch,
     /// What the socket has not taken yet of an answer.
     unsent: Stretch,
+    /// How many streams have begun on it: tells the one in hand from those before.
+    streams: u32,
 }
 
 /// What the connection waits for.
@@ -45,6 +47,8 @@ pub(super) enum Phase {
     Writing,
     /// Its answer, which takes long; the epoll set watches only whether the client goes away.
     Parked,
+    /// More of an answer that comes in pieces, its client to take what is there of it, or to go away.
+    Streaming,
     /// Its client to close, after the last answer; what still arrives is thrown away.
     Lingering,
 }
@@ -79,6 +83,7 @@ impl Connection {
             parser: Parser::new(),
             pipelined: Stretch::default(),
             unsent: Stretch::default(),
+            streams: 0,
         }
     }
 
@@ -170,6 +175,42 @@ impl Connection {
         self.unsent = Stretch { bytes: response.render(self.form), used: 0 };
     }
 
+    /// Renders the head of an answer whose body comes in pieces, and gives the stream's number on this connection.
+    pub(super) fn begin_stream(&mut self, head: Response) -> u32 {
+        // In HTTP/1.0 only the connection's end says where such a body ends.
+        self.form.keep_alive &= self.form.version == Version::Http11;
+        self.unsent = Stretch { bytes: head.render_stream_head(self.form), used: 0 };
+        self.streams += 1;
+        self.streams
+    }
+
+    /// Whether this is the stream that the connection is at.
+    pub(super) fn is_at_stream(&self, number: u32) -> bool {
+        self.phase == Phase::Streaming && self.streams == number
+    }
+
+    /// Adds a piece of a stream; `flush` sends it.
+    pub(super) fn add_piece(&mut self, piece: &[u8]) {
+        match self.form.version {
+            // An empty chunk would be the last.
+            _ if piece.is_empty() => {}
+            Version::Http10 => self.unsent.append(&[piece]),
+            Version::Http11 => self.unsent.append(&[format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"]),
+        }
+    }
+
+    /// Adds the end of a stream; `flush` sends it.
+    pub(super) fn end_stream(&mut self) {
+        if self.form.version == Version::Http11 {
+            self.unsent.append(&[b"0\r\n\r\n"]);
+        }
+    }
+
+    /// How much the socket has not taken yet.
+    pub(super) fn unsent_bytes(&self) -> usize {
+        self.unsent.rest().len()
+    }
+
     /// Sends what the socket takes; true once nothing is left. Does not block.
     pub(super) fn flush(&mut self) -> io::Result<bool> {
         while !self.unsent.is_empty() {
@@ -227,6 +268,13 @@ impl Stretch {
 
     fn rest(&self) -> &[u8] {
         &self.bytes[self.used..]
+    }
+
+    fn append(&mut self, parts: &[&[u8]]) {
+        self.bytes.drain(..std::mem::take(&mut self.used));
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
     }
 
     /// Frees the memory with the last byte, so that an idle connection holds none.

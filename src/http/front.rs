@@ -32,7 +32,8 @@ pub trait Service: Send + Sync {
 /// A connection has exactly one owner, and Rust's ownership is the proof: its slot, while the epoll set waits for something to
 /// happen to it; an http thread, while it looks at what has happened; a [`Responder`], while its request is being answered. Events are
 /// one-shot, so a connection that is not in its slot is not armed, and an event that comes late finds an empty slot or does
-/// nothing that a second look at the socket would not do.
+/// nothing that a second look at the socket would not do. One that is sent a stream stays in its slot, where several may have
+/// something to send, each under the slot's lock.
 pub(super) struct Front {
     pub(super) limits: Limits,
     pub(super) slots: Arc<Slots>,
@@ -69,8 +70,11 @@ impl Front {
     ) -> Option<(Request, Box<Connection>)> {
         let is_hangup = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
         // A late event finds a parked connection where whoever answers it must find it, so it is left there.
-        let concerns = |connection: &Connection| connection.phase != Phase::Parked || is_hangup;
-        let mut connection = self.slots.take(token, concerns)?;
+        let stays = |phase| matches!(phase, Phase::Parked | Phase::Streaming);
+        let Some(mut connection) = self.slots.take(token, |connection| is_hangup || !stays(connection.phase)) else {
+            self.continue_stream(token);
+            return None;
+        };
         match connection.phase {
             Phase::Idle | Phase::Head | Phase::Body => return self.receive(connection, scratch),
             Phase::Writing => self.deliver(connection),
@@ -79,8 +83,8 @@ impl Front {
                     self.arm(connection, EventFlags::IN);
                 }
             }
-            // The client is gone; that the connection is dropped is what `Parked::is_gone` sees.
-            Phase::Parked => {}
+            // The client is gone; that the connection is dropped is what `is_gone` of whoever has more to say sees.
+            Phase::Parked | Phase::Streaming => {}
         }
         None
     }
@@ -154,13 +158,14 @@ impl Front {
         let refusal = match connection.phase {
             Phase::Head => Refusal::HeadTimeout,
             Phase::Body => Refusal::BodyTimeout,
-            Phase::Idle | Phase::Writing | Phase::Parked | Phase::Lingering => return,
+            Phase::Idle | Phase::Writing | Phase::Parked | Phase::Streaming | Phase::Lingering => return,
         };
         let head = connection.abandon_request();
         self.refuse_for_good(connection, &refusal, head.as_deref());
     }
 
-    fn deliver(&self, mut connection: Box<Connection>) {
+    /// Sends what has been rendered and sees to what comes after it.
+    pub(super) fn deliver(&self, mut connection: Box<Connection>) {
         let Ok(is_sent) = connection.flush() else { return };
         let now = Instant::now();
         let is_over_budget = connection.is_over_budget(&self.limits);

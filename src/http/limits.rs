@@ -15,6 +15,9 @@ pub struct Limits {
     pub target_bytes_max: usize,
     /// A request's body, decoded.
     pub body_bytes_max: usize,
+    /// What waits of one stream for a client that does not keep up; a single piece that finds nothing waiting may be longer.
+    /// Some 400 events of a run; 500 such clients take half of `buffered_bytes_max`.
+    pub stream_bytes_max: usize,
     /// All that is held for all connections: requests that are not whole, requests behind them, answers that are not taken.
     /// An eighth of a 512 MB machine.
     pub buffered_bytes_max: usize,
@@ -42,6 +45,10 @@ pub(super) const REFUSED_CONNECTIONS_MAX: usize = 64;
 /// What a thread reads of a body at once: 1 MiB takes 16 turns, between which other connections have theirs.
 pub(super) const READ_BYTES_MAX: usize = 64 * 1024;
 
+/// What the kernel is asked to hold of one stream; it takes twice as much, and without being asked up to some MiB, which a
+/// client that does not read would keep from it for as long as the stream lasts.
+pub(super) const STREAM_KERNEL_BYTES: usize = 32 * 1024;
+
 /// Events that a thread takes at once. Measured, 4 save as much as 16 or 64, and no more than 3 others wait behind a slow handler.
 pub(super) const EVENTS_MAX: usize = 4;
 
@@ -64,6 +71,7 @@ impl Default for Limits {
             headers_max: HEADERS_MAX,
             target_bytes_max: 8 * 1024,
             body_bytes_max: 1024 * 1024,
+            stream_bytes_max: 64 * 1024,
             buffered_bytes_max: 64 * 1024 * 1024,
             head_deadline: Duration::from_secs(10),
             body_deadline: Duration::from_secs(30),

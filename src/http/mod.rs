@@ -2,10 +2,10 @@
 //!
 //! A [`Server`]'s threads wait on one epoll set and read whole requests out of bounded buffers. A [`Service`] gets each as an
 //! [`Exchange`]: the [`Request`], and a [`Responder`] that takes the connection along to whichever thread answers, often one
-//! of a [`Lane`]. What is no request, comes too slowly or is too much, the connection layer refuses by itself ([`Refusal`]).
+//! of a [`Lane`]; an answer that goes on and on is a [`Stream`]. What is no request, comes too slowly or is too much, the connection layer refuses by itself ([`Refusal`]).
 //!
 //! The files, from bytes to threads: `scan`, `chunked`, `head` and `parser` (pure); `request`, `response`, `uri`, `router`;
-//! `connection` (one client), `slots` (all of them), `front` (who does what with them, and when), `accept`, `responder`, `server`.
+//! `connection` (one client), `slots` (all of them), `front` (who does what with them, and when), `accept`, `responder`, `stream`, `server`.
 
 mod accept;
 mod chunked;
@@ -23,6 +23,7 @@ mod router;
 mod scan;
 mod server;
 mod slots;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod uri;
@@ -36,6 +37,7 @@ pub use responder::{Exchange, Parked, Responder};
 pub use response::Response;
 pub use router::{Found, Params, Router};
 pub use server::{Server, Stats};
+pub use stream::{Stream, StreamError};
 pub use uri::{BadEncoding, Query};
 // Part of this module's interface, so that nobody else needs to know where they come from.
 pub use tiny_http::{Method, StatusCode};

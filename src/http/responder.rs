@@ -8,6 +8,7 @@ use super::refusal::Refusal;
 use super::request::Request;
 use super::response::Response;
 use super::slots::Token;
+use super::stream::Stream;
 
 /// A request and the way back to whoever sent it; whoever has it may pass it on to another thread.
 #[derive(Debug)]
@@ -49,6 +50,13 @@ impl Responder {
         if let Some(connection) = self.connection.take() {
             self.front.answer(connection, response);
         }
+    }
+
+    /// Sends the head of an answer whose body comes in pieces, for as long as there are any; `head`'s own body is not sent. To
+    /// `HEAD` that is all, and the stream is gone from its beginning. Does not block.
+    pub fn stream(mut self, head: Response) -> Stream {
+        let connection = self.connection.take().expect("a responder is used up by what empties it");
+        Stream::begin(Arc::clone(&self.front), connection, head)
     }
 
     /// Leaves the connection to the epoll set, which notices when the client goes away. That includes a client that only

@@ -83,6 +83,16 @@ impl Response {
 
     /// The bytes that go over the wire.
     pub(super) fn render(self, form: Form) -> Vec<u8> {
+        let is_bodiless = matches!(self.status.0, 100..=199 | 204 | 304);
+        self.write(form, if is_bodiless { Framing::Bodiless } else { Framing::Whole })
+    }
+
+    /// The bytes before a body that comes in pieces; what this response has for a body itself is not sent.
+    pub(super) fn render_stream_head(self, form: Form) -> Vec<u8> {
+        self.write(form, Framing::Stream)
+    }
+
+    fn write(self, form: Form, framing: Framing) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEAD_BYTES_USUAL + self.body.len());
         let version = match form.version {
             Version::Http10 => HTTPVersion(1, 0),
@@ -95,12 +105,14 @@ impl Response {
             .with_chunked_threshold(usize::MAX)
             .raw_print(&mut out, version, &[], true, None)
             .expect("writing to memory cannot fail");
-        let bodiless = matches!(self.status.0, 100..=199 | 204 | 304);
-        if bodiless {
-            // RFC 9110 §8.6 forbids the Content-Length that raw_print has written last.
+        if framing != Framing::Whole {
+            // Of no body RFC 9110 §8.6 forbids the Content-Length that raw_print has written last, and a stream has none.
             let length = format!("Content-Length: {}\r\n\r\n", self.body.len());
             debug_assert!(out.ends_with(length.as_bytes()), "raw_print writes the length last");
             out.truncate(out.len() - length.len());
+            if (framing, form.version) == (Framing::Stream, Version::Http11) {
+                out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+            }
             out.extend_from_slice(b"\r\n");
         }
         // raw_print ignores a Connection header, so it is put before the empty line.
@@ -114,11 +126,22 @@ impl Response {
             out.extend_from_slice(connection.as_bytes());
             out.extend_from_slice(b"\r\n");
         }
-        if !bodiless && !form.head_only {
+        if framing == Framing::Whole && !form.head_only {
             out.extend_from_slice(&self.body);
         }
         out
     }
+}
+
+/// How the end of an answer's body is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    /// By its length.
+    Whole,
+    /// There is none.
+    Bodiless,
+    /// By its last chunk; in HTTP/1.0 by the connection's end.
+    Stream,
 }
 
 /// Headers that `render` writes.
@@ -178,6 +201,17 @@ mod tests {
                 text(Response::new(status, "text/plain", &b"no"[..]), Form { keep_alive: false, ..HTTP_1_1 });
             assert!(rendered.ends_with("\r\nConnection: close\r\n\r\n"), "{rendered}");
             assert!(!rendered.contains("Content-Length"), "{rendered}");
+        }
+    }
+
+    #[test]
+    fn the_head_of_a_stream_says_that_it_comes_in_chunks_where_there_are_chunks() {
+        for (version, encoding) in [(Version::Http11, Some("chunked")), (Version::Http10, None)] {
+            let form = Form { version, head_only: false, keep_alive: false };
+            let rendered = Response::new(200, "text/event-stream", &b"not sent"[..]).render_stream_head(form);
+            let head = String::from_utf8(rendered).expect("a text");
+            assert!(head.ends_with("\r\nConnection: close\r\n\r\n") && !head.contains("Content-Length"), "{head}");
+            assert_eq!(head.lines().find_map(|line| line.strip_prefix("Transfer-Encoding: ")), encoding);
         }
     }
 

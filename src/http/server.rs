@@ -142,7 +142,7 @@ impl Server {
         self.shared.listeners.iter().for_each(Listener::close);
     }
 
-    /// Ends the server: no further request is read, every answer is the last on its connection, and after at most `grace`
+    /// Ends the server: no further request is read, streams end, every answer is the last on its connection, and after at most `grace`
     /// whatever is still open is closed and the threads are joined. May be called again.
     pub fn stop(&self, grace: Duration) {
         let front = &self.shared.front;
@@ -151,6 +151,8 @@ impl Server {
         front.enter(Stage::Closing);
         let is_waiting = |phase| matches!(phase, Phase::Idle | Phase::Head | Phase::Body);
         while front.slots.used() > 0 && Instant::now() < deadline {
+            let streams = front.slots.take_all(|connection| connection.phase == Phase::Streaming);
+            streams.for_each(|connection| front.end_stream(connection));
             // Again and again, because an answer that was begun while serving may leave its connection waiting.
             front.slots.take_all(|connection| is_waiting(connection.phase)).for_each(drop);
             front.slots.wait_all_vacant(SWEEP_WHILE_STOPPING.min(deadline.saturating_duration_since(Instant::now())));

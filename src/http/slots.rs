@@ -10,8 +10,8 @@ use super::connection::Connection;
 
 /// A fixed number of places for connections.
 ///
-/// A slot is empty while someone else owns its connection. Each slot has a lock of its own, held for one `epoll_ctl` at most, and no
-/// thread ever holds two: the connection is put back and armed under it, so that whoever the event wakes finds it there.
+/// A slot is empty while someone else owns its connection. Each slot has a lock of its own, held for one `epoll_ctl` at most and
+/// for a stream's one `write`, which does not block; no thread ever holds two: the connection is put back and armed under it, so that whoever the event wakes finds it there.
 #[derive(Debug)]
 pub(super) struct Slots {
     all: Box<[Slot]>,
@@ -114,6 +114,13 @@ impl Slots {
     /// Takes a connection out of its slot if it is there and `wanted` says so, which is asked under the slot's lock.
     pub(super) fn take(&self, token: Token, wanted: impl Fn(&Connection) -> bool) -> Option<Box<Connection>> {
         self.take_if(token.index, |connection| connection.seat.token == token && wanted(connection))
+    }
+
+    /// Works on a connection in its slot, if it is there, under the slot's lock.
+    pub(super) fn visit<T>(&self, token: Token, work: impl FnOnce(&mut Connection) -> T) -> Option<T> {
+        let mut slot = self.slot(token.index).connection.lock();
+        let connection = slot.as_mut().filter(|connection| connection.seat.token == token)?;
+        Some(work(connection))
     }
 
     /// Takes every connection out of its slot that `wanted` names, which is asked under the slot's lock.

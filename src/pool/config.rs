@@ -45,10 +45,10 @@ impl<C> PoolConfig<C> {
     }
 }
 
-/// Starts the one thread on which all pools make their connections.
+/// Starts one thread on which pools make their connections.
 ///
-/// One is enough: a connection is made rarely, and several waiting for the same dead database gain nothing. The thread
-/// ends when the last pool that uses it is gone.
+/// One is enough for all pools of a database: a connection is made rarely, and several waiting for the same dead database
+/// gain nothing. The thread ends when the last pool that uses it is gone.
 pub fn connector() -> Arc<ScheduledThreadPool> {
     let threads = ScheduledThreadPool::builder()
         .num_threads(1)

@@ -131,6 +131,16 @@ impl<M: ManageConnection> GuardedPool<M> {
 
     /// As [`GuardedPool::lease`], for an operation that has no use for a connection after `timeout`.
     pub fn lease_within(&self, operation: &'static str, timeout: Duration) -> Result<Lease<'_, M>, PoolError> {
+        self.lease_while(operation, || timeout)
+    }
+
+    /// As [`GuardedPool::lease`], for a patience that may change: it is asked again, at least every 50 ms, how long to
+    /// wait in all.
+    pub fn lease_while(
+        &self,
+        operation: &'static str,
+        timeout: impl Fn() -> Duration,
+    ) -> Result<Lease<'_, M>, PoolError> {
         let only = OnlyLease::of(self);
         let taken = match self.state.try_read() {
             Some(state) => self.take(state, Pool::try_get)?,
@@ -148,7 +158,7 @@ impl<M: ManageConnection> GuardedPool<M> {
     /// Connects first, while the old pool goes on serving, then waits for the operations in flight; all of it within
     /// `timeout`. New leases wait as long as this waits for those operations, so the timeout should be short beside
     /// `lease_timeout`. On any error the old pool goes on serving.
-    pub fn recycle(&self, reason: &'static str, timeout: Duration) -> Result<u64, RecycleError> {
+    pub fn recycle(&self, reason: &str, timeout: Duration) -> Result<u64, RecycleError> {
         OnlyLease::assert_none(self);
         let Some(_turn) = self.recycling.try_lock() else { return Err(RecycleError::InProgress) };
         let started = Instant::now();
@@ -262,13 +272,13 @@ impl<M: ManageConnection> GuardedPool<M> {
     }
 
     /// A free connection together with the lock; looked for again and again, with the lock released in between.
-    fn wait(&self, timeout: Duration) -> Result<Taken<'_, M>, PoolError> {
+    fn wait(&self, timeout: impl Fn() -> Duration) -> Result<Taken<'_, M>, PoolError> {
         let started = Instant::now();
         let _waiting = Counted::new(&self.waiting);
         loop {
             self.refuse_unless_open()?;
             let waited = started.elapsed();
-            let slice = WAIT_SLICE.min(timeout.saturating_sub(waited));
+            let slice = WAIT_SLICE.min(timeout().saturating_sub(waited));
             if slice.is_zero() {
                 self.timeouts_total.fetch_add(1, Ordering::Relaxed);
                 return Err(PoolError::Timeout { waited, last_error: self.operations.connect_error() });

@@ -1,6 +1,7 @@
 //! The runs that this process executes at the moment.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -23,13 +24,21 @@ struct Entry {
     valid_until: Instant,
 }
 
-/// Takes the run out again when its worker is done with it, however that came about.
-pub(super) struct Entered<'a> {
-    active: &'a ActiveRuns,
+/// A run that is in execution until this is dropped, however its execution ends.
+pub(super) struct Entered {
+    active: Arc<ActiveRuns>,
     claim: Claim,
+    interrupter: Interrupter,
 }
 
-impl Drop for Entered<'_> {
+impl Entered {
+    /// What stops its steps.
+    pub(super) fn interrupter(&self) -> Interrupter {
+        self.interrupter.clone()
+    }
+}
+
+impl Drop for Entered {
     fn drop(&mut self) {
         let mut runs = self.active.runs.lock();
         // A worker that lost its claim must not take out the run of the one that has it.
@@ -40,10 +49,12 @@ impl Drop for Entered<'_> {
 }
 
 impl ActiveRuns {
-    pub(super) fn enter(&self, claim: &Claim, interrupter: Interrupter, valid_until: Instant) -> Entered<'_> {
-        let entry = Entry { claim: *claim, interrupter, valid_until };
+    /// The run is executed from here on; nobody else can have its claim before `valid_until`.
+    pub(super) fn enter(self: &Arc<Self>, claim: &Claim, valid_until: Instant) -> Entered {
+        let interrupter = Interrupter::default();
+        let entry = Entry { claim: *claim, interrupter: interrupter.clone(), valid_until };
         self.runs.lock().insert(claim.run_id, entry);
-        Entered { active: self, claim: *claim }
+        Entered { active: Arc::clone(self), claim: *claim, interrupter }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -102,12 +113,12 @@ mod tests {
 
     #[test]
     fn a_worker_that_lost_its_claim_does_not_take_out_the_run_of_the_one_that_has_it() {
-        let active = ActiveRuns::default();
+        let active = Arc::new(ActiveRuns::default());
         let lost = Claim { run_id: RunId::new(), thread_key: ThreadKey::new(), token: ClaimToken::new() };
         let rescued = Claim { token: ClaimToken::new(), ..lost };
-        let (loser, owner) = (Interrupter::default(), Interrupter::default());
-        let entered_loser = active.enter(&lost, loser.clone(), Instant::now());
-        let entered_owner = active.enter(&rescued, owner.clone(), Instant::now());
+        let entered_loser = active.enter(&lost, Instant::now());
+        let entered_owner = active.enter(&rescued, Instant::now());
+        let owner = entered_owner.interrupter();
         active.lost(&lost);
         assert_eq!(owner.reason(), None, "losing the one claim says nothing of the other");
         drop(entered_loser);

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, select};
+use crossbeam_channel::{Receiver, select};
 
+use super::active::Entered;
 use super::{CLAIM_LIFETIME, CLAIM_POLL, Shared, persist, survive};
 use crate::domain::Run;
 use crate::event;
@@ -14,55 +15,69 @@ use crate::store::{Claim, ClaimRequest, Lost, StoreError};
 pub(super) struct Job {
     pub(super) claim: Claim,
     pub(super) run: Run,
-    /// Before this moment nobody else can have the claim.
-    pub(super) valid_until: Instant,
+    /// Known as executed here from the claim on, so that it can be renewed and interrupted at once.
+    pub(super) entered: Entered,
 }
 
-/// The one thread that claims. When it ends, the workers run out of jobs and end too.
+/// The wish to claim a run, asked again under the same token until the store has answered: a claim whose answer was lost
+/// is found again.
+pub(super) struct Wish {
+    pub(super) request: ClaimRequest,
+    /// The claim's time begins no earlier than this.
+    first_asked: Instant,
+}
+
+impl Wish {
+    pub(super) fn new(shared: &Shared) -> Self {
+        Self { request: ClaimRequest::new(shared.settings.instance, CLAIM_LIFETIME), first_asked: Instant::now() }
+    }
+
+    /// What came of it, ready for a worker.
+    pub(super) fn granted(self, shared: &Shared, claim: Claim, run: Run) -> Job {
+        tracing::debug!(event = event::RUN_CLAIMED, run_id = %run.id, attempt = run.attempt, step = run.step);
+        shared.streams.hint(run.id, false);
+        let entered = shared.active.enter(&claim, self.first_asked + CLAIM_LIFETIME);
+        Job { claim, run, entered }
+    }
+}
+
+/// The one thread that looks for queued runs. When it ends, nothing is handed to the workers any more and they end too.
 pub(super) struct Dispatcher {
     pub(super) shared: Arc<Shared>,
-    /// One message for each worker that has nothing to do.
-    pub(super) idle_workers: Receiver<()>,
-    pub(super) jobs: Sender<Job>,
     pub(super) woken: Receiver<()>,
     /// Disconnected when the drain begins.
     pub(super) stopped: Receiver<()>,
+    /// What the store has not answered yet.
+    pub(super) wish: Option<Wish>,
+}
+
+impl Drop for Dispatcher {
+    fn drop(&mut self) {
+        self.shared.idle.close();
+    }
 }
 
 impl Dispatcher {
-    pub(super) fn run(self) {
+    pub(super) fn run(mut self) {
         // Before the first claim of its own this instance's claims can only be those of its dead predecessor.
         if !self.take_over() {
             return;
         }
+        self.shared.idle.open();
+        let mut outage = persist::Outage::default();
         loop {
-            select! {
-                recv(self.idle_workers) -> idle => if idle.is_err() { return },
-                recv(self.stopped) -> _ => return,
-            }
-            let Some(job) = self.next_despite_panics() else { return };
-            if self.jobs.send(job).is_err() {
+            // A panic costs a pause and not the thread, without which nothing queued would ever be claimed again.
+            let mut pause = CLAIM_POLL;
+            survive("dispatcher", || pause = self.claim_for_the_idle(&mut outage));
+            if !self.pause(pause) {
                 return;
-            }
-        }
-    }
-
-    /// As `next`; a panic costs a pause and not the thread, without which nothing would ever be claimed again.
-    fn next_despite_panics(&self) -> Option<Job> {
-        loop {
-            let mut found = None;
-            survive("dispatcher", || found = Some(self.next()));
-            match found {
-                Some(next) => return next,
-                None if self.pause(CLAIM_POLL) => {}
-                None => return None,
             }
         }
     }
 
     fn take_over(&self) -> bool {
         let Shared { store, settings, .. } = &*self.shared;
-        let mut outage = persist::Outage::default();
+        let mut outage = persist::Outage::of_a_start();
         loop {
             match store.rescue(Lost::HeldBy(settings.instance), settings.attempts_max) {
                 Ok(rescued) => {
@@ -78,31 +93,37 @@ impl Dispatcher {
         }
     }
 
-    /// Blocks until there is a run for the idle worker; `None` when the drain begins.
-    fn next(&self) -> Option<Job> {
-        let mut outage = persist::Outage::default();
-        loop {
-            if self.shared.is_draining() {
-                return None;
-            }
-            let wait = if (self.shared.may_claim)() {
-                let valid_until = Instant::now() + CLAIM_LIFETIME;
-                match self.shared.store.claim(&ClaimRequest::new(self.shared.settings.instance, CLAIM_LIFETIME)) {
-                    Ok(Some((claim, run))) => {
-                        tracing::debug!(event = event::RUN_CLAIMED, run_id = %run.id, attempt = run.attempt, step = run.step);
-                        return Some(Job { claim, run, valid_until });
-                    }
-                    Ok(None) => CLAIM_POLL,
-                    Err(StoreError::Closing) => return None,
-                    Err(error) => outage.failed("claim", &error),
+    /// Claims as long as there are idle workers and runs for them, and says how long to wait for a wake-up then.
+    fn claim_for_the_idle(&mut self, outage: &mut persist::Outage) -> Duration {
+        let shared = Arc::clone(&self.shared);
+        while !shared.is_draining() && (shared.may_claim)() {
+            let Some(worker) = shared.idle.reserve() else { break };
+            // Looked at before the store is: what a busy worker holds up now may be free by the time of the answer.
+            let any_busy = shared.idle.any_busy();
+            shared.backlog.forget();
+            let wish = self.wish.get_or_insert_with(|| Wish::new(&shared));
+            match shared.store.claim(&wish.request) {
+                Ok(Some((claim, run))) => {
+                    shared.backlog.note();
+                    let wish = self.wish.take().unwrap_or_else(|| Wish::new(&shared));
+                    worker.hand(wish.granted(&shared, claim, run));
                 }
-            } else {
-                CLAIM_POLL
-            };
-            if !self.pause(wait) {
-                return None;
+                Ok(None) => {
+                    self.wish = None;
+                    if any_busy {
+                        shared.backlog.note();
+                    }
+                    break;
+                }
+                Err(StoreError::Closing) => break,
+                Err(error) => {
+                    shared.backlog.note();
+                    return outage.failed("claim", &error);
+                }
             }
+            *outage = persist::Outage::default();
         }
+        CLAIM_POLL
     }
 
     /// Waits for a wake-up, at most so long; false when the drain begins.

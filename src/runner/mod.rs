@@ -3,11 +3,17 @@
 //! The protocols of claim and drain are written down in ARCHITECTURE.md.
 
 mod active;
+mod backlog;
 mod dispatcher;
+mod idle;
 mod persist;
 mod pulse;
 mod snapshots;
+mod submission;
+#[cfg(test)]
+mod tests;
 mod waiters;
+mod watch;
 mod worker;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,14 +31,20 @@ use crate::domain::{InstanceId, RunId};
 use crate::engine::{Engine, Interruption};
 use crate::event;
 use crate::store::Store;
+use crate::streams::Streams;
 use active::ActiveRuns;
+use backlog::Backlog;
+use idle::IdleWorkers;
 use waiters::Waiters;
 
 /// How long a claim holds without being renewed. Long enough for a garbage-collecting disk, short enough that another
 /// instance takes over within 40 s.
 pub const CLAIM_LIFETIME: Duration = Duration::from_secs(30);
-/// How often claims are renewed and lost ones looked for: two renewals may fail before a claim expires.
+/// How often claims are renewed and lost ones looked for.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
+/// How soon a beat that failed is repeated: with tries of three seconds, four of them fit between a renewal that succeeded
+/// and the moment at which a step has to stop.
+const HEARTBEAT_RETRY: Duration = Duration::from_secs(1);
 /// A worker whose claim has no more than this left stops by itself: longer than any single store operation should take.
 const CLAIM_MARGIN: Duration = Duration::from_secs(5);
 /// How often an idle dispatcher looks for work that nobody announced.
@@ -62,7 +74,7 @@ pub struct Runner {
     shared: Arc<Shared>,
     /// Dropped to stop the dispatcher.
     stop_dispatcher: Mutex<Option<Sender<()>>>,
-    /// Dropped to stop the pulse, after the last worker.
+    /// Dropped to stop pulse and watcher, after the last worker.
     stop_pulse: Mutex<Option<Sender<()>>>,
     /// Disconnected once the last worker has ended.
     workers_ended: Receiver<()>,
@@ -78,14 +90,29 @@ struct Shared {
     settings: Settings,
     /// Whether runs may be claimed: not while memory is critical.
     may_claim: Box<dyn Fn() -> bool + Send + Sync>,
-    active: ActiveRuns,
+    active: Arc<ActiveRuns>,
     waiters: Waiters,
+    /// Told of whatever is stored here.
+    streams: Arc<Streams>,
+    idle: IdleWorkers,
+    backlog: Backlog,
+    /// Has the dispatcher look for work.
     wake: Sender<()>,
     draining: AtomicBool,
 }
 
 impl Shared {
+    /// A run may have become claimable.
     fn wake(&self) {
+        self.backlog.note();
+        self.wake_for_backlog();
+    }
+
+    /// A worker may have become idle.
+    fn wake_for_backlog(&self) {
+        if !self.backlog.may_exist() {
+            return;
+        }
         match self.wake.try_send(()) {
             // A full channel means that the dispatcher has a wake-up ahead of it already.
             Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
@@ -98,12 +125,13 @@ impl Shared {
 }
 
 impl Runner {
-    /// Starts the threads: workers, dispatcher and pulse. The first of `engines` answers when a request names none.
+    /// Starts the threads: workers, dispatcher, watcher and pulse. The first of `engines` answers when a request names none.
     ///
     /// # Errors
     /// If the machine has no threads left.
     pub fn start(
         store: Arc<dyn Store>,
+        streams: Arc<Streams>,
         engines: Vec<Arc<dyn Engine>>,
         settings: Settings,
         may_claim: impl Fn() -> bool + Send + Sync + 'static,
@@ -111,35 +139,34 @@ impl Runner {
         assert!(!engines.is_empty(), "a runner without an engine can answer nothing");
         let workers = settings.workers;
         let (wake, woken) = bounded(1);
+        let (jobs, claimed) = bounded(workers);
         let shared = Arc::new(Shared {
             store,
             engines,
             settings,
             may_claim: Box::new(may_claim),
-            active: ActiveRuns::default(),
+            active: Arc::default(),
             waiters: Waiters::default(),
+            streams,
+            idle: IdleWorkers::new(workers, jobs),
+            backlog: Backlog::default(),
             wake,
             draining: AtomicBool::new(false),
         });
-        let (jobs, claimed) = bounded(workers);
-        let (idle, idle_workers) = bounded(workers);
         let (alive, workers_ended) = bounded(0);
         let (any, threads_ended) = bounded(0);
         let (stop_dispatcher, dispatcher_stopped) = bounded(0);
         let (stop_pulse, pulse_stopped) = bounded(0);
-        let mut threads = Vec::with_capacity(workers + 2);
+        let mut threads = Vec::with_capacity(workers + 3);
         for n in 0..workers {
-            let worker = worker::Worker::new(Arc::clone(&shared), idle.clone(), claimed.clone(), alive.clone());
+            let worker = worker::Worker::new(Arc::clone(&shared), claimed.clone(), alive.clone());
             threads.push(spawn(format!("run-worker-{n}"), &any, move || worker.run())?);
         }
-        let dispatcher = dispatcher::Dispatcher {
-            shared: Arc::clone(&shared),
-            idle_workers,
-            jobs,
-            woken,
-            stopped: dispatcher_stopped,
-        };
+        let dispatcher =
+            dispatcher::Dispatcher { shared: Arc::clone(&shared), woken, stopped: dispatcher_stopped, wish: None };
         threads.push(spawn("dispatcher".into(), &any, move || dispatcher.run())?);
+        let watch = watch::Watch { shared: Arc::clone(&shared), stopped: pulse_stopped.clone() };
+        threads.push(spawn("watcher".into(), &any, move || watch.run())?);
         let pulse = pulse::Pulse { shared: Arc::clone(&shared), stopped: pulse_stopped };
         threads.push(spawn("pulse".into(), &any, move || pulse.run())?);
         Ok(Self {
@@ -150,11 +177,6 @@ impl Runner {
             threads_ended,
             threads: Mutex::new(threads),
         })
-    }
-
-    /// Says that a run may have become claimable.
-    pub fn wake(&self) {
-        self.shared.wake();
     }
 
     /// How many runs are being executed by this process.
@@ -182,13 +204,20 @@ impl Runner {
         self.shared.active.interrupt(id, Interruption::Cancelled);
     }
 
-    /// Registers a waiter for the end of a run. Register first and look at the run afterwards: then no end is missed.
-    pub fn wait(&self, id: RunId, deadline: Instant, waiter: Box<dyn Waiter>) {
-        self.shared.waiters.add(id, deadline, waiter);
+    /// Registers a waiter for the end of the owner's run, wherever that is executed. An end that was stored before is
+    /// noticed within a quarter of a second; [`Runner::is_executing`] says whether a look at the run finds it sooner.
+    pub fn wait(&self, owner: &str, id: RunId, deadline: Instant, waiter: Box<dyn Waiter>) {
+        self.shared.waiters.add(owner, id, deadline, waiter);
     }
 
-    /// Tells everybody who waits for this run that it has ended.
+    /// Whether a worker here has the run: then whoever waits for it is told its end by that worker.
+    pub fn is_executing(&self, id: RunId) -> bool {
+        self.shared.active.contains(id)
+    }
+
+    /// Tells everybody who waits for this run, or watches it, that it has ended.
     pub fn ended(&self, run: &Arc<crate::domain::Run>) {
+        self.shared.streams.hint(run.id, true);
         self.shared.waiters.tell(run.id, &Outcome::Ended(Arc::clone(run)));
         self.shared.wake();
     }
@@ -214,6 +243,7 @@ impl Runner {
     /// would outlast the deadline, and tells waiting clients where to look. Blocks until then; may be called twice.
     pub fn drain(&self, deadline: Instant) {
         self.shared.draining.store(true, Ordering::Release);
+        self.shared.idle.close();
         drop(self.stop_dispatcher.lock().take());
         self.shared.waiters.drain(|id| self.shared.active.contains(id));
         let soft_deadline = deadline.checked_sub(DRAIN_RESERVE).unwrap_or(deadline).max(

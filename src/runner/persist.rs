@@ -18,12 +18,19 @@ const DRAIN_TOLERANCE: Duration = Duration::from_secs(2);
 #[derive(Default)]
 pub(super) struct Outage {
     failures: u32,
+    /// How many failures are as expected and not worth a word.
+    expected: u32,
 }
 
 impl Outage {
+    /// Of a store that may just be on its way: it gets about two seconds before anything is logged.
+    pub(super) fn of_a_start() -> Self {
+        Self { expected: 6, ..Self::default() }
+    }
+
     /// How long to pause before the next try.
     pub(super) fn failed(&mut self, operation: &'static str, error: &StoreError) -> Duration {
-        if self.failures == 0 {
+        if self.failures == self.expected {
             tracing::warn!(event = event::STORE_UNAVAILABLE, operation, %error, "trying again until it works");
         }
         let pause = PAUSE_MIN.saturating_mul(1 << self.failures.min(10)).min(PAUSE_MAX);

@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::{CLAIM_LIFETIME, HEARTBEAT_EVERY, Outcome, Shared, survive};
+use super::persist::Outage;
+use super::{CLAIM_LIFETIME, HEARTBEAT_EVERY, HEARTBEAT_RETRY, Outcome, Shared, survive};
 use crate::domain::Status;
 use crate::engine::Interruption;
 use crate::event;
-use crate::store::{Lost, Rescued};
+use crate::store::{Lost, Rescued, StoreError};
 
 /// The one thread that renews and rescues.
 pub(super) struct Pulse {
@@ -20,27 +21,34 @@ pub(super) struct Pulse {
 
 impl Pulse {
     pub(super) fn run(self) {
-        while let Err(RecvTimeoutError::Timeout) = self.stopped.recv_timeout(HEARTBEAT_EVERY) {
-            survive("pulse", || {
-                // While claims cannot be renewed, those of this process may look lost and are not.
-                if self.renew() {
-                    self.rescue();
+        let mut outage = Outage::default();
+        let mut pause = HEARTBEAT_EVERY;
+        let mut is_back = false;
+        while let Err(RecvTimeoutError::Timeout) = self.stopped.recv_timeout(pause) {
+            pause = HEARTBEAT_EVERY;
+            survive("pulse", || match self.beat(is_back) {
+                Ok(()) if is_back => is_back = false,
+                Ok(()) => outage = Outage::default(),
+                Err(error) => {
+                    outage.failed("heartbeat", &error);
+                    (pause, is_back) = (HEARTBEAT_RETRY, true);
                 }
             });
         }
     }
 
-    /// Whether the store could be asked.
-    fn renew(&self) -> bool {
+    /// Renews, then rescues. After an outage other instances get the time of one beat to renew what they could not: their
+    /// workers hold on to their runs as long as nobody takes them over.
+    fn beat(&self, is_back: bool) -> Result<(), StoreError> {
+        // While claims cannot be renewed, those of this process may look lost and are not.
+        self.renew()?;
+        if is_back { Ok(()) } else { self.rescue() }
+    }
+
+    fn renew(&self) -> Result<(), StoreError> {
         let claims = self.shared.active.claims();
         let valid_until = Instant::now() + CLAIM_LIFETIME;
-        let held = match self.shared.store.renew(&claims, CLAIM_LIFETIME) {
-            Ok(held) => held,
-            Err(error) => {
-                tracing::warn!(event = event::STORE_UNAVAILABLE, operation = "renew", %error, "claims were not renewed");
-                return false;
-            }
-        };
+        let held = self.shared.store.renew(&claims, CLAIM_LIFETIME)?;
         for claim in claims {
             match held.iter().find(|held| held.run_id == claim.run_id) {
                 Some(held) => {
@@ -53,16 +61,13 @@ impl Pulse {
                 None => self.shared.active.lost(&claim),
             }
         }
-        true
+        Ok(())
     }
 
-    fn rescue(&self) {
-        match self.shared.store.rescue(Lost::Expired, self.shared.settings.attempts_max) {
-            Ok(rescued) => report_rescued(&self.shared, rescued),
-            Err(error) => {
-                tracing::warn!(event = event::STORE_UNAVAILABLE, operation = "rescue", %error, "trying again at the next beat");
-            }
-        }
+    fn rescue(&self) -> Result<(), StoreError> {
+        let rescued = self.shared.store.rescue(Lost::Expired, self.shared.settings.attempts_max)?;
+        report_rescued(&self.shared, rescued);
+        Ok(())
     }
 }
 
@@ -70,6 +75,7 @@ impl Pulse {
 pub(super) fn report_rescued(shared: &Shared, rescued: Vec<Rescued>) {
     for Rescued { run } in rescued {
         tracing::info!(event = event::RUN_RESCUED, run_id = %run.id, status = %run.status, attempt = run.attempt, step = run.step);
+        shared.streams.hint(run.id, run.status.is_final());
         if run.status.is_final() {
             shared.waiters.tell(run.id, &Outcome::Ended(Arc::new(run)));
         }

@@ -31,7 +31,7 @@ impl Snapshots {
         let Some(tuple) = predecessor else {
             return Self { parent_id: None, versions: BTreeMap::new(), newest_version: 0 };
         };
-        let versions: BTreeMap<String, String> = tuple.checkpoint.body["channel_versions"]
+        let mut versions: BTreeMap<String, String> = tuple.checkpoint.body["channel_versions"]
             .as_object()
             .into_iter()
             .flatten()
@@ -41,6 +41,9 @@ impl Snapshots {
             })
             .collect();
         let newest_version = versions.values().map(|version| version_number(version)).max().unwrap_or(0);
+        // What another writer has inline and would not be here has no blob at its version: it is stored as if it were new.
+        let inline = &tuple.checkpoint.body["channel_values"];
+        versions.retain(|channel, _| inline.get(channel).is_none_or(is_inline));
         Self { parent_id: Some(tuple.checkpoint.id.clone()), versions, newest_version }
     }
 
@@ -48,8 +51,9 @@ impl Snapshots {
     pub(super) fn take(&mut self, run: &Run, step: u32, state: &mut State) -> NewCheckpoint {
         let changed = state.take_changed();
         self.newest_version += 1;
-        // The fraction keeps versions apart that two writers make from the same predecessor.
-        let version = format!("{:032}.{:016}", self.newest_version, random_fraction());
+        // As LangGraph's `get_next_version` writes it. The fraction keeps versions apart that two writers make from the same
+        // predecessor.
+        let version = format!("{:032}.0.{:016}", self.newest_version, random_fraction());
         self.versions.retain(|channel, _| state.get(channel).is_some());
         let mut inline = Map::new();
         let mut blobs = Vec::new();
@@ -58,16 +62,14 @@ impl Snapshots {
             if is_new {
                 self.versions.insert(channel.clone(), version.clone());
             }
-            if value.is_array() || value.is_object() {
-                if is_new {
-                    blobs.push(ChannelBlob {
-                        channel: channel.clone(),
-                        version: version.clone(),
-                        value: ChannelValue::json(value),
-                    });
-                }
-            } else {
+            if is_inline(value) {
                 inline.insert(channel.clone(), value.clone());
+            } else if is_new {
+                blobs.push(ChannelBlob {
+                    channel: channel.clone(),
+                    version: version.clone(),
+                    value: ChannelValue::json(value),
+                });
             }
         }
         let id = new_checkpoint_id();
@@ -94,6 +96,21 @@ impl Snapshots {
     }
 }
 
+/// Whether the value stands in the checkpoint itself: LangGraph puts primitives there. PostgreSQL's JSONB refuses a string with
+/// U+0000 and does not tell a float from an integer where JSON's notation with an exponent would, nor -0.0 from 0; such
+/// values are blobs in every store.
+fn is_inline(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(_) => true,
+        Value::String(text) => !text.contains('\0'),
+        Value::Number(number) => match number.as_f64() {
+            Some(float) if number.is_f64() => float.abs() < 1e15 && (float != 0.0 || float.is_sign_positive()),
+            _ => true,
+        },
+        Value::Array(_) | Value::Object(_) => false,
+    }
+}
+
 /// The state that was stored; a channel in another library's serialisation is left out.
 pub(super) fn restore(tuple: &CheckpointTuple) -> State {
     let inline = tuple.checkpoint.body["channel_values"].as_object().cloned().unwrap_or_default();
@@ -106,7 +123,7 @@ pub(super) fn restore(tuple: &CheckpointTuple) -> State {
     State::restored(channels)
 }
 
-/// The part before the point of `00000000000000000000000000000007.0243545…`.
+/// The part before the point of `00000000000000000000000000000007.0.243545…`.
 fn version_number(version: &str) -> u64 {
     version.split('.').next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
@@ -168,6 +185,42 @@ mod tests {
         assert!(second.blobs.is_empty(), "an unchanged channel is not stored again");
         let restored = restore(&stored(&[first, second]));
         assert_eq!(restored.channels(), state.channels());
+    }
+
+    #[test]
+    fn a_primitive_that_jsonb_cannot_hold_is_a_channel_of_its_own() {
+        let run = run();
+        let mut state = State::default();
+        for (channel, value) in [("nul", json!("a\0b")), ("zero", json!(-0.0)), ("float", json!(1e16))] {
+            state.set(channel, value);
+        }
+        for (channel, value) in [("word", json!("\\u0000")), ("count", json!(u64::MAX)), ("small", json!(-1.5e-7))] {
+            state.set(channel, value);
+        }
+        let mut snapshots = Snapshots::after(None);
+        let first = snapshots.take(&run, 1, &mut state);
+        let blobs: Vec<&str> = first.blobs.iter().map(|blob| &*blob.channel).collect();
+        assert_eq!(blobs, ["float", "nul", "zero"]);
+        assert!(!first.checkpoint.body.to_string().contains("a\\u0000b"), "nowhere else in the checkpoint either");
+        let second = snapshots.take(&run, 2, &mut state);
+        assert!(second.blobs.is_empty(), "an unchanged channel is not stored again");
+        let restored = restore(&stored(&[first, second]));
+        assert_eq!(restored.channels(), state.channels());
+        assert!(restored.get("zero").and_then(Value::as_f64).is_some_and(f64::is_sign_negative));
+    }
+
+    #[test]
+    fn a_value_that_another_writer_had_inline_is_not_lost() {
+        let run = run();
+        let mut state = State::default();
+        state.set("float", json!(1e16));
+        let mut first = Snapshots::after(None).take(&run, 1, &mut state);
+        first.blobs.clear();
+        first.checkpoint.body["channel_values"]["float"] = json!(1e16);
+        let predecessor = stored(&[first]);
+        let mut resumed = restore(&predecessor);
+        let second = Snapshots::after(Some(&predecessor)).take(&run, 2, &mut resumed);
+        assert_eq!(restore(&stored(&[second])).get("float"), Some(&json!(1e16)));
     }
 
     #[test]

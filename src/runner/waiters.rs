@@ -42,28 +42,46 @@ struct Entry {
     waiter: Box<dyn Waiter>,
 }
 
+/// Those who wait for one run.
+struct Waiting {
+    /// Whose run it is: nobody waits for another's.
+    owner: String,
+    entries: Vec<Entry>,
+}
+
 #[derive(Default)]
 struct Inner {
-    waiting: HashMap<RunId, Vec<Entry>>,
+    waiting: HashMap<RunId, Waiting>,
     /// Set by the drain: only runs that somebody waits for already may be waited for.
     draining: bool,
 }
 
 impl Waiters {
-    pub(super) fn add(&self, id: RunId, deadline: Instant, waiter: Box<dyn Waiter>) {
+    pub(super) fn add(&self, owner: &str, id: RunId, deadline: Instant, waiter: Box<dyn Waiter>) {
         let mut inner = self.inner.lock();
         if inner.draining && !inner.waiting.contains_key(&id) {
             drop(inner);
             waiter.answer(Outcome::Drained);
         } else {
-            inner.waiting.entry(id).or_default().push(Entry { deadline, waiter });
+            let none = || Waiting { owner: owner.to_owned(), entries: Vec::new() };
+            inner.waiting.entry(id).or_insert_with(none).entries.push(Entry { deadline, waiter });
         }
+    }
+
+    /// The runs that somebody waits for.
+    pub(super) fn runs(&self) -> Vec<RunId> {
+        self.inner.lock().waiting.keys().copied().collect()
+    }
+
+    /// Whose run it is, if somebody waits for it.
+    pub(super) fn owner(&self, id: RunId) -> Option<String> {
+        self.inner.lock().waiting.get(&id).map(|waiting| waiting.owner.clone())
     }
 
     /// Answers everybody who waits for the run.
     pub(super) fn tell(&self, id: RunId, outcome: &Outcome) {
-        let waiters = self.inner.lock().waiting.remove(&id).unwrap_or_default();
-        for entry in waiters {
+        let waiting = self.inner.lock().waiting.remove(&id);
+        for entry in waiting.into_iter().flat_map(|waiting| waiting.entries) {
             entry.waiter.answer(outcome.clone());
         }
     }
@@ -73,9 +91,9 @@ impl Waiters {
         let mut inner = self.inner.lock();
         inner.draining = true;
         let left: Vec<RunId> = inner.waiting.keys().copied().filter(|id| !executing(*id)).collect();
-        let waiters: Vec<Entry> = left.iter().filter_map(|id| inner.waiting.remove(id)).flatten().collect();
+        let waiting: Vec<Waiting> = left.iter().filter_map(|id| inner.waiting.remove(id)).collect();
         drop(inner);
-        for entry in waiters {
+        for entry in waiting.into_iter().flat_map(|waiting| waiting.entries) {
             entry.waiter.answer(Outcome::Drained);
         }
     }
@@ -84,18 +102,18 @@ impl Waiters {
         let mut late = Vec::new();
         let mut forgotten = Vec::new();
         let mut inner = self.inner.lock();
-        inner.waiting.retain(|_, waiters| {
-            let all = std::mem::take(waiters);
+        inner.waiting.retain(|_, Waiting { entries, .. }| {
+            let all = std::mem::take(entries);
             for entry in all {
                 if entry.waiter.is_gone() {
                     forgotten.push(entry);
                 } else if entry.deadline <= now {
                     late.push(entry);
                 } else {
-                    waiters.push(entry);
+                    entries.push(entry);
                 }
             }
-            !waiters.is_empty()
+            !entries.is_empty()
         });
         drop(inner);
         drop(forgotten);
@@ -149,9 +167,9 @@ mod tests {
         let (late, late_answer) = client(false);
         let (patient, patient_answer) = client(false);
         let (left, left_answer) = client(true);
-        waiters.add(id, Instant::now(), late);
-        waiters.add(id, later(), patient);
-        waiters.add(id, later(), left);
+        waiters.add("ann", id, Instant::now(), late);
+        waiters.add("ann", id, later(), patient);
+        waiters.add("ann", id, later(), left);
         waiters.sweep(Instant::now());
         assert_eq!(late_answer.try_recv().as_deref(), Ok("timed out"));
         assert_eq!(patient_answer.try_recv(), Err(mpsc::TryRecvError::Empty));
@@ -164,13 +182,13 @@ mod tests {
         let (executing, queued) = (RunId::new(), RunId::new());
         let (first, first_answer) = client(false);
         let (second, second_answer) = client(false);
-        waiters.add(executing, later(), first);
-        waiters.add(queued, later(), second);
+        waiters.add("ann", executing, later(), first);
+        waiters.add("ann", queued, later(), second);
         waiters.drain(|id| id == executing);
         assert_eq!(second_answer.try_recv().as_deref(), Ok("drained"));
         assert_eq!(first_answer.try_recv(), Err(mpsc::TryRecvError::Empty));
         let (newcomer, newcomer_answer) = client(false);
-        waiters.add(RunId::new(), later(), newcomer);
+        waiters.add("ann", RunId::new(), later(), newcomer);
         assert_eq!(newcomer_answer.try_recv().as_deref(), Ok("drained"));
         waiters.tell(executing, &Outcome::Drained);
         assert_eq!(first_answer.try_recv().as_deref(), Ok("drained"));

@@ -21,7 +21,6 @@ const HISTORY_RESULT_BYTES: usize = 4096;
 /// One worker thread.
 pub(super) struct Worker {
     shared: Arc<Shared>,
-    idle: Sender<()>,
     jobs: Receiver<Job>,
     /// Dropped with the worker; the drain waits for the last one.
     _alive: Sender<()>,
@@ -36,26 +35,33 @@ enum Parted {
 }
 
 impl Worker {
-    pub(super) fn new(shared: Arc<Shared>, idle: Sender<()>, jobs: Receiver<Job>, alive: Sender<()>) -> Self {
-        Self { shared, idle, jobs, _alive: alive }
+    pub(super) fn new(shared: Arc<Shared>, jobs: Receiver<Job>, alive: Sender<()>) -> Self {
+        Self { shared, jobs, _alive: alive }
     }
 
     pub(super) fn run(self) {
-        while self.idle.send(()).is_ok() {
+        loop {
+            self.shared.idle.enter();
+            self.shared.wake_for_backlog();
             let Ok(job) = self.jobs.recv() else { return };
             // A run whose worker panicked is not renewed any more: it expires and is rescued.
             survive("run-worker", || self.execute(job));
         }
     }
 
-    fn execute(&self, Job { claim, run, valid_until }: Job) {
-        let interrupter = Interrupter::default();
-        let entered = self.shared.active.enter(&claim, interrupter.clone(), valid_until);
+    fn execute(&self, Job { claim, run, entered }: Job) {
         let id = run.id;
+        let interrupter = entered.interrupter();
         let parted = Execution { shared: &self.shared, claim, run, interrupter, begun: Instant::now() }.run();
         drop(entered);
+        if let Ok(Parted::Ended(run) | Parted::HandedBack(run)) = &parted {
+            self.shared.streams.hint(id, run.status.is_final());
+        }
+        if !matches!(parted, Ok(Parted::Ended(_))) {
+            self.shared.backlog.note();
+        }
         // The thread's next run, or this one again, may be claimable for a worker that idles already.
-        self.shared.wake();
+        self.shared.wake_for_backlog();
         match parted {
             Ok(Parted::Ended(run)) => {
                 tracing::info!(event = event::RUN_ENDED, run_id = %id, status = %run.status, steps = run.step, attempt = run.attempt);
@@ -94,7 +100,8 @@ struct Execution<'a> {
 impl Execution<'_> {
     fn run(mut self) -> Result<Parted, StoreError> {
         let shared = self.shared;
-        if self.was_cancelled()? {
+        // A claim whose answer was lost may be found again after its user has cancelled it.
+        if self.run.status == Status::Cancelling {
             return self.end(&Ending::Cancelled);
         }
         let Some(engine) = shared.engines.iter().find(|engine| engine.name() == self.run.engine) else {
@@ -123,6 +130,7 @@ impl Execution<'_> {
                         .persist("record step", || shared.store.record_step(&self.claim, &record, CLAIM_LIFETIME))?;
                     shared.active.renewed(&self.claim, valid_until);
                     self.run.step = step;
+                    shared.streams.hint(self.run.id, false);
                     if status == Status::Cancelling {
                         return self.end(&Ending::Cancelled);
                     }
@@ -135,13 +143,6 @@ impl Execution<'_> {
                 Err(StepError::HandsBack(reason)) => return self.hand_back(reason),
             }
         }
-    }
-
-    /// Whoever cancelled the run after it was claimed and before its interrupter was known found nobody to interrupt.
-    fn was_cancelled(&self) -> Result<bool, StoreError> {
-        let shared = self.shared;
-        let run = shared.persist("look again", || shared.store.run(&self.run.owner, self.run.id))?;
-        Ok(run.is_some_and(|run| run.status == Status::Cancelling))
     }
 
     /// The engine's first state, or how the run ends because the engine panicked over it.

@@ -53,6 +53,13 @@ pub enum StoreError {
     Failed(String),
 }
 
+impl StoreError {
+    /// Whether trying again, however long, will give the same.
+    pub fn is_final(&self) -> bool {
+        matches!(self, StoreError::Newer { .. } | StoreError::Refused(_))
+    }
+}
+
 impl From<PoolError> for StoreError {
     fn from(error: PoolError) -> Self {
         match error {
@@ -314,8 +321,12 @@ pub trait CheckpointStore: Send + Sync {
     /// A checkpoint with its channels and the writes after it.
     fn get_tuple(&self, checkpoint: &CheckpointRef) -> Result<Option<CheckpointTuple>, StoreError>;
 
-    /// Checkpoints of a thread, newest first, at most [`CHECKPOINTS_MAX`].
+    /// Checkpoints of a thread, newest first, at most [`CHECKPOINTS_MAX`]. Unless they are bare they come with all their
+    /// channels' values, each as big as a run may make it.
     fn list(&self, query: &ListCheckpoints) -> Result<Vec<CheckpointTuple>, StoreError>;
+
+    /// How many checkpoints a thread has, in all namespaces.
+    fn checkpoint_count(&self, thread_id: &str) -> Result<u64, StoreError>;
 
     /// Removes every checkpoint, channel and write of a thread, and says how many of each.
     fn delete_thread(&self, thread_id: &str) -> Result<CheckpointRows, StoreError>;

@@ -2,11 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
-
 use super::{come_again, problem};
 use crate::util::drill::{Act, Drill};
-use crate::util::{Client, Launch, Response, Server, sql, wait_until};
+use crate::util::{Client, Intruder, Launch, Response, Server, sql, wait_until};
 
 /// A run that holds its worker until its gate is opened.
 fn held(name: &str) -> Drill {
@@ -95,8 +93,8 @@ fn repeating_a_key_takes_no_second_place_in_a_full_queue() {
 #[test]
 fn a_full_lane_refuses_at_once_and_loses_nothing() {
     let server = Launch::holdfast().env("MAX_QUEUED_PER_USER", "1000").start();
-    let store = Connection::open(server.launch().state().join(holdfast::app::STORE_FILE)).unwrap();
-    store.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut intruder = Intruder::of(&server);
+    intruder.hold_writes();
     let mut clients: Vec<Client> = (0..400).map(|_| server.client("ann@example.org")).collect();
     for (n, client) in clients.iter_mut().enumerate() {
         client.send_post("/analyze", &[("Prefer", "respond-async")], &sql(&format!("thread {n}"), "SELECT 1"));
@@ -110,7 +108,7 @@ fn a_full_lane_refuses_at_once_and_loses_nothing() {
     assert_eq!(problem(&refused, 503)["detail"], "The server is busy; nothing was done.");
     assert!(begun.elapsed() < Duration::from_secs(3), "nobody waited for the store: {:?}", begun.elapsed());
 
-    store.execute_batch("ROLLBACK").unwrap();
+    intruder.let_go();
     let mut stored = Vec::new();
     for client in &mut clients {
         let answer = client.receive();

@@ -1,9 +1,7 @@
 //! What no answer and no log may tell: tokens, secrets, prompts, paths of the machine, the store's SQL.
 
-use rusqlite::Connection;
-
 use super::ENDLESS;
-use crate::util::{Client, Launch, sql};
+use crate::util::{Client, Intruder, Launch, sql};
 
 const SECRET: &str = "hush-hush-hush-hush-hush-hush-hush";
 const PROMPT: &str = "SELECT 'a prompt that nobody may find in a log'";
@@ -64,9 +62,7 @@ fn neither_answers_nor_logs_tell_what_is_nobodys_business() {
     told += &ann.delete("/chat/endless").text();
 
     // Something else takes a table away under the running server: requests fail, and tell nothing more.
-    let store = Connection::open(server.launch().state().join(holdfast::app::STORE_FILE)).unwrap();
-    store.execute_batch("PRAGMA foreign_keys = OFF; DROP TABLE runs").unwrap();
-    drop(store);
+    Intruder::of(&server).drop_runs();
     super::problem(&ann.request("GET", "/runs", &[("X-Request-Id", "the-one-that-fails")], &[]), 500);
     told += &seen(&mut clients(&server)[..1]);
     let ended = server.terminate();
@@ -94,7 +90,8 @@ fn neither_answers_nor_logs_tell_what_is_nobodys_business() {
     let of_the_store = [
         "INSERT INTO",
         "FROM runs WHERE",
-        "checkpoint_ns",
+        "ON CONFLICT",
+        "postgres://",
         "run_events",
         "claim_token",
         "BEGIN IMMEDIATE",

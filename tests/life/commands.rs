@@ -36,8 +36,8 @@ fn check_shows_the_configuration_with_its_origins_and_no_secret() {
 }
 
 #[test]
-fn check_says_how_the_store_is() {
-    let mut server = Launch::holdfast().start();
+fn check_says_how_the_embedded_store_is() {
+    let mut server = Launch::holdfast().embedded().start();
     let finished = server.launch().run(&["check"]);
     assert!(finished.code == Some(0) && finished.stdout.contains("in use by a running server"), "{finished:?}");
     server.terminate();

@@ -1,4 +1,4 @@
-//! No room under the store.
+//! No room under the embedded store, or under the log.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -53,7 +53,7 @@ fn survive(server: &Server, fill: impl FnOnce(), free: impl FnOnce(), words: &st
 fn a_store_that_cannot_grow_refuses_loses_nothing_and_recovers() {
     const LIMIT: u64 = 64 << 10;
     // Otherwise the kernel would end the process with a signal instead of failing the write.
-    let server = Launch::drill().shell("trap '' XFSZ").start();
+    let server = Launch::drill().embedded().shell("trap '' XFSZ").start();
     let wal = server.launch().state().join("holdfast.sqlite-wal");
     let mut bob = server.client("bob@example.org");
     while std::fs::metadata(&wal).unwrap().len() <= LIMIT {
@@ -76,7 +76,7 @@ fn a_full_disk_refuses_loses_nothing_and_recovers() {
         println!("not run: this system lets nobody mount a file system");
         return;
     }
-    let launch = Launch::drill();
+    let launch = Launch::drill().embedded();
     let state = launch.state();
     std::fs::create_dir(&state).unwrap();
     let mount = format!("mount -t tmpfs -o size=4m,mode=700 none '{}'", state.display());

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use super::Past;
 use crate::util::drill::{Act, Drill};
-use crate::util::{Client, Launch, Server, sql, wait_until};
+use crate::util::{Client, Intruder, Launch, Server, sql, wait_until};
 
 const ANN: &str = "ann@example.org";
 
@@ -191,29 +191,14 @@ fn an_idle_server_stops_at_once() {
     assert!(finished.took < Duration::from_secs(2), "{:?}", finished.took);
 }
 
-/// `nohup` starts a server with SIGHUP ignored, so that it outlives the terminal it was started from.
-#[test]
-fn a_hangup_ends_a_server_in_order_unless_it_was_started_to_outlive_its_terminal() {
-    // Whoever runs these tests may have been started to outlive a terminal too.
-    let mut server = Launch::holdfast().shell("exec env --default-signal=HUP \"$0\" \"$@\"").start();
-    server.signal(Signal::HUP);
-    assert_eq!(server.wait().code, Some(0));
-
-    let mut server = Launch::holdfast().shell("trap '' HUP").start();
-    server.signal(Signal::HUP);
-    let answer = server.client(ANN).post("/analyze", &sql("a thread", "SELECT 1"));
-    assert_eq!(answer.status, 200, "{answer:?}");
-    assert_eq!(server.terminate().code, Some(0));
-}
-
 /// Somebody else holds the store's write lock, and requests that want to write pile up before the store lane: each of them
 /// waits a quarter of a second for the lock, so together they would outlast any drain.
 #[test]
 fn a_full_lane_does_not_outlast_the_drain() {
     let launch = Launch::holdfast().env("MAX_QUEUED_PER_USER", "1000").env("DRAIN_TIMEOUT", "4s");
     let mut server = launch.start();
-    let store = rusqlite::Connection::open(server.launch().state().join(holdfast::app::STORE_FILE)).unwrap();
-    store.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut intruder = Intruder::of(&server);
+    intruder.hold_writes();
     let mut clients: Vec<Client> = (0..200).map(|_| server.client(ANN)).collect();
     for (n, client) in clients.iter_mut().enumerate() {
         client.send_post("/analyze", &[("Prefer", "respond-async")], &sql(&format!("thread {n}"), "SELECT 1"));

@@ -4,24 +4,28 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod away;
 mod cancel;
 mod commands;
 mod concurrency;
 mod crash;
 mod disk;
 mod drain;
+mod hangup;
 mod order;
+mod several;
 mod start;
 mod waiting;
 
 use std::time::Duration;
 
-use holdfast::domain::{EventKind, Run, RunEvent};
+use holdfast::domain::{EventKind, InstanceId, Run, RunEvent};
 use holdfast::pool::connector;
-use holdfast::store::RunStore;
-use holdfast::store::sqlite::{Options, SqliteStore};
+use holdfast::store::postgres::{self, PostgresStore};
+use holdfast::store::sqlite::{self, SqliteStore};
+use holdfast::store::{RunStore, Store};
 
-use crate::util::Server;
+use crate::util::{Launch, Server};
 
 /// A statement that never ends by itself.
 const ENDLESS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
@@ -36,9 +40,7 @@ impl Past {
     /// Reads it out of the store of a server that has ended, and checks what holds for every run that has ended: its
     /// events are numbered without a gap, it ended once, and each of its steps was stored once and in order.
     fn of(server: &Server, user: &str, id: &str) -> Self {
-        let path = server.launch().state().join(holdfast::app::STORE_FILE);
-        let options = Options { readers_max: 1, readers_min: 0, lease_timeout: Duration::from_secs(5) };
-        let store = SqliteStore::open(&path, options, &connector()).unwrap();
+        let store = stored(server.launch());
         let id = id.parse().unwrap();
         let past = Self {
             run: store.run(user, id).unwrap().expect("what was accepted is stored"),
@@ -65,4 +67,19 @@ impl Past {
     fn result(&self) -> &str {
         self.run.answer.as_ref().map_or("", |answer| &answer.result)
     }
+}
+
+/// The store that servers so started use.
+fn stored(launch: &Launch) -> Box<dyn RunStore> {
+    let lease_timeout = Duration::from_secs(5);
+    if let Some(database) = launch.database() {
+        let instance = InstanceId::new();
+        let options =
+            postgres::Options { connections_max: 1, connections_min: 0, lease_timeout, prepares: true, instance };
+        let store = PostgresStore::new(&database.url().parse().unwrap(), options, &connector());
+        store.initialise().unwrap();
+        return Box::new(store);
+    }
+    let options = sqlite::Options { readers_max: 1, readers_min: 0, lease_timeout };
+    Box::new(SqliteStore::open(&launch.state().join(holdfast::app::STORE_FILE), options, &connector()).unwrap())
 }

@@ -31,9 +31,9 @@ fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     entries.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
 }
 
-/// A state directory in which a server has worked and stopped.
+/// A state directory with a store in which a server has worked and stopped.
 fn used() -> Launch {
-    let mut server = Launch::holdfast().start();
+    let mut server = Launch::holdfast().embedded().start();
     assert_eq!(server.client("ann@example.org").post("/analyze", &sql("a thread", "SELECT 1")).status, 200);
     server.terminate();
     server.launch().clone()

@@ -77,7 +77,8 @@ fn three_hundred_waiting_clients_are_told_where_to_look_when_the_server_drains()
 
 #[test]
 fn a_client_that_leaves_is_forgotten_and_its_run_ends_all_the_same() {
-    let server = Launch::drill().start();
+    // A store that is a server's would be sockets too.
+    let server = Launch::drill().embedded().start();
     let mut ann = server.client(ANN);
     assert_eq!(ann.get("/runs").status, 200);
     // Not descriptors in all: a pool that opens a connection to the store meanwhile keeps it.

@@ -16,9 +16,9 @@ use super::{LEASE, Opened, claim, events, step, submit, submit_and_claim, succee
 
 const OPTIONS: Options = Options { readers_max: 3, readers_min: 0, lease_timeout: Duration::from_secs(20) };
 
-pub(super) fn open() -> Opened {
+pub(super) fn open() -> Option<Opened> {
     let directory = Directory::new();
-    Opened { store: Box::new(directory.open().unwrap()), _kept: Box::new(directory) }
+    Some(Opened { store: Box::new(directory.open().unwrap()), _kept: Box::new(directory) })
 }
 
 /// A state directory of its own.

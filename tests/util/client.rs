@@ -1,10 +1,11 @@
 //! A blocking HTTP client that does what it is told, on one kept connection.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use serde_json::{Value, json};
 
+use super::events::{Chunked, Events};
 use super::{PATIENCE, wait_for};
 
 /// One user's connection to a server; made anew when the server has closed it.
@@ -78,6 +79,24 @@ impl Client {
     pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
         // The server may refuse and close before it has read everything; what it said is read all the same.
         drop(self.connection().get_mut().write_all(bytes));
+    }
+
+    /// Watches a run's events on a connection of its own; the answer has to be a stream.
+    #[track_caller]
+    pub(crate) fn watch(&mut self, id: &str, after: u64) -> Events {
+        let after = after.to_string();
+        self.watch_with(&format!("/runs/{id}/events"), &[("Last-Event-ID", &after)])
+    }
+
+    /// The same with these headers.
+    #[track_caller]
+    pub(crate) fn watch_with(&mut self, path: &str, headers: &[(&str, &str)]) -> Events {
+        self.hang_up();
+        self.send("GET", path, headers, &[]);
+        let mut connection = self.connection.take().expect("something was just sent");
+        let head = read_head(&mut connection).expect("the server answers");
+        assert_eq!(head.status, 200, "{head:?}");
+        Events::new(head, connection)
     }
 
     /// Reads the next answer.
@@ -177,7 +196,7 @@ pub(crate) fn sql(thread_id: &str, prompt: &str) -> Value {
     json!({"thread_id": thread_id, "prompt": prompt})
 }
 
-fn read_response(from: &mut impl BufRead, method: &str) -> std::io::Result<Response> {
+fn read_head(from: &mut impl BufRead) -> std::io::Result<Response> {
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();
@@ -195,12 +214,20 @@ fn read_response(from: &mut impl BufRead, method: &str) -> std::io::Result<Respo
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    let mut response = Response { status, headers, body: Vec::new() };
+    Ok(Response { status, headers, body: Vec::new() })
+}
+
+fn read_response(from: &mut impl BufRead, method: &str) -> std::io::Result<Response> {
+    let mut response = read_head(from)?;
+    let status = response.status;
     if method != "HEAD" && !matches!(status, 204 | 304) {
         match response.header("content-length").map(|length| length.parse().expect("a length")) {
             Some(length) => {
                 response.body.resize(length, 0);
                 from.read_exact(&mut response.body)?;
+            }
+            None if response.header("transfer-encoding") == Some("chunked") => {
+                Chunked::new(from).read_to_end(&mut response.body)?;
             }
             None => drop(from.read_to_end(&mut response.body)?),
         }

@@ -41,6 +41,8 @@ pub(crate) enum Act {
     DieOnce,
     /// Answers with so many bytes.
     Answer(usize),
+    /// Leaves U+0000 in a channel, which few stores of text can hold.
+    SetNul,
 }
 
 /// The plan of one run. Its answer is `NAME: N steps`.
@@ -172,6 +174,7 @@ impl Engine for DrillEngine {
                     std::thread::park();
                 }
             }
+            Some(Act::SetNul) => state.set("nul", "a\0b"),
             Some(Act::Answer(bytes)) => answer = "x".repeat(*bytes),
         }
         self.journal(&plan, &format!("leave {k}"));

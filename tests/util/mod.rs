@@ -6,20 +6,55 @@
 //! let answer = ann.post("/analyze", &sql("my thread", "SELECT 6 * 7"));        // status, headers, body
 //! let run = ann.submit(&sql("my thread", "SELECT 1"));                         // 202; the run's id
 //! ann.wait_for_status(&run, "succeeded");                                      // the run as JSON
+//! let events = ann.watch(&run, 0).rest();                                      // its events to the end, numbered from 1
 //! ```
+//!
+//! PostgreSQL is a private cluster that all tests of a process share, started on first use and ended with the process,
+//! even when that is killed. What breaks it (a restart, a full disk) has a cluster of its own.
+//!
+//! ```text
+//! if !require_postgres() { return }                        // says so loudly; fails where CI is set
+//! let database = Database::new();                          // dropped with everybody's connections to it
+//! let proxy = Proxy::to(Cluster::shared().address());      // cut, heal, freeze, thaw, close_all, delay, round_trips
+//! let server = Launch::drill().on(&database).start();      // or .env("DATABASE_URL", &proxy.url(&database))
+//! let url = PgBouncer::shared().url(&database);            // after require_pgbouncer(); pools transactions
+//! let cluster = Cluster::own().setting("max_connections", "20").start();
+//! cluster.restart_immediate();                             // stop, start, pause, resume, set_read_only, fill_disk
+//! ```
+//!
+//! With `HOLDFAST_TEST_STORE=postgres` every server that a test starts is given a database of its own, unless the test
+//! names another store: `Launch::on`, `Launch::embedded`.
 //!
 //! `Launch::drill()` starts the same server with one more engine, whose steps do what the prompt asks for: [`drill`].
 //! A server is ended by its id when it is dropped; what it wrote to standard error is shown if the test failed.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking and talks on its output")]
 
+mod certificates;
 mod client;
+mod database;
 pub(crate) mod drill;
+mod events;
+mod frontend;
+mod installation;
+mod intruder;
+mod pgbouncer;
+mod ports;
+pub(crate) mod postgres;
+mod proxy;
 mod server;
+mod supervisor;
 
 use std::time::{Duration, Instant};
 
 pub(crate) use client::{Client, Response, sql};
+pub(crate) use database::Database;
+pub(crate) use events::{Event, Events};
+pub(crate) use installation::{require, require_pgbouncer, require_postgres};
+pub(crate) use intruder::Intruder;
+pub(crate) use pgbouncer::PgBouncer;
+pub(crate) use postgres::Cluster;
+pub(crate) use proxy::Proxy;
 pub(crate) use server::{Finished, Launch, Server};
 
 /// How long anything may take in a test: long enough for a busy machine, short enough to fail rather than hang.

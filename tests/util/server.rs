@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -15,10 +15,15 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Client, PATIENCE, drill, wait_for};
+use super::{Client, Database, PATIENCE, drill, wait_for, wait_until};
 
 /// The secret of every server that is not told otherwise.
 const SECRET: &str = "what the servers of these tests sign with";
+
+/// The servers' own variable for where they store.
+const DATABASE_URL: &str = "DATABASE_URL";
+/// The variable that chooses the store of the servers under test: `postgres`, or `embedded`, which is the default.
+const STORE: &str = "HOLDFAST_TEST_STORE";
 
 /// How a process is to be started: what, with which environment, under which limits.
 ///
@@ -31,6 +36,8 @@ pub(crate) struct Launch {
     prelude: String,
     /// Kept as long as anybody can start in it.
     home: Arc<TempDir>,
+    /// The database of whatever starts here, made by the first start; `None` for the embedded store.
+    database: Option<Arc<OnceLock<Database>>>,
 }
 
 impl Launch {
@@ -50,7 +57,12 @@ impl Launch {
     fn new(program: PathBuf, arguments: &[&str]) -> Self {
         let home = Arc::new(tempfile::tempdir().unwrap());
         let arguments = arguments.iter().map(ToString::to_string).collect();
-        let launch = Self { program, arguments, environment: BTreeMap::new(), prelude: String::new(), home };
+        let database = match std::env::var(STORE).as_deref() {
+            Ok("postgres") => Some(Arc::default()),
+            Ok("embedded") | Err(_) => None,
+            Ok(other) => panic!("{STORE} is {other:?}; postgres and embedded are allowed"),
+        };
+        let launch = Self { program, arguments, environment: BTreeMap::new(), prelude: String::new(), home, database };
         let state = launch.state();
         launch
             .env("STATE_DIRECTORY", state.to_str().unwrap())
@@ -74,6 +86,25 @@ impl Launch {
         self
     }
 
+    /// Stores in this database, whatever the tests are run on; it has to outlive the server.
+    #[must_use]
+    pub(crate) fn on(self, database: &Database) -> Self {
+        self.env(DATABASE_URL, &database.url())
+    }
+
+    /// Stores in the state directory, whatever the tests are run on: for tests of the embedded store's own file.
+    #[must_use]
+    pub(crate) fn embedded(mut self) -> Self {
+        self.database = None;
+        self.without(DATABASE_URL)
+    }
+
+    /// The database that it is given when the tests are run on PostgreSQL and it was not told another one.
+    pub(crate) fn database(&self) -> Option<&Database> {
+        let database = self.database.as_ref().filter(|_| !self.environment.contains_key(DATABASE_URL))?;
+        Some(database.get_or_init(Database::new))
+    }
+
     /// Has a shell run these commands, such as `ulimit -n 128`, before it becomes the process.
     #[must_use]
     pub(crate) fn shell(mut self, prelude: &str) -> Self {
@@ -91,9 +122,17 @@ impl Launch {
         self.home.path()
     }
 
-    /// Starts a server and waits until it can be asked.
+    /// Starts a server and waits until it can be asked, and its store with it.
     #[track_caller]
     pub(crate) fn start(self) -> Server {
+        let server = self.start_early();
+        server.wait_for_store();
+        server
+    }
+
+    /// Starts a server and waits until it answers: a store that is a server's may not be there yet.
+    #[track_caller]
+    pub(crate) fn start_early(self) -> Server {
         let process = Process::start(&self, &[]);
         let banner = process.banner();
         Server { launch: self, process, banner }
@@ -121,6 +160,14 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    #[track_caller]
+    fn wait_for_store(&self) {
+        // The embedded store is there before the server answers.
+        if self.launch.database().is_some() || self.launch.environment.contains_key(DATABASE_URL) {
+            wait_until("the store to be there", || self.health()["database"] == "connected");
+        }
+    }
+
     /// A client of this user.
     pub(crate) fn client(&self, user: &str) -> Client {
         Client::new(self.address(), Some(Launch::token(user)))
@@ -196,6 +243,7 @@ impl Server {
         self.launch = change(self.launch.clone());
         self.process = Process::start(&self.launch, &[]);
         self.banner = self.process.banner();
+        self.wait_for_store();
     }
 
     /// A number out of `/proc/PID/status`, such as `Threads`.
@@ -262,6 +310,7 @@ impl Process {
             .args(arguments)
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .envs(launch.database().map(|database| (DATABASE_URL, database.url())))
             .envs(&launch.environment)
             .current_dir(launch.home())
             .stdin(Stdio::null())

@@ -9,17 +9,18 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use crate::http::{Exchange, Limits, Parked, Refusal, Responder, Response, Server, Service};
+use crate::http::{Exchange, Limits, Parked, Refusal, Responder, Response, Server, Service, Stream};
 
 /// Longer than anything here takes; reaching it is a failure.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A running server; `held` and `parked` give the test what the handlers at `/hold` and `/park` were asked, and
+/// A running server; `held`, `parked` and `streams` give the test what the handlers at `/hold`, `/park` and `/stream` were asked, and
 /// dropping what `blocked` gives ends the handler at `/block`, which holds up its thread until then.
 pub(super) struct Harness {
     pub(super) server: Arc<Server>,
     pub(super) held: Receiver<Responder>,
     pub(super) parked: Receiver<Parked>,
+    pub(super) streams: Receiver<Stream>,
     pub(super) blocked: Receiver<Sender<()>>,
     sweeper: Option<(Arc<AtomicBool>, JoinHandle<()>)>,
 }
@@ -27,6 +28,7 @@ pub(super) struct Harness {
 struct TestService {
     held: Sender<Responder>,
     parked: Sender<Parked>,
+    streams: Sender<Stream>,
     blocked: Sender<Sender<()>>,
 }
 
@@ -37,6 +39,10 @@ impl Service for TestService {
         match request.path() {
             "/hold" => self.held.send(responder).expect("the harness listens"),
             "/park" => self.parked.send(responder.park()).expect("the harness listens"),
+            "/stream" => {
+                let stream = responder.stream(Response::new(200, "text/plain", Vec::new()));
+                self.streams.send(stream).expect("the harness listens");
+            }
             "/panic" => panic!("a handler's bug"),
             "/drop" => drop(responder),
             "/block" => {
@@ -69,9 +75,11 @@ impl Harness {
     pub(super) fn start(limits: Limits) -> Harness {
         let (held_sender, held) = unbounded();
         let (parked_sender, parked) = unbounded();
+        let (stream_sender, streams) = unbounded();
         let (blocked_sender, blocked) = unbounded();
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-        let service = TestService { held: held_sender, parked: parked_sender, blocked: blocked_sender };
+        let service =
+            TestService { held: held_sender, parked: parked_sender, streams: stream_sender, blocked: blocked_sender };
         let server = Arc::new(Server::start(vec![listener], limits, 2, service).expect("the server starts"));
         let is_done = Arc::new(AtomicBool::new(false));
         let sweeper = std::thread::spawn({
@@ -83,7 +91,7 @@ impl Harness {
                 }
             }
         });
-        Harness { server, held, parked, blocked, sweeper: Some((is_done, sweeper)) }
+        Harness { server, held, parked, streams, blocked, sweeper: Some((is_done, sweeper)) }
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -195,6 +203,30 @@ impl Client {
         }
         answer.body = self.received.drain(..length).collect();
         answer
+    }
+
+    /// The next chunk of a body that comes in chunks; the last one is empty.
+    pub(super) fn chunk(&mut self) -> String {
+        let line_end = loop {
+            if let Some(at) = self.received.windows(2).position(|window| window == b"\r\n") {
+                break at;
+            }
+            assert!(self.fill(), "closed within a stream");
+        };
+        let digits = std::str::from_utf8(&self.received[..line_end]).expect("a chunk's length");
+        let length = usize::from_str_radix(digits, 16).expect("hexadecimal digits");
+        while self.received.len() < line_end + 2 + length + 2 {
+            assert!(self.fill(), "closed within a chunk");
+        }
+        let mut chunk: Vec<u8> = self.received.drain(..line_end + 2 + length + 2).skip(line_end + 2).collect();
+        assert_eq!(chunk.split_off(length), b"\r\n");
+        String::from_utf8(chunk).expect("these streams are texts")
+    }
+
+    /// Everything up to the end of the connection.
+    pub(super) fn rest(&mut self) -> String {
+        while self.fill() {}
+        String::from_utf8(std::mem::take(&mut self.received)).expect("these streams are texts")
     }
 
     /// Asserts that the server says nothing more and closes, in peace.

@@ -5,3 +5,4 @@ mod descriptors;
 mod harness;
 mod lifetime;
 mod requests;
+mod streams;

@@ -1,29 +1,65 @@
 //! The store in a PostgreSQL database that several servers may share.
 
+mod checkpoint_queries;
+mod checkpoint_schema;
+mod checkpoints;
+mod claim_queries;
+mod claims;
+mod conversations;
+mod error;
+mod health_queries;
+mod identity;
+mod link;
+mod patience;
 mod queries;
+mod reach;
+mod repeat;
+mod rows;
+mod runs;
+mod schema;
 mod session;
+mod steps;
+mod stream;
+mod tls;
+mod types;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use postgres::Row;
 use postgres::types::ToSql;
 use scheduled_thread_pool::ScheduledThreadPool;
 
-use super::StoreError;
+use super::{Probe, Store, StoreError};
 use crate::config::DatabaseUrl;
-use crate::pool::{GuardedPool, PoolConfig};
+use crate::domain::InstanceId;
+use crate::event;
+use crate::pool::{GuardedPool, Lease, PoolConfig, PoolError, PoolStatus, RecycleError};
+use identity::Identity;
 use queries::Query;
-use session::SessionManager;
+use reach::Reach;
+use repeat::{Attempts, Failure, Repeatable, Verdict};
+use session::{Session, SessionManager};
 
 /// The store in a PostgreSQL database.
 ///
 /// Every operation is one statement: one round trip, nothing half done, and no transaction that waits for its client.
 pub struct PostgresStore {
     /// What requests and workers share.
-    clients: GuardedPool<SessionManager>,
+    clients: Connections,
     /// One connection for heartbeats, rescue and the probe, so that nothing else can delay them.
-    heart: GuardedPool<SessionManager>,
+    heart: Connections,
+    options: Options,
+    /// Whether the schema is known to be up to date; no operation begins before.
+    initialised: AtomicBool,
+    /// The server that the pools' connections were made to, as far as a probe has seen; held to copy or replace it.
+    identity: Mutex<Option<Identity>>,
+    /// Whether the probe must do without the cluster's own number, which some hosts do not let everybody see.
+    is_number_hidden: AtomicBool,
+    /// Whether somebody has looked for enough connections.
+    has_counted: AtomicBool,
 }
 
 /// How the store uses its connections.
@@ -38,39 +74,225 @@ pub struct Options {
     /// Whether statements are prepared once per connection; a pooler in between that changes the server's connection
     /// from one transaction to the next does not stand it.
     pub prepares: bool,
+    /// Whose connections these are: the database lists them under this name, unless the URL gives them another.
+    pub instance: InstanceId,
+}
+
+/// A pool of sessions, and what it knows of its database.
+struct Connections {
+    pool: GuardedPool<SessionManager>,
+    reach: Arc<Reach>,
+    /// How many there may be.
+    size: u32,
+}
+
+/// What an operation may cost in time and repetition.
+#[derive(Clone, Copy)]
+struct Terms {
+    repeatable: Repeatable,
+    /// How long it waits for its connection.
+    lease_timeout: Duration,
+    /// How long the server may be silent.
+    silence_max: Duration,
+    /// Whether it may take longer than the server is told to work on ordinary statements.
+    is_long: bool,
 }
 
 impl PostgresStore {
-    /// The store in this database. Connects in the background, and not before something is asked of it.
+    /// The store in this database. Connects in the background, and not before something is asked of it, unless connections
+    /// are to be kept ready.
     pub fn new(url: &DatabaseUrl, options: Options, connector: &Arc<ScheduledThreadPool>) -> Self {
-        let pool = |name, connections_max, idle_min| {
+        let url = identity::introduce(url, options.instance);
+        let connections = |name, connections_max, idle_min| {
+            let reach = Arc::default();
             let config = PoolConfig {
                 idle_min,
                 lease_timeout: options.lease_timeout,
+                interrupt: Arc::new(Session::interrupt),
                 ..PoolConfig::new(name, connections_max, Arc::clone(connector))
             };
-            GuardedPool::new(SessionManager::new(url, options.prepares), config)
+            let pool = GuardedPool::new(SessionManager::new(&url, options.prepares, Arc::clone(&reach)), config);
+            Connections { pool, reach, size: connections_max }
         };
         Self {
-            clients: pool("postgres", options.connections_max, options.connections_min),
-            heart: pool("postgres-heart", 1, 0),
+            clients: connections("postgres", options.connections_max, options.connections_min),
+            heart: connections("postgres-heart", 1, 0),
+            options,
+            initialised: AtomicBool::new(false),
+            identity: Mutex::new(None),
+            is_number_hidden: AtomicBool::new(false),
+            has_counted: AtomicBool::new(false),
         }
     }
 
     /// Runs a statement that may be repeated: one that reads, or whose second time changes nothing.
+    ///
+    /// # Errors
+    /// `Unavailable`, `DiskFull`, `Closing` and `Refused` did not happen, as far as that can matter; `Failed` is a bug.
     fn run(&self, query: &'static Query, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
-        let mut session = self.clients.lease(query.operation)?;
-        session.query(query, parameters).map_err(|error| StoreError::Unavailable(error.to_string()))
+        self.perform(&self.clients, query, parameters, self.terms(Repeatable::Yes))
     }
 
     /// Runs a statement whose repetition would be another operation.
+    ///
+    /// # Errors
+    /// As [`PostgresStore::run`], and `OutcomeUnknown` when nobody knows whether it happened.
     fn run_once(&self, query: &'static Query, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
-        self.run(query, parameters)
+        self.perform(&self.clients, query, parameters, self.terms(Repeatable::No))
     }
 
-    /// Runs a statement that may be repeated on the connection that nothing else can delay.
-    fn run_on_heart(&self, query: &'static Query, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
-        let mut session = self.heart.lease_within(query.operation, super::HEARTBEAT_PATIENCE)?;
-        session.query(query, parameters).map_err(|error| StoreError::Unavailable(error.to_string()))
+    /// As [`PostgresStore::run_once`], for a statement that may take up to a minute.
+    fn run_once_long(&self, query: &'static Query, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
+        let terms = Terms { silence_max: patience::LONG_ANSWER, is_long: true, ..self.terms(Repeatable::No) };
+        self.perform(&self.clients, query, parameters, terms)
     }
+
+    /// As [`PostgresStore::run`], on the connection that nothing else can delay, and with little patience.
+    fn run_on_heart(&self, query: &'static Query, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
+        let terms = Terms {
+            lease_timeout: super::HEARTBEAT_PATIENCE,
+            silence_max: patience::HEARTBEAT_ANSWER,
+            ..self.terms(Repeatable::Yes)
+        };
+        self.perform(&self.heart, query, parameters, terms)
+    }
+
+    fn terms(&self, repeatable: Repeatable) -> Terms {
+        let lease_timeout = self.options.lease_timeout;
+        Terms { repeatable, lease_timeout, silence_max: patience::ANSWER, is_long: false }
+    }
+
+    fn perform(
+        &self,
+        connections: &Connections,
+        query: &'static Query,
+        parameters: &[&(dyn ToSql + Sync)],
+        terms: Terms,
+    ) -> Result<Vec<Row>, StoreError> {
+        if !self.initialised.load(Ordering::Acquire) {
+            return Err(StoreError::Unavailable("the store has not been initialised yet".into()));
+        }
+        let started = Instant::now();
+        let mut attempts = Attempts::new(terms.repeatable, connections.size);
+        loop {
+            let mut session = self.lease(connections, query.operation, terms.lease_timeout, terms.repeatable)?;
+            let answer = if terms.is_long {
+                session.query_long(terms.silence_max, query, parameters)
+            } else {
+                session.query_within(terms.silence_max, query, parameters)
+            };
+            let error = match answer {
+                Ok(rows) => return Ok(rows),
+                Err(error) => error,
+            };
+            let fault = session.judge(&error);
+            let failure = Failure {
+                was_sent: session.has_sent(),
+                was_interrupted: session.is_interrupted(),
+                elapsed: started.elapsed(),
+                fault,
+            };
+            if failure.fault == error::Fault::Late {
+                // It may be a statement that hangs and not the network: then it is not to hold its locks any longer.
+                session.cancel();
+            }
+            drop(session);
+            tracing::debug!(
+                event = event::STORE_OPERATION_FAILED,
+                operation = query.operation,
+                fault = ?failure.fault,
+                was_sent = failure.was_sent,
+                "an attempt failed"
+            );
+            match attempts.judge(failure) {
+                Verdict::Again => {}
+                Verdict::AgainAfter(pause) => std::thread::sleep(pause),
+                Verdict::GiveUp(error) => return Err(error),
+            }
+        }
+    }
+
+    /// A session that can be relied on, as far as that is known without asking.
+    fn lease<'a>(
+        &self,
+        connections: &'a Connections,
+        operation: &'static str,
+        timeout: Duration,
+        repeatable: Repeatable,
+    ) -> Result<Lease<'a, SessionManager>, StoreError> {
+        let Connections { pool, reach, size } = connections;
+        let patience = || if reach.fault().is_some() { timeout.min(patience::UNREACHABLE) } else { timeout };
+        for _ in 0..=*size {
+            let mut session = pool.lease_while(operation, patience).map_err(|error| match (error, reach.fault()) {
+                (PoolError::Timeout { .. }, Some(fault))
+                    // A server that has let us in before has its reasons, and will again.
+                    if fault.is_final && !self.initialised.load(Ordering::Acquire) =>
+                {
+                    StoreError::Refused(fault.why.into())
+                }
+                (PoolError::Timeout { .. }, Some(fault)) => StoreError::Unavailable(fault.why.into()),
+                (error, _) => error.into(),
+            })?;
+            if session.is_trusted(repeatable == Repeatable::No) || session.check().is_ok() {
+                return Ok(session);
+            }
+        }
+        Err(StoreError::Unavailable(error::SILENT.into()))
+    }
+
+    /// A session of the heart's pool, for more than one statement.
+    fn heart_session(&self, operation: &'static str) -> Result<Lease<'_, SessionManager>, StoreError> {
+        self.lease(&self.heart, operation, self.options.lease_timeout, Repeatable::Yes)
+    }
+
+    /// A session for more than one statement; whoever takes it answers for repeating them.
+    fn session(&self, operation: &'static str) -> Result<Lease<'_, SessionManager>, StoreError> {
+        self.lease(&self.clients, operation, self.options.lease_timeout, Repeatable::Yes)
+    }
+}
+
+impl Store for PostgresStore {
+    fn initialise(&self) -> Result<(), StoreError> {
+        self.migrate()?;
+        self.initialised.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn recycle(&self, reason: &str) {
+        for connections in [&self.clients, &self.heart] {
+            recycle(&connections.pool, reason);
+        }
+    }
+
+    fn probe(&self) -> Result<Probe, StoreError> {
+        self.probe_now()
+    }
+
+    fn pools(&self) -> Vec<(&'static str, PoolStatus)> {
+        vec![("clients", self.clients.pool.status()), ("heart", self.heart.pool.status())]
+    }
+
+    fn log_old_operations(&self, threshold: Duration) {
+        self.clients.pool.log_old_operations(threshold);
+        self.heart.pool.log_old_operations(threshold);
+    }
+
+    /// The heart last: while others end, their claims are still renewed.
+    fn close(&self, deadline: Duration) -> Vec<&'static str> {
+        let started = Instant::now();
+        let clients = self.clients.pool.close(deadline);
+        let heart = self.heart.pool.close(deadline.saturating_sub(started.elapsed()));
+        clients.abandoned.iter().chain(&heart.abandoned).map(|operation| operation.name).collect()
+    }
+}
+
+/// Replaces one pool; if that fails, the old one goes on serving, and its connections are replaced as they break.
+fn recycle(pool: &GuardedPool<SessionManager>, reason: &str) {
+    let why = match pool.recycle(reason, patience::RECYCLE) {
+        Ok(_) | Err(RecycleError::Refused(_) | RecycleError::InProgress) => return,
+        // Not the error itself, which may name the host.
+        Err(RecycleError::NoConnection { .. }) => "no fresh connection could be made",
+        Err(RecycleError::Busy { .. }) => "operations in flight did not end in time",
+    };
+    tracing::warn!(event = event::POOL_RECYCLE_FAILED, reason, why, "the old connections go on serving");
 }

@@ -27,7 +27,14 @@ impl CheckpointStore for SqliteStore {
     }
 
     fn list(&self, query: &ListCheckpoints) -> Result<Vec<CheckpointTuple>, StoreError> {
-        self.read("checkpoints.list", |tx| list(tx, query)?.into_iter().map(|found| tuple(tx, found)).collect())
+        let complete = if query.bare { bare_tuple } else { tuple };
+        self.read("checkpoints.list", |tx| list(tx, query)?.into_iter().map(|found| complete(tx, found)).collect())
+    }
+
+    fn checkpoint_count(&self, thread_id: &str) -> Result<u64, StoreError> {
+        self.read("checkpoints.count", |tx| {
+            Ok(tx.prepare_cached(queries::CHECKPOINTS_COUNT)?.query_row([thread_id], |row| rows::number(row, 0))?)
+        })
     }
 
     fn delete_thread(&self, thread_id: &str) -> Result<CheckpointRows, StoreError> {
@@ -100,14 +107,19 @@ fn list(tx: &Transaction<'_>, query: &ListCheckpoints) -> Result<Vec<Checkpoint>
     let found: Result<_, _> = match &query.ns {
         Some(ns) => tx
             .prepare_cached(queries::CHECKPOINTS_OF_NS)?
-            .query_map(params![query.thread_id, before, filter, limit, ns], rows::checkpoint)?
+            .query_map(params![query.thread_id, before, filter, limit, query.bare, ns], rows::checkpoint)?
             .collect(),
         None => tx
             .prepare_cached(queries::CHECKPOINTS)?
-            .query_map(params![query.thread_id, before, filter, limit], rows::checkpoint)?
+            .query_map(params![query.thread_id, before, filter, limit, query.bare], rows::checkpoint)?
             .collect(),
     };
     Ok(found?)
+}
+
+/// The checkpoint alone.
+fn bare_tuple(_: &Transaction<'_>, checkpoint: Checkpoint) -> Result<CheckpointTuple, StoreError> {
+    Ok(CheckpointTuple { checkpoint, values: BTreeMap::new(), pending_writes: Vec::new() })
 }
 
 /// The checkpoint with what belongs to it.

@@ -16,6 +16,14 @@ macro_rules! checkpoint {
     };
 }
 
+/// The same, without the inline values if the fifth parameter says so.
+macro_rules! listed {
+    () => {
+        "thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, \
+         iif(?5, json_remove(checkpoint, '$.channel_values'), checkpoint), metadata"
+    };
+}
+
 macro_rules! queries {
     ($($(#[doc = $doc:expr])* $name:ident = $($part:expr),+;)+) => {
         $($(#[doc = $doc])* pub(super) const $name: &str = concat!($($part),+);)+
@@ -144,11 +152,12 @@ queries! {
         WHERE thread_id = ?1 AND checkpoint_ns = ?2 AND checkpoint_id = ?3";
     CHECKPOINT_LATEST = "SELECT ", checkpoint!(), " FROM checkpoints
         WHERE thread_id = ?1 AND checkpoint_ns = ?2 ORDER BY checkpoint_id DESC LIMIT 1";
-    CHECKPOINTS_OF_NS = "SELECT ", checkpoint!(), " FROM checkpoints
-        WHERE thread_id = ?1 AND checkpoint_ns = ?5 AND checkpoint_id < ?2
+    CHECKPOINTS_OF_NS = "SELECT ", listed!(), " FROM checkpoints
+        WHERE thread_id = ?1 AND checkpoint_ns = ?6 AND checkpoint_id < ?2
         AND (?3 IS NULL OR json_contains(metadata, ?3))
         ORDER BY checkpoint_id DESC LIMIT ?4";
-    CHECKPOINTS = "SELECT ", checkpoint!(), " FROM checkpoints
+    CHECKPOINTS_COUNT = "SELECT count(*) FROM checkpoints WHERE thread_id = ?1";
+    CHECKPOINTS = "SELECT ", listed!(), " FROM checkpoints
         WHERE thread_id = ?1 AND checkpoint_id < ?2 AND (?3 IS NULL OR json_contains(metadata, ?3))
         ORDER BY checkpoint_id DESC LIMIT ?4";
     /// The channels at the versions that the checkpoint names. `empty` marks a channel without a value.

@@ -1,0 +1,125 @@
+//! Which store it is: SQLite in the state directory, or the PostgreSQL database that `DATABASE_URL` names.
+
+use std::sync::Arc;
+
+use scheduled_thread_pool::ScheduledThreadPool;
+
+use super::{CLOSE_RESERVE, STORE_FILE, StartError, StateDirectory, StateDirectoryError};
+use crate::config::Config;
+use crate::domain::InstanceId;
+use crate::pool::connector;
+use crate::store::postgres::{self, PostgresStore};
+use crate::store::sqlite::{self, SqliteStore};
+use crate::store::{Store, StoreError};
+
+/// The kind of store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Backend {
+    /// A file in the state directory.
+    Sqlite,
+    /// A database that other servers may share.
+    Postgres,
+}
+
+impl Backend {
+    fn of(config: &Config) -> Self {
+        if config.database_url.is_some() { Self::Postgres } else { Self::Sqlite }
+    }
+
+    /// What health calls it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+        }
+    }
+}
+
+/// The store as the configuration says. SQLite's is ready to be used; PostgreSQL's has not been asked anything yet.
+pub(super) fn open(
+    state: &StateDirectory,
+    config: &Config,
+    connector: &Arc<ScheduledThreadPool>,
+) -> Result<(Backend, Arc<dyn Store>), StoreError> {
+    let store: Arc<dyn Store> = match postgres_store(config, state.instance()) {
+        Some(store) => Arc::new(store),
+        None => Arc::new(sqlite_store(state, config, connector)?),
+    };
+    Ok((Backend::of(config), store))
+}
+
+/// It connects on a thread of its own: an attempt that hangs must not keep the tables of data, which are files, from being read.
+fn postgres_store(config: &Config, instance: InstanceId) -> Option<PostgresStore> {
+    let options = postgres::Options {
+        connections_max: config.pool_max,
+        connections_min: config.pool_min,
+        lease_timeout: config.pool_timeout,
+        prepares: config.statement_cache,
+        instance,
+    };
+    config.database_url.as_ref().map(|url| PostgresStore::new(url, options, &connector()))
+}
+
+fn sqlite_store(
+    state: &StateDirectory,
+    config: &Config,
+    connector: &Arc<ScheduledThreadPool>,
+) -> Result<SqliteStore, StoreError> {
+    let options = sqlite::Options {
+        readers_max: config.pool_max,
+        readers_min: config.pool_min,
+        lease_timeout: config.pool_timeout,
+    };
+    SqliteStore::open(&state.path().join(STORE_FILE), options, connector)
+}
+
+/// Tries the store as a start would, and says in a sentence what it found.
+pub(super) fn inspect(config: &Config) -> Result<String, StartError> {
+    match postgres_store(config, InstanceId::new()) {
+        Some(store) => {
+            let found = inspect_postgres(&store);
+            store.close(CLOSE_RESERVE);
+            Ok(found?)
+        }
+        None => inspect_sqlite(config),
+    }
+}
+
+fn inspect_postgres(store: &PostgresStore) -> Result<String, StoreError> {
+    if store.is_current()? {
+        // Without anything to migrate, this changes nothing.
+        store.initialise()?;
+        return describe(store, "The database of DATABASE_URL");
+    }
+    Ok("The database of DATABASE_URL can be reached; the next start makes the tables that it lacks.".into())
+}
+
+fn inspect_sqlite(config: &Config) -> Result<String, StartError> {
+    let shown = config.state_directory.display();
+    if !config.state_directory.exists() {
+        return Ok(format!("The store does not exist yet; the first start makes it in {shown}."));
+    }
+    let state = match StateDirectory::open(&config.state_directory) {
+        Ok(state) => state,
+        Err(StateDirectoryError::Locked(_)) => {
+            return Ok(format!("The store in {shown} is in use by a running server; ask its /health/database."));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if !state.path().join(STORE_FILE).exists() {
+        return Ok(format!("The store does not exist yet; the first start makes it in {shown}."));
+    }
+    let store = sqlite_store(&state, config, &connector())?;
+    let found = describe(&store, &format!("The store in {shown}"));
+    store.close(CLOSE_RESERVE);
+    Ok(found?)
+}
+
+fn describe(store: &dyn Store, subject: &str) -> Result<String, StoreError> {
+    let counts = store.counts()?;
+    let probe = store.probe()?;
+    Ok(format!(
+        "{subject} can be read and written ({} {}): {} analyses are queued, {} were being worked on.",
+        probe.backend, probe.server_version, counts.queued, counts.running
+    ))
+}

@@ -1,0 +1,71 @@
+//! Storing a run, and claiming it in the same breath when a worker is idle.
+
+use std::time::{Duration, Instant};
+
+use super::dispatcher::Wish;
+use super::{Runner, persist};
+use crate::store::{NewRun, QueueLimits, StoreError, Submission};
+
+/// How long a submission whose answer was lost is repeated until one says what became of it: a server that is restarted is
+/// back by then, and a client has not given up yet.
+const UNKNOWN_PATIENCE: Duration = Duration::from_secs(3);
+
+impl Runner {
+    /// Stores a run, and has an idle worker begin with it at once if that takes nobody's turn; otherwise it is queued.
+    ///
+    /// Blocks as long as the store does, and for at most [`UNKNOWN_PATIENCE`] more when the store's answer was lost: the
+    /// submission is then repeated under the same id, which finds what was stored.
+    ///
+    /// # Errors
+    /// The store's. After `OutcomeUnknown` the run may be stored, under the id that `new` gives it; after any other error
+    /// it is not.
+    pub fn submit(&self, new: &NewRun, limits: QueueLimits) -> Result<Submission, StoreError> {
+        let shared = &*self.shared;
+        let worker = if (shared.may_claim)() { shared.idle.reserve() } else { None };
+        let wish = worker.as_ref().map(|_| Wish::new(shared));
+        let submitted = self.submit_until_known(new, limits, wish.as_ref());
+        match (submitted, worker, wish) {
+            (Ok(Submission::Claimed(claim, run)), Some(worker), Some(wish)) => {
+                worker.hand(wish.granted(shared, claim, run.clone()));
+                Ok(Submission::Claimed(claim, run))
+            }
+            (submitted, worker, _) => {
+                // The dispatcher may have looked for an idle worker while this one was reserved.
+                drop(worker);
+                if matches!(submitted, Ok(Submission::Accepted(_)) | Err(StoreError::OutcomeUnknown(_))) {
+                    shared.backlog.note();
+                }
+                shared.wake_for_backlog();
+                submitted
+            }
+        }
+    }
+
+    fn submit_until_known(
+        &self,
+        new: &NewRun,
+        limits: QueueLimits,
+        wish: Option<&Wish>,
+    ) -> Result<Submission, StoreError> {
+        let submit = || self.shared.store.submit(new, limits, wish.map(|wish| &wish.request));
+        let mut unknown = match submit() {
+            Err(error @ StoreError::OutcomeUnknown(_)) => error,
+            settled => return settled,
+        };
+        let since = Instant::now();
+        let mut outage = persist::Outage::default();
+        loop {
+            let pause = outage.failed("submit", &unknown);
+            if self.is_draining() || since.elapsed() + pause >= UNKNOWN_PATIENCE {
+                return Err(unknown);
+            }
+            std::thread::sleep(pause);
+            match submit() {
+                Err(error @ StoreError::OutcomeUnknown(_)) => unknown = error,
+                // That it cannot be asked now says nothing of the time before.
+                Err(StoreError::Unavailable(_) | StoreError::DiskFull | StoreError::Closing) => {}
+                settled => return settled,
+            }
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The statements about the server itself.
+
+use super::queries::{Query, queries};
+
+/// Version, whether it can only be read, timeline, address, port; its cluster's number is put in front.
+macro_rules! sighting {
+    ($number:literal) => {
+        concat!(
+            "SELECT ",
+            $number,
+            ", current_setting('server_version'),
+                pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean,
+                CASE WHEN pg_is_in_recovery() THEN NULL ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END,
+                host(inet_server_addr()), inet_server_port()"
+        )
+    };
+}
+
+queries! {
+    /// How the server is, and which one it is.
+    READ_PROBE: "store.probe" () = sighting!("(SELECT system_identifier FROM pg_control_system())");
+    /// The same for who may not ask for the cluster's number.
+    READ_PROBE_UNNUMBERED: "store.probe" () = sighting!("NULL::int8");
+    /// Servers that use this database, this one included, and how many connections the server has for all, and keeps.
+    READ_CAPACITY: "store.capacity" () =
+        "SELECT greatest(1, count(DISTINCT application_name)), current_setting('max_connections')::int8,
+            current_setting('superuser_reserved_connections')::int8
+                + coalesce(current_setting('reserved_connections', true), '0')::int8
+        FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name LIKE 'holdfast-%'";
+}

@@ -1,0 +1,141 @@
+//! How the server is, which one it is, and whether it has enough connections for all who share it.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use postgres::Row;
+
+use super::error::Fault;
+use super::repeat::Repeatable;
+use super::{PostgresStore, health_queries as queries, patience, recycle};
+use crate::config::DatabaseUrl;
+use crate::domain::InstanceId;
+use crate::event;
+use crate::store::{Probe, StoreError};
+
+/// What every server's connections are named with, unless its URL gives them another name.
+const NAME: &str = "holdfast";
+
+/// Which server it is: after a failover, something of this is another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// Given to the cluster when it was made; `None` where that is hidden.
+    number: Option<i64>,
+    /// Counts promotions.
+    timeline: Option<String>,
+    address: Option<String>,
+    port: Option<i32>,
+}
+
+/// What the smallest query found.
+struct Sighting {
+    server_version: String,
+    is_read_only: bool,
+    identity: Identity,
+}
+
+impl Sighting {
+    fn read(row: &Row) -> Result<Self, postgres::Error> {
+        Ok(Self {
+            server_version: row.try_get(1)?,
+            is_read_only: row.try_get(2)?,
+            identity: Identity {
+                number: row.try_get(0)?,
+                timeline: row.try_get(3)?,
+                address: row.try_get(4)?,
+                port: row.try_get(5)?,
+            },
+        })
+    }
+}
+
+/// Names an instance's connections after it, for whoever counts instances and for whoever reads the server's log.
+pub(super) fn introduce(url: &DatabaseUrl, instance: InstanceId) -> DatabaseUrl {
+    let mut url = url.clone();
+    if url.options.get_application_name() == Some(NAME) {
+        let [a, b, c, d, ..] = instance.as_bytes();
+        url.options.application_name(&format!("{NAME}-{a:02x}{b:02x}{c:02x}{d:02x}"));
+    }
+    url
+}
+
+impl PostgresStore {
+    /// Asks the server how it is, in a second in all. Blocks for some seconds when it finds another server than before,
+    /// and replaces the connections for clients.
+    pub(super) fn probe_now(&self) -> Result<Probe, StoreError> {
+        let started = Instant::now();
+        let sighting = self.sight(started)?;
+        let latency = started.elapsed();
+        self.recognise(&sighting.identity);
+        if self.initialised.load(Ordering::Acquire) && !self.has_counted.load(Ordering::Relaxed) {
+            self.count_connections();
+        }
+        Ok(Probe { backend: "postgres", server_version: sighting.server_version, latency })
+    }
+
+    /// The heart's connection may be stale: then a fresh one is asked.
+    fn sight(&self, started: Instant) -> Result<Sighting, StoreError> {
+        loop {
+            let left = patience::PROBE.saturating_sub(started.elapsed());
+            let mut session = self.lease(&self.heart, "store.probe", left, Repeatable::Yes)?;
+            let silence_max = patience::PROBE.saturating_sub(started.elapsed());
+            let query = if self.is_number_hidden.load(Ordering::Relaxed) {
+                &queries::READ_PROBE_UNNUMBERED
+            } else {
+                &queries::READ_PROBE
+            };
+            let rows = session.query_within(silence_max, query, &[]);
+            let fault = match rows.and_then(|rows| rows.first().map(Sighting::read).transpose()) {
+                Ok(Some(sighting)) if sighting.is_read_only => {
+                    // The next connection is made to a server that can be written, if there is one.
+                    session.spoil();
+                    return Err(StoreError::Unavailable("the database cannot be written at the moment".into()));
+                }
+                Ok(Some(sighting)) => return Ok(sighting),
+                Ok(None) => Fault::Failed("the probe had no answer".into()),
+                Err(error) => session.judge(&error),
+            };
+            match fault {
+                Fault::Gone(_) | Fault::Unprepared if started.elapsed() < patience::PROBE => {}
+                Fault::Refused(_) if !self.is_number_hidden.swap(true, Ordering::Relaxed) => {}
+                _ if session.is_interrupted() => return Err(StoreError::Closing),
+                Fault::DiskFull => return Err(StoreError::DiskFull),
+                Fault::Failed(what) => return Err(StoreError::Failed(what)),
+                Fault::Refused(why) => return Err(StoreError::Refused(why.into())),
+                _ => return Err(StoreError::Unavailable("the database did not answer the probe".into())),
+            }
+        }
+    }
+
+    /// Replaces the clients' connections when they are to another server than the one that has just answered.
+    fn recognise(&self, found: &Identity) {
+        let known = self.identity.lock().replace(found.clone());
+        if known.is_some_and(|known| known != *found) {
+            recycle(&self.clients.pool, "the server's identity changed");
+        }
+    }
+
+    /// Warns when all servers together may want more connections than there are. A pooler's figures would be no use.
+    fn count_connections(&self) {
+        if !self.options.prepares {
+            return;
+        }
+        // If it cannot be asked now, the next probe asks.
+        let Ok(rows) = self.run_on_heart(&queries::READ_CAPACITY, &[]) else { return };
+        let Some(row) = rows.first() else { return };
+        let (instances, connections_max, reserved): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
+        self.has_counted.store(true, Ordering::Relaxed);
+        let each = i64::from(self.options.connections_max) + 1;
+        let (wanted, available) = (instances * each, connections_max - reserved);
+        if wanted > available {
+            tracing::warn!(
+                event = event::STORE_CONNECTIONS_SHORT,
+                instances,
+                connections_each = each,
+                wanted,
+                available,
+                "lower POSTGRES_POOL_MAX or raise the database's max_connections"
+            );
+        }
+    }
+}

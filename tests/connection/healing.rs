@@ -1,0 +1,145 @@
+//! Connections that break: what is repeated, and what is told.
+
+use super::*;
+use crate::util::{Cluster, Proxy, require_postgres, wait_until};
+
+/// Has every connection of the pool made, all at once.
+pub(super) fn fill(store: &PostgresStore, database: &Database) {
+    let mut standstill = Standstill::of(database);
+    std::thread::scope(|scope| {
+        for _ in 0..CONNECTIONS {
+            scope.spawn(|| read(store).unwrap());
+        }
+        standstill.wait_for(CONNECTIONS.into());
+        drop(standstill);
+    });
+    assert_eq!(store.pools()[0].1.idle_connections, CONNECTIONS as usize);
+}
+
+#[test]
+fn connections_that_broke_while_idle_are_replaced_unnoticed() {
+    if !require_postgres() {
+        return;
+    }
+    let database = Database::new();
+    let store = ready(&database.url());
+    for operation in [|store: &_| read(store), |store: &_| write(store).map(drop), |store: &_| delete(store)] {
+        fill(&store, &database);
+        assert!(database.terminate_backends() >= CONNECTIONS.into());
+        let left =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        let mut client = database.client();
+        wait_until("the connections to end", || client.query_one(left, &[]).unwrap().get::<_, i64>(0) == 0);
+        operation(&store).unwrap();
+        store.probe().unwrap();
+    }
+}
+
+#[test]
+fn an_operation_whose_connection_breaks_is_repeated_if_that_is_harmless() {
+    if !require_postgres() {
+        return;
+    }
+    let database = Database::new();
+    let store = ready(&database.url());
+    let mut standstill = Standstill::of(&database);
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| read(&store));
+        let writing = scope.spawn(|| write(&store));
+        let deleting = scope.spawn(|| delete(&store));
+        standstill.wait_for(3);
+        // The one that stands in the way is spared.
+        let statement = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        assert_eq!(database.client().query_one(statement, &[]).unwrap().get::<_, i64>(0), 3);
+        let deleted = deleting.join().unwrap();
+        assert!(matches!(deleted, Err(StoreError::OutcomeUnknown(_))), "{deleted:?}");
+        standstill.wait_for(2);
+        drop(standstill);
+        reading.join().unwrap().unwrap();
+        writing.join().unwrap().unwrap();
+    });
+    assert_eq!(store.counts().unwrap().queued, 1);
+}
+
+#[test]
+fn a_statement_that_is_cancelled_did_not_happen() {
+    if !require_postgres() {
+        return;
+    }
+    let database = Database::new();
+    let store = ready(&database.url());
+    let mut standstill = Standstill::of(&database);
+    std::thread::scope(|scope| {
+        let deleting = scope.spawn(|| delete(&store));
+        standstill.wait_for(1);
+        let statement = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        database.client().query_one(statement, &[]).unwrap();
+        let deleted = deleting.join().unwrap();
+        assert!(matches!(deleted, Err(StoreError::Unavailable(_))), "{deleted:?}");
+    });
+}
+
+#[test]
+fn while_the_database_is_gone_everything_fails_fast_and_afterwards_it_is_as_before() {
+    if !require_postgres() {
+        return;
+    }
+    let database = Database::new();
+    let proxy = Proxy::to(Cluster::shared().address());
+    let store = ready(&proxy.url(&database));
+    fill(&store, &database);
+    store.probe().unwrap();
+    proxy.cut();
+    for _ in 0..3 {
+        for outcome in [timed(|| read(&store)), timed(|| write(&store).map(drop)), timed(|| store.probe().map(drop))] {
+            let (Err(error), waited) = outcome else { panic!("the database is gone") };
+            assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+            assert!(waited < Duration::from_secs(1), "{waited:?}");
+        }
+    }
+    proxy.heal();
+    let (_, waited) = timed(|| wait_until("the store to be back", || write(&store).is_ok() && store.probe().is_ok()));
+    assert!(waited < Duration::from_secs(5), "{waited:?}");
+    assert!(store.pools().iter().all(|(_, pool)| pool.generation == 1));
+}
+
+#[test]
+fn a_server_that_crashes_is_used_again_once_it_is_back() {
+    if !require_postgres() {
+        return;
+    }
+    let cluster = Cluster::own().start();
+    let database = cluster.database();
+    let store = ready(&database.url());
+    let before = write(&store).unwrap();
+    cluster.restart_immediate();
+    let (_, waited) = timed(|| wait_until("the store to be back", || store.probe().is_ok() && read(&store).is_ok()));
+    assert!(waited < Duration::from_secs(5), "{waited:?}");
+    assert!(store.run(OWNER, before).unwrap().is_some());
+}
+
+#[test]
+fn a_hundred_recycles_are_not_noticed() {
+    if !require_postgres() {
+        return;
+    }
+    let database = Database::new();
+    let store = ready(&database.url());
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..CONNECTIONS * 2 {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    write(&store).unwrap();
+                }
+            });
+        }
+        for _ in 0..100 {
+            store.recycle("somebody asked for it");
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert!(store.pools().iter().all(|(_, pool)| pool.generation == 101));
+}

@@ -1,0 +1,97 @@
+//! The connection to PostgreSQL: how it is made, who waits for it how long, what breaks it and what heals it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod healing;
+mod hosts;
+mod patience;
+mod start;
+mod tls;
+
+use std::time::{Duration, Instant};
+
+use holdfast::domain::{InstanceId, RunId};
+use holdfast::pool::connector;
+use holdfast::store::postgres::{Options, PostgresStore};
+use holdfast::store::{ConversationStore, Deletion, NewRun, QueueLimits, RunStore, Store, StoreError, Submission};
+
+use crate::util::{Database, PATIENCE};
+
+const CONNECTIONS: u32 = 4;
+const LIMITS: QueueLimits = QueueLimits { queued_max: 1_000_000, queued_per_user_max: 1_000_000 };
+const OWNER: &str = "ann@example.org";
+
+/// The store in this database, not initialised.
+fn store(url: &str) -> PostgresStore {
+    let options = Options {
+        connections_max: CONNECTIONS,
+        connections_min: 0,
+        lease_timeout: Duration::from_secs(20),
+        prepares: true,
+        instance: InstanceId::new(),
+    };
+    PostgresStore::new(&url.parse().unwrap(), options, &connector())
+}
+
+/// The store in this database, ready for use.
+fn ready(url: &str) -> PostgresStore {
+    let store = store(url);
+    store.initialise().unwrap();
+    store
+}
+
+/// Reads something.
+fn read(store: &PostgresStore) -> Result<(), StoreError> {
+    store.runs(OWNER, None, None, 10).map(drop)
+}
+
+/// Stores something.
+fn write(store: &PostgresStore) -> Result<RunId, StoreError> {
+    let new = NewRun {
+        id: RunId::new(),
+        owner: OWNER.into(),
+        thread_id: "a thread".into(),
+        prompt: "a question".into(),
+        engine: "analyst".into(),
+        idempotency: None,
+    };
+    match store.submit(&new, LIMITS, None)? {
+        Submission::Accepted(run) => Ok(run.id),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Deletes something that is not there: the one kind of operation that is not repeated when it may have happened.
+fn delete(store: &PostgresStore) -> Result<(), StoreError> {
+    store.delete(OWNER, "another thread").map(|deletion| assert_eq!(deletion, Deletion::Unknown))
+}
+
+/// Runs something and says how long that took.
+fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let started = Instant::now();
+    let done = work();
+    (done, started.elapsed())
+}
+
+/// Holds up everything that reads or writes runs for as long as it lives.
+struct Standstill(postgres::Client);
+
+impl Standstill {
+    fn of(database: &Database) -> Self {
+        let mut client = database.client();
+        client.batch_execute("BEGIN; LOCK TABLE runs, threads IN ACCESS EXCLUSIVE MODE").unwrap();
+        Self(client)
+    }
+
+    /// Waits until so many operations are held up.
+    fn wait_for(&mut self, operations: i64) {
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let deadline = Instant::now() + PATIENCE;
+        while self.0.query_one(waiting, &[]).unwrap().get::<_, i64>(0) < operations {
+            assert!(Instant::now() < deadline, "fewer than {operations} operations wait");
+            // The view is one snapshot for a whole transaction.
+            self.0.batch_execute("SELECT pg_stat_clear_snapshot(), pg_sleep(0.005)").unwrap();
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Servers that say nothing, and closes that do not wait for them.
+
+use holdfast::store::Lost;
+
+use super::*;
+use crate::util::{Cluster, Proxy, require_postgres, wait_until};
+
+fn seconds(from: f32, to: f32) -> std::ops::Range<Duration> {
+    Duration::from_secs_f32(from)..Duration::from_secs_f32(to)
+}
+
+#[test]
+fn a_network_that_hangs_is_an_error_in_time_and_is_forgotten_when_it_goes_on() {
+    if !require_postgres() {
+        return;
+    }
+    let database = Database::new();
+    let proxy = Proxy::to(Cluster::shared().address());
+    let store = ready(&proxy.url(&database));
+    read(&store).unwrap();
+    store.probe().unwrap();
+    proxy.freeze();
+    let unavailable = |what: &str, outcome: (Result<(), StoreError>, Duration), range: std::ops::Range<Duration>| {
+        assert!(matches!(outcome.0, Err(StoreError::Unavailable(_))), "{what}: {:?}", outcome.0);
+        assert!(range.contains(&outcome.1), "{what}: {:?}", outcome.1);
+    };
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| timed(|| read(&store)));
+        unavailable("heartbeat", timed(|| store.rescue(Lost::Expired, 5).map(drop)), seconds(2.9, 4.0));
+        unavailable("probe", timed(|| store.probe().map(drop)), seconds(0.0, 1.5));
+        unavailable("reading", reading.join().unwrap(), seconds(11.9, 13.5));
+    });
+    proxy.thaw();
+    let (_, waited) = timed(|| wait_until("the store to be back", || read(&store).is_ok() && store.probe().is_ok()));
+    assert!(waited < Duration::from_secs(5), "{waited:?}");
+}
+
+#[test]
+fn a_server_that_accepts_and_says_nothing_is_given_up_in_time() {
+    if !require_postgres() {
+        return;
+    }
+    let database = Database::new();
+    let proxy = Proxy::to(Cluster::shared().address());
+    let store = store(&proxy.url(&database));
+    proxy.freeze();
+    let (outcome, waited) = timed(|| store.initialise());
+    assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
+    assert!(seconds(2.5, 4.5).contains(&waited), "{waited:?}");
+}
+
+#[test]
+fn other_connections_are_asked_before_they_are_used_once_one_has_fallen_silent() {
+    if !require_postgres() {
+        return;
+    }
+    let database = Database::new();
+    let proxy = Proxy::to(Cluster::shared().address());
+    let store = ready(&format!("{}?connect_timeout=1", proxy.url(&database)));
+    super::healing::fill(&store, &database);
+    proxy.freeze();
+    assert!(read(&store).is_err());
+    // Three are left, each of which would have been waited for as long as the first.
+    let (outcome, waited) = timed(|| read(&store));
+    assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
+    assert!(waited < Duration::from_secs(6), "{waited:?}");
+}
+
+#[test]
+fn a_close_cancels_what_the_server_is_still_doing() {
+    if !require_postgres() {
+        return;
+    }
+    let database = Database::new();
+    let store = ready(&database.url());
+    let mut standstill = Standstill::of(&database);
+    std::thread::scope(|scope| {
+        let operations: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(|| read(&store))).collect();
+        standstill.wait_for(CONNECTIONS.into());
+        let (abandoned, waited) = timed(|| store.close(Duration::from_millis(100)));
+        assert_eq!(abandoned, Vec::<&str>::new());
+        assert!(waited < Duration::from_secs(1), "{waited:?}");
+        for operation in operations {
+            let outcome = operation.join().unwrap();
+            assert!(matches!(outcome, Err(StoreError::Closing)), "{outcome:?}");
+        }
+    });
+}
+
+#[test]
+fn a_close_does_not_wait_for_a_server_that_does_not_hear_it() {
+    if !require_postgres() {
+        return;
+    }
+    let database = Database::new();
+    let proxy = Proxy::to(Cluster::shared().address());
+    let store = ready(&proxy.url(&database));
+    let mut standstill = Standstill::of(&database);
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| read(&store));
+        let deleting = scope.spawn(|| delete(&store));
+        standstill.wait_for(2);
+        proxy.freeze();
+        let (abandoned, waited) = timed(|| store.close(Duration::from_millis(100)));
+        assert_eq!(abandoned, Vec::<&str>::new());
+        assert!(waited < Duration::from_millis(1200), "{waited:?}");
+        let read = reading.join().unwrap();
+        assert!(matches!(read, Err(StoreError::Closing)), "{read:?}");
+        let deleted = deleting.join().unwrap();
+        assert!(matches!(deleted, Err(StoreError::OutcomeUnknown(_))), "{deleted:?}");
+    });
+}

@@ -1,0 +1,62 @@
+//! The store in a PostgreSQL database: the backend of the suite, and what is true of a database that several servers share.
+
+mod plans;
+mod races;
+mod round_trips;
+mod schema;
+
+use std::time::Duration;
+
+use holdfast::domain::InstanceId;
+use holdfast::pool::connector;
+use holdfast::store::Store;
+use holdfast::store::postgres::{Options, PostgresStore};
+
+use super::Opened;
+use crate::util::{Cluster, Database, require_postgres, wait_until};
+
+pub(super) fn open() -> Option<Opened> {
+    require_postgres().then(|| {
+        let database = database();
+        Opened { store: Box::new(initialised(&database.url(), options())), _kept: Box::new(database) }
+    })
+}
+
+/// As a server of its own would ask for it.
+pub(super) fn options() -> Options {
+    let lease_timeout = Duration::from_secs(20);
+    Options { connections_max: 4, connections_min: 0, lease_timeout, prepares: true, instance: InstanceId::new() }
+}
+
+/// A database whose schema is up to date: a copy of one that was migrated once.
+pub(super) fn database() -> Database {
+    Cluster::shared().database_like("migrated", |url| drop(initialised(url, options())))
+}
+
+/// The store in this database, not initialised.
+pub(super) fn store(url: &str, options: Options) -> PostgresStore {
+    PostgresStore::new(&url.parse().unwrap(), options, &connector())
+}
+
+/// The store in this database, ready for use.
+pub(super) fn initialised(url: &str, options: Options) -> PostgresStore {
+    let store = store(url, options);
+    store.initialise().unwrap();
+    store
+}
+
+/// Waits until so many statements in this database wait for a row that somebody else has locked.
+fn wait_for_waiters(database: &Database, count: i64) {
+    let mut client = database.client();
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    wait_until("statements that wait for a lock", || client.query_one(waiting, &[]).unwrap().get::<_, i64>(0) == count);
+}
+
+/// Waits until nobody is connected with this database any more.
+fn wait_for_no_sessions(database: &Database) {
+    let mut client = database.client();
+    let others = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    wait_until("sessions to end", || client.query_one(others, &[]).unwrap().get::<_, i64>(0) == 0);
+}

@@ -1,0 +1,313 @@
+//! What two statements do to one another when the second has begun before the first has ended. To have them meet, a
+//! transaction holds the row that both need until both wait for it.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Barrier, Mutex};
+
+use holdfast::domain::{ErrorKind, InstanceId, Run, RunId, Status};
+use holdfast::store::postgres::PostgresStore;
+use holdfast::store::{
+    Answers, Cancellation, Claim, ClaimRequest, ConversationStore, Deletion, Ending, NewRun, RunStore, Store,
+    StoreError, Submission,
+};
+
+use super::super::{
+    LEASE, NO_LIMITS, answer, checkpoints_of, claim, error, events, keyed, kinds, new_run, step, submit,
+    submit_and_claim, succeed,
+};
+use super::{database, initialised, options, wait_for_no_sessions, wait_for_waiters};
+use crate::util::{Database, require_postgres};
+
+const THREAD: &str = "SELECT FROM threads WHERE owner = 'ann' AND thread_id = 'thread' FOR UPDATE";
+const RUNS: &str = "SELECT FROM runs FOR UPDATE";
+
+type Work<'a, T> = Box<dyn FnOnce() -> T + Send + 'a>;
+
+/// Runs all of `work` at once, each waiting for the rows that `held` locks; they are given free when all of them wait, each
+/// of them having begun to wait before the next began. Gives what came of each.
+fn meet<T: Send>(database: &Database, held: &str, work: Vec<Work<'_, T>>) -> Vec<T> {
+    let mut client = database.client();
+    let mut transaction = client.transaction().unwrap();
+    transaction.execute(held, &[]).unwrap();
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (1..)
+            .zip(work)
+            .map(|(count, work)| {
+                let worker = scope.spawn(work);
+                wait_for_waiters(database, count);
+                worker
+            })
+            .collect();
+        transaction.commit().unwrap();
+        workers.into_iter().map(|worker| worker.join().unwrap()).collect()
+    })
+}
+
+fn instance(database: &Database) -> PostgresStore {
+    initialised(&database.url(), options())
+}
+
+/// Goal: an idle worker is not given a run while another of its thread runs, although that one was stored after the
+/// statement had taken its snapshot, in which the thread is idle and the queue empty.
+#[test]
+fn of_runs_submitted_to_idle_workers_at_once_one_is_claimed() {
+    if !require_postgres() {
+        return;
+    }
+    let database = database();
+    let stores: Vec<_> = (0..3).map(|_| instance(&database)).collect();
+    submit(&stores[0], "ann", "thread");
+    succeed(&stores[0], &claim(&stores[0]).0);
+    let submissions = stores.iter().map(|store| {
+        let work =
+            || store.submit(&new_run("ann", "thread"), NO_LIMITS, Some(&ClaimRequest::new(InstanceId::new(), LEASE)));
+        Box::new(work) as Work<_>
+    });
+    let outcomes: Vec<_> = meet(&database, THREAD, submissions.collect()).into_iter().map(Result::unwrap).collect();
+    let claimed: Vec<_> = outcomes.iter().filter(|outcome| matches!(outcome, Submission::Claimed(..))).collect();
+    assert!(claimed.len() <= 1, "{outcomes:?}");
+    let counts = stores[0].counts().unwrap();
+    assert_eq!((counts.running, counts.queued), (claimed.len() as u64, 3 - claimed.len() as u64));
+}
+
+/// Goal: whoever submits, claims and ends, on whichever instance, a thread's runs are worked on one at a time and in the
+/// order in which they were stored.
+#[test]
+fn a_thread_keeps_its_order_whoever_works_on_it() {
+    const ROUNDS: usize = 10;
+    const SUBMITTERS: usize = 6;
+    if !require_postgres() {
+        return;
+    }
+    let database = database();
+    let stores: Vec<_> = (0..3).map(|_| instance(&database)).collect();
+    let (busy, overlaps) = (AtomicBool::new(false), AtomicU32::new(0));
+    let (worked_on, start) = (Mutex::new(Vec::new()), Barrier::new(SUBMITTERS));
+    let work = |store: &PostgresStore, claim: Claim| {
+        // Not asserted here: the other threads would wait for this one for ever.
+        overlaps.fetch_add(u32::from(busy.swap(true, Ordering::SeqCst)), Ordering::SeqCst);
+        worked_on.lock().unwrap().push(claim.run_id);
+        store.record_step(&claim, &step(&claim, 1), LEASE).unwrap();
+        busy.store(false, Ordering::SeqCst);
+        store.finish(&claim, &Ending::Failed(error(ErrorKind::Engine))).unwrap();
+    };
+    std::thread::scope(|scope| {
+        for number in 0..SUBMITTERS {
+            let (store, work, start) = (&stores[number % stores.len()], &work, &start);
+            scope.spawn(move || {
+                for _ in 0..ROUNDS {
+                    start.wait();
+                    let request = ClaimRequest::new(InstanceId::new(), LEASE);
+                    match store.submit(&new_run("ann", "thread"), NO_LIMITS, Some(&request)).unwrap() {
+                        Submission::Claimed(claim, _) => work(store, claim),
+                        Submission::Accepted(_) => {}
+                        other => panic!("not accepted: {other:?}"),
+                    }
+                    while let Some((claim, _)) = store.claim(&ClaimRequest::new(InstanceId::new(), LEASE)).unwrap() {
+                        work(store, claim);
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(overlaps.into_inner(), 0, "two runs of one thread at once");
+    let stored = stores[0].thread_runs("ann", "thread", 1000, Answers::Omitted).unwrap();
+    assert_eq!(stored.len(), ROUNDS * SUBMITTERS);
+    assert_eq!(stored.iter().map(|run| run.id).collect::<Vec<_>>(), *worked_on.lock().unwrap());
+}
+
+/// Goal: neither of two submissions of one key sees the other's run, since both began before one was stored; the second is
+/// refused by the index and finds the first when it looks again.
+#[test]
+fn crossing_submissions_of_one_key_give_one_run_even_to_different_threads() {
+    if !require_postgres() {
+        return;
+    }
+    let database = database();
+    let store = instance(&database);
+    let mut client = database.client();
+    let mut transaction = client.transaction().unwrap();
+    let same_key =
+        "INSERT INTO runs (run_id, owner, thread_key, thread_id, number, engine, status, attempt, step, spent_ms,
+            submitted_at, progressed, last_event, idempotency_key, prompt)
+        VALUES (gen_random_uuid(), 'ann', gen_random_uuid(), '', 1, '', 'queued', 1, 0, 0, now(), false, 0, 'key', '')";
+    transaction.execute(same_key, &[]).unwrap();
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let submitters = ["one", "other"].map(|thread_id| {
+            let new = NewRun { thread_id: thread_id.into(), ..keyed("ann", "key", 1) };
+            let store = &store;
+            scope.spawn(move || store.submit(&new, NO_LIMITS, None).unwrap())
+        });
+        wait_for_waiters(&database, 2);
+        transaction.rollback().unwrap();
+        submitters.into_iter().map(|submitter| submitter.join().unwrap()).collect()
+    });
+    let ids = |outcome: &Submission| match outcome {
+        Submission::Accepted(run) => (1, run.id),
+        Submission::Repeated(run) => (0, run.id),
+        other => panic!("{other:?}"),
+    };
+    let [(one, first), (other, second)] = [ids(&outcomes[0]), ids(&outcomes[1])];
+    assert_eq!((one + other, first), (1, second), "{outcomes:?}");
+    assert_eq!(store.threads("ann", None, 10).unwrap().len(), 1, "what was not accepted has left nothing");
+}
+
+/// Goal: a deletion does not overlook a run that was submitted while it waited for the thread.
+#[test]
+fn a_run_submitted_while_its_thread_is_deleted_is_not_lost() {
+    if !require_postgres() {
+        return;
+    }
+    let database = database();
+    let store = instance(&database);
+    submit(&store, "ann", "thread");
+    succeed(&store, &claim(&store).0);
+    let (submitted, deleted) = (Mutex::new(None), Mutex::new(None));
+    let submitting = || *submitted.lock().unwrap() = Some(submit(&store, "ann", "thread").id);
+    let deleting = || *deleted.lock().unwrap() = Some(store.delete("ann", "thread").unwrap());
+    meet(&database, THREAD, vec![Box::new(submitting), Box::new(deleting)]);
+    let run = submitted.into_inner().unwrap().unwrap();
+    assert_eq!(deleted.into_inner().unwrap(), Some(Deletion::StillOpen(vec![run])));
+    assert_eq!(store.thread_runs("ann", "thread", 10, Answers::Omitted).unwrap().len(), 2);
+
+    // The other way round the thread is gone, and the run begins another one.
+    store.cancel("ann", run).unwrap();
+    let (submitted, deleted) = (Mutex::new(None), Mutex::new(None));
+    let submitting = || *submitted.lock().unwrap() = Some(submit(&store, "ann", "thread").id);
+    let deleting = || *deleted.lock().unwrap() = Some(store.delete("ann", "thread").unwrap());
+    meet(&database, THREAD, vec![Box::new(deleting), Box::new(submitting)]);
+    assert!(matches!(deleted.into_inner().unwrap(), Some(Deletion::Deleted { runs: 2, .. })));
+    let left = store.thread_runs("ann", "thread", 10, Answers::Omitted).unwrap();
+    assert_eq!(left.iter().map(|run| run.id).collect::<Vec<_>>(), [submitted.into_inner().unwrap().unwrap()]);
+}
+
+/// Goal: an operation that is repeated because its answer was lost meets its first self, which is still going on.
+#[test]
+fn a_step_and_an_end_that_meet_themselves_are_stored_once() {
+    if !require_postgres() {
+        return;
+    }
+    let database = database();
+    let store = instance(&database);
+    let (claim, run) = submit_and_claim(&store, "ann");
+    let record = step(&claim, 1);
+    let recording = || -> Work<Status> { Box::new(|| store.record_step(&claim, &record, LEASE).unwrap()) };
+    let recorded = meet(&database, RUNS, vec![recording(), recording()]);
+    assert_eq!(recorded, [Status::Running; 2]);
+    assert_eq!(kinds(&events(&store, &run)), ["queued", "started", "step", "checkpoint"]);
+
+    let last = step(&claim, 2);
+    let ending = Ending::Succeeded(Box::new((last, answer("it is so"))));
+    let finishing = || -> Work<Run> { Box::new(|| store.finish(&claim, &ending).unwrap()) };
+    let ended = meet(&database, RUNS, vec![finishing(), finishing()]);
+    assert!(ended.iter().all(|run| run.status == Status::Succeeded && run.finished_at == ended[0].finished_at));
+    assert_eq!(kinds(&events(&store, &run))[4..], ["step", "checkpoint", "finished"]);
+    assert_eq!(checkpoints_of(&store, claim.thread_key), 2);
+}
+
+#[test]
+fn a_step_that_comes_too_late_is_not_stored_over_a_later_one() {
+    if !require_postgres() {
+        return;
+    }
+    let database = database();
+    let store = instance(&database);
+    let (claim, run) = submit_and_claim(&store, "ann");
+    let steps = [step(&claim, 1), step(&claim, 2)];
+    for step in &steps {
+        store.record_step(&claim, step, LEASE).unwrap();
+    }
+    assert!(matches!(store.record_step(&claim, &steps[0], LEASE), Err(StoreError::Fenced(_))));
+    let stored = store.run("ann", run.id).unwrap().unwrap();
+    assert_eq!((stored.step, events(&store, &run).len()), (2, 6));
+}
+
+/// Goal: a worker that writes, a user who cancels and a rescue that takes over meet at one run; each judges it as the one
+/// before has left it, not as its own snapshot shows it.
+#[test]
+fn whoever_waited_for_a_run_judges_it_as_it_is_then() {
+    if !require_postgres() {
+        return;
+    }
+    let database = database();
+    let store = instance(&database);
+    let (claim, run) = submit_and_claim(&store, "ann");
+    let (ended, cancelled) = (Mutex::new(None), Mutex::new(None));
+    let finishing = || *ended.lock().unwrap() = Some(succeed(&store, &claim));
+    let cancelling = || *cancelled.lock().unwrap() = Some(store.cancel("ann", run.id).unwrap());
+    meet(&database, RUNS, vec![Box::new(finishing), Box::new(cancelling)]);
+    let cancellation = cancelled.into_inner().unwrap().unwrap();
+    assert!(matches!(cancellation, Cancellation::AlreadyEnded(run) if run.answer.is_some()));
+
+    let (claim, run) = submit_and_claim(&store, "ann");
+    let (ended, cancelled) = (Mutex::new(None), Mutex::new(None));
+    let finishing = || *ended.lock().unwrap() = Some(succeed(&store, &claim));
+    let cancelling = || *cancelled.lock().unwrap() = Some(store.cancel("ann", run.id).unwrap());
+    meet(&database, RUNS, vec![Box::new(cancelling), Box::new(finishing)]);
+    assert!(
+        matches!(cancelled.into_inner().unwrap().unwrap(), Cancellation::Accepted(run) if run.status == Status::Cancelling)
+    );
+    let ended = ended.into_inner().unwrap().unwrap();
+    assert_eq!((ended.status, ended.answer), (Status::Cancelled, None));
+}
+
+/// Goal: renewals of the same runs, in whatever order they name them, never wait for one another in a circle. Both wait for the
+/// oldest run; one that had locked the other run before would hold up whoever gets the oldest one.
+#[test]
+fn renewals_lock_in_one_order_whatever_order_they_are_given() {
+    if !require_postgres() {
+        return;
+    }
+    let database = database();
+    let stores = [instance(&database), instance(&database)];
+    let claims = [submit_and_claim(&stores[0], "ann").0, submit_and_claim(&stores[0], "bob").0];
+    let reversed = [claims[1], claims[0]];
+    let work: Vec<Work<usize>> = vec![
+        Box::new(|| stores[0].renew(&claims, LEASE).unwrap().len()),
+        Box::new(|| stores[1].renew(&reversed, LEASE).unwrap().len()),
+    ];
+    let oldest = "SELECT FROM runs ORDER BY run_id LIMIT 1 FOR UPDATE";
+    assert_eq!(meet(&database, oldest, work), [2, 2]);
+    // Sessions tell of deadlocks when they end.
+    for store in &stores {
+        assert!(store.close(LEASE).is_empty());
+    }
+    wait_for_no_sessions(&database);
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    assert_eq!(database.client().query_one(deadlocks, &[]).unwrap().get::<_, i64>(0), 0);
+}
+
+/// Goal: fairness and order hold across instances: no run is claimed twice, none of a thread overtakes another.
+#[test]
+fn many_instances_share_the_queue() {
+    if !require_postgres() {
+        return;
+    }
+    let database = database();
+    let stores: Vec<_> = (0..4).map(|_| instance(&database)).collect();
+    let submitted: BTreeSet<RunId> = (0..60)
+        .map(|number| submit(&stores[0], &format!("user {}", number % 3), &format!("thread {}", number % 10)).id)
+        .collect();
+    let claimed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for store in &stores {
+            scope.spawn(|| {
+                while claimed.lock().unwrap().len() < submitted.len() {
+                    let Some((claim, run)) = store.claim(&ClaimRequest::new(InstanceId::new(), LEASE)).unwrap() else {
+                        continue;
+                    };
+                    claimed.lock().unwrap().push((run.thread_key, run.id));
+                    store.finish(&claim, &Ending::Failed(error(ErrorKind::Engine))).unwrap();
+                }
+            });
+        }
+    });
+    let claimed = claimed.into_inner().unwrap();
+    assert_eq!(claimed.iter().map(|(_, id)| *id).collect::<BTreeSet<_>>(), submitted);
+    assert_eq!(claimed.len(), submitted.len());
+    for (thread, _) in &claimed {
+        let of_thread: Vec<RunId> = claimed.iter().filter(|(key, _)| key == thread).map(|(_, id)| *id).collect();
+        assert!(of_thread.is_sorted(), "submitted one after another, so their ids tell the order");
+    }
+}

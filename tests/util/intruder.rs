@@ -1,0 +1,48 @@
+//! Somebody else in the store of a server.
+
+use postgres::NoTls;
+use rusqlite::Connection;
+
+use super::Server;
+
+/// Another connection to what a server stores in, past that server, whichever store it is.
+pub(crate) enum Intruder {
+    Embedded(Connection),
+    Postgres(postgres::Client),
+}
+
+impl Intruder {
+    /// Opens the store of a server that runs, or has run.
+    #[track_caller]
+    pub(crate) fn of(server: &Server) -> Self {
+        match server.launch().database() {
+            None => Self::Embedded(Connection::open(server.launch().state().join(holdfast::app::STORE_FILE)).unwrap()),
+            // As the server itself does, so that what it owns can be locked and dropped.
+            Some(database) => Self::Postgres(postgres::Client::connect(&database.url(), NoTls).unwrap()),
+        }
+    }
+
+    /// Keeps everybody from writing, but not from reading, until it lets go or is dropped.
+    pub(crate) fn hold_writes(&mut self) {
+        match self {
+            Self::Embedded(store) => store.execute_batch("BEGIN IMMEDIATE").unwrap(),
+            Self::Postgres(store) => store.batch_execute("BEGIN; LOCK TABLE runs IN SHARE MODE").unwrap(),
+        }
+    }
+
+    /// Lets them write again.
+    pub(crate) fn let_go(&mut self) {
+        match self {
+            Self::Embedded(store) => store.execute_batch("ROLLBACK").unwrap(),
+            Self::Postgres(store) => store.batch_execute("ROLLBACK").unwrap(),
+        }
+    }
+
+    /// Takes away the table that almost every request needs.
+    pub(crate) fn drop_runs(&mut self) {
+        match self {
+            Self::Embedded(store) => store.execute_batch("PRAGMA foreign_keys = OFF; DROP TABLE runs").unwrap(),
+            Self::Postgres(store) => store.batch_execute("DROP TABLE runs CASCADE").unwrap(),
+        }
+    }
+}
