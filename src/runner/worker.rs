@@ -40,16 +40,28 @@ impl Worker {
     }
 
     pub(super) fn run(self) {
-        loop {
-            self.shared.idle.enter();
-            self.shared.wake_for_backlog();
-            let Ok(job) = self.jobs.recv() else { return };
+        self.rest();
+        while let Ok(job) = self.jobs.recv() {
+            let id = job.run.id;
+            let mut outcome = None;
             // A run whose worker panicked is not renewed any more: it expires and is rescued.
-            survive("run-worker", || self.execute(job));
+            survive("run-worker", || outcome = self.execute(job));
+            // Before anybody hears of the end: whoever asks the next question then finds a worker for it.
+            self.rest();
+            if let Some(outcome) = outcome {
+                self.shared.waiters.tell(id, &outcome);
+            }
         }
     }
 
-    fn execute(&self, Job { claim, run, entered }: Job) {
+    /// Has nothing to do from here on.
+    fn rest(&self) {
+        self.shared.idle.enter();
+        self.shared.wake_for_backlog();
+    }
+
+    /// Gives what those who wait for the run are to be told.
+    fn execute(&self, Job { claim, run, entered }: Job) -> Option<Outcome> {
         let id = run.id;
         let interrupter = entered.interrupter();
         let parted = Execution { shared: &self.shared, claim, run, interrupter, begun: Instant::now() }.run();
@@ -60,29 +72,23 @@ impl Worker {
         if !matches!(parted, Ok(Parted::Ended(_))) {
             self.shared.backlog.note();
         }
-        // The thread's next run, or this one again, may be claimable for a worker that idles already.
-        self.shared.wake_for_backlog();
+        let drained = || self.shared.is_draining().then_some(Outcome::Drained);
         match parted {
             Ok(Parted::Ended(run)) => {
                 tracing::info!(event = event::RUN_ENDED, run_id = %id, status = %run.status, steps = run.step, attempt = run.attempt);
-                self.shared.waiters.tell(id, &Outcome::Ended(Arc::new(run)));
+                Some(Outcome::Ended(Arc::new(run)))
             }
             Ok(Parted::HandedBack(run)) => {
                 tracing::info!(event = event::RUN_HANDED_BACK, run_id = %id, status = %run.status, steps = run.step);
-                if run.status.is_final() {
-                    self.shared.waiters.tell(id, &Outcome::Ended(Arc::new(run)));
-                } else if self.shared.is_draining() {
-                    self.shared.waiters.tell(id, &Outcome::Drained);
-                }
+                if run.status.is_final() { Some(Outcome::Ended(Arc::new(run))) } else { drained() }
             }
             Err(StoreError::Fenced(_)) => {
                 tracing::warn!(event = event::RUN_FENCED, run_id = %id, "the claim was lost; whoever has it now goes on");
+                None
             }
             Err(error) => {
                 tracing::error!(event = event::RUN_LEFT, run_id = %id, %error, "nothing more can be stored; a rescue goes on from the last step");
-                if self.shared.is_draining() {
-                    self.shared.waiters.tell(id, &Outcome::Drained);
-                }
+                drained()
             }
         }
     }
