@@ -161,7 +161,7 @@ impl FromStr for DatabaseUrl {
                 // It is not done, as either allows.
                 "channel_binding" => {}
                 "tcp_user_timeout" => {
-                    own.user_timeout_ms = Some(number(&word.value, "tcp_user_timeout is not a number")?)
+                    own.user_timeout_ms = Some(number(&word.value, "tcp_user_timeout is not a number")?);
                 }
                 "keepalives_count" | "keepalives_retries" => {
                     own.keepalives = Some(number(&word.value, "keepalives_count is not a number")?);

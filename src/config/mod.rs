@@ -402,7 +402,7 @@ enum Value {
     Address(SocketAddr),
     Text(String),
     Secret(Secret),
-    Database(DatabaseUrl),
+    Database(Box<DatabaseUrl>),
 }
 
 impl Reader<'_> {
@@ -454,7 +454,7 @@ impl Reader<'_> {
             _ => None,
         };
         let database_url = match take("DATABASE_URL") {
-            Some(Value::Database(url)) => Some(url),
+            Some(Value::Database(url)) => Some(*url),
             _ => None,
         };
         let mut text = |name| match take(name) {
@@ -618,7 +618,7 @@ impl Kind {
             Kind::Secret(bytes_min) => {
                 (text.len() >= *bytes_min).then(|| Value::Secret(Secret(text.as_bytes().to_vec())))
             }
-            Kind::Database => text.parse().ok().map(Value::Database),
+            Kind::Database => text.parse().ok().map(|url| Value::Database(Box::new(url))),
         }
     }
 }

@@ -90,7 +90,8 @@ fn neither_answers_nor_logs_tell_what_is_nobodys_business() {
     let of_the_store = [
         "INSERT INTO",
         "FROM runs WHERE",
-        "checkpoint_ns",
+        "ON CONFLICT",
+        "postgres://",
         "run_events",
         "claim_token",
         "BEGIN IMMEDIATE",

@@ -100,7 +100,7 @@ fn while_the_database_is_gone_everything_fails_fast_and_afterwards_it_is_as_befo
         }
     }
     proxy.heal();
-    let (_, waited) = timed(|| wait_until("the store to be back", || write(&store).is_ok() && store.probe().is_ok()));
+    let ((), waited) = timed(|| wait_until("the store to be back", || write(&store).is_ok() && store.probe().is_ok()));
     assert!(waited < Duration::from_secs(5), "{waited:?}");
     assert!(store.pools().iter().all(|(_, pool)| pool.generation == 1));
 }
@@ -115,7 +115,7 @@ fn a_server_that_crashes_is_used_again_once_it_is_back() {
     let store = ready(&database.url());
     let before = write(&store).unwrap();
     cluster.restart_immediate();
-    let (_, waited) = timed(|| wait_until("the store to be back", || store.probe().is_ok() && read(&store).is_ok()));
+    let ((), waited) = timed(|| wait_until("the store to be back", || store.probe().is_ok() && read(&store).is_ok()));
     assert!(waited < Duration::from_secs(5), "{waited:?}");
     assert!(store.run(OWNER, before).unwrap().is_some());
 }

@@ -77,6 +77,6 @@ fn a_server_that_can_only_be_read_is_as_good_as_none_until_it_can_be_written() {
         assert!(matches!(probed, Err(StoreError::Unavailable(_))), "{probed:?}");
     }
     cluster.set_read_only(false);
-    let (_, waited) = timed(|| wait_until("the store to be back", || store.probe().is_ok() && write(&store).is_ok()));
+    let ((), waited) = timed(|| wait_until("the store to be back", || store.probe().is_ok() && write(&store).is_ok()));
     assert!(waited < Duration::from_secs(5), "{waited:?}");
 }

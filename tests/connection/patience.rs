@@ -31,7 +31,7 @@ fn a_network_that_hangs_is_an_error_in_time_and_is_forgotten_when_it_goes_on() {
         unavailable("reading", reading.join().unwrap(), seconds(11.9, 13.5));
     });
     proxy.thaw();
-    let (_, waited) = timed(|| wait_until("the store to be back", || read(&store).is_ok() && store.probe().is_ok()));
+    let ((), waited) = timed(|| wait_until("the store to be back", || read(&store).is_ok() && store.probe().is_ok()));
     assert!(waited < Duration::from_secs(5), "{waited:?}");
 }
 

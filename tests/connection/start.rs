@@ -67,6 +67,6 @@ fn a_server_that_takes_no_more_connections_is_waited_for() {
     assert!(matches!(&outcome, Err(StoreError::Unavailable(why)) if why.contains("connections")), "{outcome:?}");
     assert!(waited < Duration::from_secs(3), "{waited:?}");
     drop(crowd);
-    let (_, waited) = timed(|| wait_until("the store to be back", || read(&store).is_ok()));
+    let ((), waited) = timed(|| wait_until("the store to be back", || read(&store).is_ok()));
     assert!(waited < Duration::from_secs(5), "{waited:?}");
 }

@@ -1,7 +1,7 @@
 //! `sslmode`, with libpq's meaning.
 
 use super::*;
-use crate::util::{Cluster, require_postgres};
+use crate::util::{Cluster, Launch, require_postgres};
 
 /// A database of a cluster that accepts TLS, and its URL in this mode.
 fn encrypted(cluster: &Cluster, mode: &str) -> (Database, String) {
@@ -81,4 +81,32 @@ fn an_authority_that_the_system_does_not_know_is_not_trusted() {
     let (_database, url) = encrypted(&cluster, "verify-full");
     let error = store(&url).initialise().unwrap_err();
     assert!(matches!(&error, StoreError::Refused(why) if why.contains("authority")), "{error}");
+}
+
+#[test]
+fn an_authority_that_the_system_knows_is_trusted_for_the_hosts_that_it_names() {
+    if !require_postgres() {
+        return;
+    }
+    let cluster = Cluster::own().tls().start();
+    let database = cluster.database();
+    let address = cluster.address();
+    let check = |host: &str| {
+        let words = format!(
+            "host={host} hostaddr={} port={} user=holdfast dbname={} sslmode=verify-full",
+            address.ip(),
+            address.port(),
+            database.name()
+        );
+        let launch = Launch::holdfast().env("DATABASE_URL", &words);
+        launch.env("SSL_CERT_FILE", cluster.authority().to_str().unwrap()).run(&["check"])
+    };
+    for host in ["localhost", "127.0.0.1"] {
+        let checked = check(host);
+        assert_eq!(checked.code, Some(0), "{host}: {}", checked.stderr);
+    }
+    let refused = check("elsewhere.example");
+    assert_eq!(refused.code, Some(3), "{}", refused.stdout);
+    assert!(refused.stderr.contains("for another host"), "{}", refused.stderr);
+    assert!(!refused.stderr.contains("elsewhere"), "{}", refused.stderr);
 }

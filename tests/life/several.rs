@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::util::drill::{Act, Drill};
-use crate::util::{Client, Database, Launch, Server, require_postgres, wait_until};
+use crate::util::{Client, Database, Events, Launch, Server, require_postgres, wait_until};
 
 const ANN: &str = "ann@example.org";
 const BOB: &str = "bob@example.org";
@@ -60,6 +60,35 @@ fn a_client_waits_on_one_server_for_a_run_that_another_one_executes() {
         assert_eq!((answer.status, &answer.json()["result"]), (200, &drill.answer().into()), "{answer:?}");
     }
     assert!(opened.elapsed() < Duration::from_secs(1), "{:?}", opened.elapsed());
+}
+
+/// Goal: who executes a run makes no difference for whoever watches it, and a viewer may go on at another server.
+#[test]
+fn a_run_is_watched_on_one_server_while_another_one_executes_it() {
+    if !require_postgres() {
+        return;
+    }
+    let Pair { a, b, .. } = &Pair::start(1);
+    let drill = Drill::new("elsewhere", 3).on(2, Act::Wait).on(3, Act::Wait);
+    let id = b.client(ANN).submit(&drill.question("a thread"));
+    drill.wait_for_step(b, 2, 1);
+    let mut events = a.client(ANN).watch(&id, 0);
+    let mut seen = events.up_to("checkpoint");
+    drill.open(b, 2);
+    let opened = Instant::now();
+    seen.extend(events.up_to("checkpoint"));
+    assert!(opened.elapsed() < Duration::from_secs(1), "{:?}", opened.elapsed());
+    drop(events);
+    let last = seen.last().unwrap().id;
+    let (here, there) = (a.client(ANN).watch(&id, last), b.client(ANN).watch(&id, last));
+    drill.open(b, 3);
+    let rest = here.rest();
+    assert_eq!(rest, there.rest());
+    seen.extend(rest);
+    assert_eq!(seen.iter().map(|event| event.id).collect::<Vec<_>>(), (1..=9).collect::<Vec<_>>());
+    assert_eq!((&*seen[8].kind, &seen[8].data["status"]), ("finished", &"succeeded".into()));
+    assert_eq!(a.client(ANN).watch(&id, 9).rest(), []);
+    assert_eq!(a.client(BOB).get(&format!("/runs/{id}/events")).status, 404);
 }
 
 #[test]
@@ -175,6 +204,7 @@ fn a_server_that_drains_hands_its_runs_to_another_one() {
     drill.wait_for_step(&pair.a, 1, 1);
     let mut waiting = pair.b.client(ANN);
     waiting.send("GET", &format!("/runs/{id}/wait"), &[], b"");
+    let [on_a, on_b] = [&pair.a, &pair.b].map(|server| server.client(ANN).watch(&id, 0));
     pair.a.signal(rustix::process::Signal::TERM);
     wait_until("the drain to begin", || pair.a.health()["status"] == "draining");
     drill.open(&pair.a, 1);
@@ -183,4 +213,10 @@ fn a_server_that_drains_hands_its_runs_to_another_one() {
     assert_eq!((answer.status, &answer.json()["result"]), (200, &drill.answer().into()), "{answer:?}");
     assert_eq!((drill.entered(&pair.b, 1), drill.entered(&pair.b, 2)), (1, 1), "no step was repeated");
     assert_eq!(pair.b.client(ANN).run(&id)["attempt"], 1);
+    let [on_a, on_b] = [on_a, on_b].map(Events::rest);
+    assert_eq!(on_a.last().unwrap().kind, "retrying", "the stream ends in order with its server");
+    assert_eq!(on_b[..on_a.len()], on_a);
+    let on_b: Vec<(u64, &str)> = on_b.iter().map(|event| (event.id, &*event.kind)).collect();
+    let kinds = ["queued", "started", "step", "checkpoint", "retrying", "started", "step", "checkpoint", "finished"];
+    assert_eq!(on_b, (1..).zip(kinds).collect::<Vec<_>>());
 }

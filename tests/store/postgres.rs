@@ -52,3 +52,11 @@ fn wait_for_waiters(database: &Database, count: i64) {
         WHERE datname = current_database() AND wait_event_type = 'Lock'";
     wait_until("statements that wait for a lock", || client.query_one(waiting, &[]).unwrap().get::<_, i64>(0) == count);
 }
+
+/// Waits until nobody is connected with this database any more.
+fn wait_for_no_sessions(database: &Database) {
+    let mut client = database.client();
+    let others = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    wait_until("sessions to end", || client.query_one(others, &[]).unwrap().get::<_, i64>(0) == 0);
+}

@@ -1,7 +1,8 @@
-//! What the measurements share: a server to measure, and the body that every peer of `/health` serves, built and
+//! What the measurements share: servers and the deployment store to measure, and the body that every peer of `/health` serves, built and
 //! serialised for each request.
 
 pub mod server;
+pub mod store;
 
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};

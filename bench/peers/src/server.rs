@@ -1,4 +1,4 @@
-//! A Holdfast server started for a measurement, and the few requests that measurements make.
+//! Servers started for a measurement, and the few requests that measurements make.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -11,41 +11,52 @@ pub struct Server {
     process: Child,
     /// Where it listens on loopback.
     pub port: u16,
-    /// A token for one user.
-    pub token: String,
     /// From the start of the process to its first answer with 200.
     pub first_answer: Duration,
 }
 
 impl Server {
-    /// Starts the program on this state directory and waits for its first answer.
+    /// Starts Holdfast on this state directory and waits for its first answer.
     pub fn start(program: &str, state: &Path) -> Server {
+        Server::spawn("/health", |port| {
+            let mut command = Command::new(program);
+            command
+                .env_clear()
+                .envs(unlimited(port))
+                .env("STATE_DIRECTORY", state)
+                .current_dir(state)
+                .stderr(Stdio::null());
+            command
+        })
+    }
+
+    /// Starts what this makes of a port, and waits until it answers this path with 200.
+    pub fn spawn(path: &str, command: impl FnOnce(u16) -> Command) -> Server {
         // A port that is free now, so that the first answer can be asked for before the server has said anything.
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let port = free.local_addr().expect("it is bound").port();
         drop(free);
+        let mut command = command(port);
         let begun = Instant::now();
-        let mut process = Command::new(program)
-            .env_clear()
-            .env("STATE_DIRECTORY", state)
-            .env("BIND", format!("127.0.0.1:{port}"))
-            .env("RATE_LIMIT_REQUESTS", "1000000000")
-            .env("RATE_LIMIT_BURST", "1000000")
-            .current_dir(state)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the program can be started");
-        while get_health(port).is_none() {
-            assert!(begun.elapsed() < Duration::from_secs(30), "the server does not answer");
+        let mut process = command.stdout(Stdio::piped()).spawn().expect("the program can be started");
+        while get(port, path).is_none() {
+            let ended = process.try_wait().expect("it is a child");
+            assert!(ended.is_none(), "the server ended: {ended:?}");
+            if begun.elapsed() > Duration::from_secs(30) {
+                drop(process.kill());
+                panic!("the server does not answer");
+            }
             std::thread::sleep(Duration::from_micros(200));
         }
-        let first_answer = begun.elapsed();
+        Server { process, port, first_answer: begun.elapsed() }
+    }
+
+    /// The token that a Holdfast with a secret of its own prints; once.
+    pub fn token(&mut self) -> String {
         let mut line = String::new();
-        let output = process.stdout.take().expect("it is piped");
+        let output = self.process.stdout.take().expect("it is piped");
         BufReader::new(output).read_line(&mut line).expect("the server prints its address");
-        let token = line.trim().split_once("#token=").expect("a token in the fragment").1.to_owned();
-        Server { process, port, token, first_answer }
+        line.trim().split_once("#token=").expect("a token in the fragment").1.to_owned()
     }
 
     /// A line of `/proc/PID/FILE`, such as `VmRSS:` of `status`, as its number.
@@ -74,9 +85,18 @@ impl Drop for Server {
     }
 }
 
-fn get_health(port: u16) -> Option<()> {
+/// The environment of a Holdfast on this port that lets a single client ask as often as it can.
+pub fn unlimited(port: u16) -> [(&'static str, String); 3] {
+    [
+        ("BIND", format!("127.0.0.1:{port}")),
+        ("RATE_LIMIT_REQUESTS", "1000000000".to_owned()),
+        ("RATE_LIMIT_BURST", "1000000".to_owned()),
+    ]
+}
+
+fn get(port: u16, path: &str) -> Option<()> {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    let answer = exchange(&mut socket, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+    let answer = exchange(&mut socket, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())?;
     answer.starts_with(b"HTTP/1.1 200").then_some(())
 }
 
@@ -101,6 +121,18 @@ pub fn exchange(socket: &mut TcpStream, request: &[u8]) -> Option<Vec<u8>> {
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
+}
+
+/// The value that this share of the sorted values does not exceed.
+pub fn quantile(sorted: &[f64], share: f64) -> f64 {
+    sorted[((sorted.len() - 1) as f64 * share) as usize]
+}
+
+/// Prints a figure beside what it has to reach and says whether it does.
+pub fn verdict_at_least(what: &str, value: f64, unit: &str, at_least: f64) -> bool {
+    let met = value >= at_least;
+    println!("{what:<58} {value:8.2} {unit:<4} at least {at_least:.2}  {}", if met { "met" } else { "MISSED" });
+    met
 }
 
 /// Prints a figure beside its target and says whether it is met.

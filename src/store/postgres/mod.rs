@@ -136,15 +136,10 @@ impl PostgresStore {
         self.perform(&self.clients, query, parameters, self.terms(Repeatable::Yes))
     }
 
-    /// Runs a statement whose repetition would be another operation.
+    /// Runs a statement whose repetition would be another operation, and that may take up to a minute.
     ///
     /// # Errors
     /// As [`PostgresStore::run`], and `OutcomeUnknown` when nobody knows whether it happened.
-    fn run_once(&self, query: &'static Query, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
-        self.perform(&self.clients, query, parameters, self.terms(Repeatable::No))
-    }
-
-    /// As [`PostgresStore::run_once`], for a statement that may take up to a minute.
     fn run_once_long(&self, query: &'static Query, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
         let terms = Terms { silence_max: patience::LONG_ANSWER, is_long: true, ..self.terms(Repeatable::No) };
         self.perform(&self.clients, query, parameters, terms)

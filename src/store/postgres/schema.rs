@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use postgres::SimpleQueryMessage;
 use postgres::types::Type;
+use postgres::{IsolationLevel, SimpleQueryMessage};
 use refinery_core::error::Kind;
 use refinery_core::traits::sync::{Migrate, Query, Transaction};
 use refinery_core::{Migration, Runner};
@@ -35,7 +35,9 @@ impl PostgresStore {
     pub(super) fn migrate(&self) -> Result<(), StoreError> {
         while !self.is_current()? {
             let mut keeper = self.heart_session("schema.lock")?;
-            let mut kept = keeper.client().transaction().map_err(|error| statement_failed(&error))?;
+            // In a stricter isolation its snapshot would live as long as it, and the indexes would wait for that.
+            let kept = keeper.client().build_transaction().isolation_level(IsolationLevel::ReadCommitted).start();
+            let mut kept = kept.map_err(|error| statement_failed(&error))?;
             let is_ours = try_lock(&mut kept).map_err(|error| statement_failed(&error))?;
             if is_ours {
                 self.migrate_alone()?;

@@ -35,8 +35,12 @@ impl SessionManager {
     pub(super) fn new(url: &DatabaseUrl, prepares: bool, reach: Arc<Reach>) -> Self {
         let mut options = url.options.clone();
         if prepares {
-            // What the URL says comes later, and so goes before.
-            let own = format!("-c statement_timeout={}", patience::STATEMENT_TIMEOUT.as_millis());
+            // What the URL says comes later, and so goes before. The statements are made for this isolation, whatever the
+            // database's own default is: a stricter one is as right, but refuses where this one waits.
+            let own = format!(
+                "-c statement_timeout={} -c default_transaction_isolation=read\\ committed",
+                patience::STATEMENT_TIMEOUT.as_millis()
+            );
             let all = options.get_options().map_or_else(|| own.clone(), |theirs| format!("{own} {theirs}"));
             options.options(&all);
         }

@@ -5,8 +5,8 @@ use holdfast::store::postgres::Options;
 use holdfast::store::{Answers, ClaimRequest, Ending, Idempotency, Lost, NewRun, Store, Submission};
 
 use super::super::{ATTEMPTS_MAX, LEASE, NO_LEASE, NO_LIMITS, answer, claim, new_run, step, submit};
-use super::{database, initialised, options};
-use crate::util::{Database, require_postgres, wait_until};
+use super::{database, initialised, options, wait_for_no_sessions};
+use crate::util::{Database, require_postgres};
 
 /// How many rows an operation may read, the indexes' entries included: a page of a list, the open runs, what it writes.
 const ROWS_READ_MAX: i64 = 150;
@@ -72,10 +72,8 @@ struct Read {
 impl Read {
     /// Once everybody's sessions have ended, which report when they do.
     fn so_far(database: &Database) -> Self {
+        wait_for_no_sessions(database);
         let mut client = database.client();
-        let others = "SELECT count(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
-        wait_until("the store's sessions to end", || client.query_one(others, &[]).unwrap().get::<_, i64>(0) == 0);
         let scans = "SELECT relname::text, seq_scan FROM pg_stat_user_tables
             WHERE relname IN ('runs', 'threads', 'run_events', 'checkpoints', 'checkpoint_blobs', 'checkpoint_writes')
             ORDER BY relname";

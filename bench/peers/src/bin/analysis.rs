@@ -23,13 +23,13 @@ fn main() -> ExitCode {
         panic!("usage: analysis HOLDFAST DIRECTORY ROUNDS")
     };
     let directory = Path::new(directory);
-    let server = Server::start(program, directory);
+    let mut server = Server::start(program, directory);
+    let token = server.token();
     let mut socket = TcpStream::connect(("127.0.0.1", server.port)).expect("the server listens");
     socket.set_nodelay(true).expect("a TCP socket");
     let body = r#"{"thread_id":"bench","prompt":"SELECT species, count(*) FROM penguins GROUP BY species"}"#;
     let request = format!(
-        "POST /analyze HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        server.token,
+        "POST /analyze HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     let mut analyse = || {
