@@ -60,14 +60,15 @@ fn a_database_that_crashes_and_recovers_has_lost_nothing() {
     assert_whole(database.client(), &accepted);
 }
 
+/// So many connections has a database for everybody that has 16: three are kept for superusers.
+const FOR_ALL: usize = 13;
+
 /// Other clients of the database have taken every connection that it gives to anybody, while the server's own had ended.
 #[test]
 fn a_database_without_a_free_connection_is_waited_for() {
     if !require_postgres() {
         return;
     }
-    // So many for everybody, and three that are kept for superusers.
-    const FOR_ALL: usize = 13;
     let cluster = Cluster::own().setting("max_connections", "16").start();
     let database = cluster.database();
     let server = launch().on(&database).start();
