@@ -61,10 +61,10 @@ impl Worker {
     }
 
     /// Gives what those who wait for the run are to be told.
-    fn execute(&self, Job { claim, run, entered }: Job) -> Option<Outcome> {
+    fn execute(&self, Job { claim, run, is_fresh, entered }: Job) -> Option<Outcome> {
         let id = run.id;
         let interrupter = entered.interrupter();
-        let parted = Execution { shared: &self.shared, claim, run, interrupter, begun: Instant::now() }.run();
+        let parted = Execution { shared: &self.shared, claim, run, is_fresh, interrupter, begun: Instant::now() }.run();
         drop(entered);
         if let Ok(Parted::Ended(run) | Parted::HandedBack(run)) = &parted {
             self.shared.streams.hint(id, run.status.is_final());
@@ -99,6 +99,7 @@ struct Execution<'a> {
     shared: &'a Shared,
     claim: Claim,
     run: Run,
+    is_fresh: bool,
     interrupter: Interrupter,
     begun: Instant,
 }
@@ -114,7 +115,11 @@ impl Execution<'_> {
             let message = format!("This server has no engine named {:?}.", self.run.engine);
             return self.end(&Ending::Failed(RunError { kind: ErrorKind::UnknownEngine, message }));
         };
-        let predecessor = shared.persist("restore", || shared.store.get_tuple(&snapshots::predecessor(&self.run)))?;
+        let predecessor = if self.is_fresh && self.run.number == 1 {
+            None
+        } else {
+            shared.persist("restore", || shared.store.get_tuple(&snapshots::predecessor(&self.run)))?
+        };
         let mut snapshots = Snapshots::after(predecessor.as_ref());
         let mut state = match predecessor.filter(|_| self.run.checkpoint_id.is_some()) {
             Some(own) => snapshots::restore(&own),
