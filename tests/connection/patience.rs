@@ -57,7 +57,7 @@ fn other_connections_are_asked_before_they_are_used_once_one_has_fallen_silent()
     let database = Database::new();
     let proxy = Proxy::to(Cluster::shared().address());
     let store = ready(&format!("{}?connect_timeout=1", proxy.url(&database)));
-    super::healing::fill(&store, &database);
+    fill(&store, &database);
     proxy.freeze();
     assert!(read(&store).is_err());
     // Three are left, each of which would have been waited for as long as the first.
@@ -73,10 +73,10 @@ fn a_close_cancels_what_the_server_is_still_doing() {
     }
     let database = Database::new();
     let store = ready(&database.url());
-    let mut standstill = Standstill::of(&database);
+    let _standstill = standstill(&database);
     std::thread::scope(|scope| {
         let operations: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(|| read(&store))).collect();
-        standstill.wait_for(CONNECTIONS.into());
+        database.wait_for_blocked(CONNECTIONS.into());
         let (abandoned, waited) = timed(|| store.close(Duration::from_millis(100)));
         assert_eq!(abandoned, Vec::<&str>::new());
         assert!(waited < Duration::from_secs(1), "{waited:?}");
@@ -95,11 +95,11 @@ fn a_close_does_not_wait_for_a_server_that_does_not_hear_it() {
     let database = Database::new();
     let proxy = Proxy::to(Cluster::shared().address());
     let store = ready(&proxy.url(&database));
-    let mut standstill = Standstill::of(&database);
+    let _standstill = standstill(&database);
     std::thread::scope(|scope| {
         let reading = scope.spawn(|| read(&store));
         let deleting = scope.spawn(|| delete(&store));
-        standstill.wait_for(2);
+        database.wait_for_blocked(2);
         proxy.freeze();
         let (abandoned, waited) = timed(|| store.close(Duration::from_millis(100)));
         assert_eq!(abandoned, Vec::<&str>::new());
