@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use serde_json::json;
 
 use crate::util::drill::{Act, Drill};
@@ -247,26 +246,6 @@ fn a_database_that_hangs_is_waited_for_and_nothing_is_lost() {
     if require_postgres() {
         outlives(Fault::Hang);
     }
-}
-
-#[test]
-fn a_hundred_hangups_under_load_cost_nobody_an_answer_on_postgresql_either() {
-    if !require_postgres() {
-        return;
-    }
-    let database = Database::new();
-    let mut server = Launch::holdfast().shell(super::hangup::NOT_IGNORED).on(&database).start();
-    super::hangup::under_load(&server, || {
-        let mut watcher = server.anonymous();
-        for _ in 0..100 {
-            server.signal(Signal::HUP);
-            assert_eq!(watcher.get("/health").json()["database"], "connected");
-        }
-        wait_until("a pool to be replaced", || {
-            watcher.get("/debug/pool-status").json()["recycles_total"].as_u64() > Some(1)
-        });
-    });
-    assert_eq!(server.terminate().code, Some(0));
 }
 
 /// What cannot be handed back is left to the next start.
