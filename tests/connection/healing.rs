@@ -1,7 +1,7 @@
 //! Connections that break: what is repeated, and what is told.
 
 use super::*;
-use crate::util::{Cluster, Proxy, require_postgres, wait_until};
+use crate::util::{Cluster, proxied, require_postgres, wait_until};
 
 #[test]
 fn connections_that_broke_while_idle_are_replaced_unnoticed() {
@@ -67,11 +67,7 @@ fn a_statement_that_is_cancelled_did_not_happen() {
 
 #[test]
 fn while_the_database_is_gone_everything_fails_fast_and_afterwards_it_is_as_before() {
-    if !require_postgres() {
-        return;
-    }
-    let database = Database::new();
-    let proxy = Proxy::to(Cluster::shared().address());
+    let Some((database, proxy)) = proxied() else { return };
     let store = ready(&proxy.url(&database));
     fill(&store, &database);
     store.probe().unwrap();

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::util::drill::{Act, Drill};
-use crate::util::{Client, Cluster, Database, Finished, Launch, Proxy, Server, require_postgres, sql, wait_until};
+use crate::util::{
+    Client, Cluster, Database, Finished, Launch, Proxy, Server, proxied, require_postgres, sql, wait_until,
+};
 
 const ANN: &str = "ann@example.org";
 /// How soon health knows that the database is gone.
@@ -251,11 +253,7 @@ fn a_database_that_hangs_is_waited_for_and_nothing_is_lost() {
 /// What cannot be handed back is left to the next start.
 #[test]
 fn a_drain_ends_in_time_while_the_database_hangs_and_the_next_start_goes_on() {
-    if !require_postgres() {
-        return;
-    }
-    let database = Database::new();
-    let proxy = Proxy::to(Cluster::shared().address());
+    let Some((database, proxy)) = proxied() else { return };
     let launch = Launch::drill().env("DATABASE_URL", &proxy.url(&database)).env("DRAIN_TIMEOUT", "6s");
     let mut server = launch.start();
     let drill = Drill::new("running", 2).on(1, Act::Wait);
