@@ -16,6 +16,8 @@ pub struct Run {
     pub thread_id: String,
     /// The same thread, by the key under which its checkpoints are stored.
     pub thread_key: ThreadKey,
+    /// Its place in its thread, from 1.
+    pub number: u64,
     /// The question.
     pub prompt: String,
     /// The name of the engine that answers it.

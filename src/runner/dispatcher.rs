@@ -15,6 +15,8 @@ use crate::store::{Claim, ClaimRequest, Lost, StoreError};
 pub(super) struct Job {
     pub(super) claim: Claim,
     pub(super) run: Run,
+    /// Whether it was claimed as it was stored: then nobody can have written anything of it, nor of its thread if that is new.
+    pub(super) is_fresh: bool,
     /// Known as executed here from the claim on, so that it can be renewed and interrupted at once.
     pub(super) entered: Entered,
 }
@@ -33,11 +35,11 @@ impl Wish {
     }
 
     /// What came of it, ready for a worker.
-    pub(super) fn granted(self, shared: &Shared, claim: Claim, run: Run) -> Job {
+    pub(super) fn granted(self, shared: &Shared, claim: Claim, run: Run, is_fresh: bool) -> Job {
         tracing::debug!(event = event::RUN_CLAIMED, run_id = %run.id, attempt = run.attempt, step = run.step);
         shared.streams.hint(run.id, false);
         let entered = shared.active.enter(&claim, self.first_asked + CLAIM_LIFETIME);
-        Job { claim, run, entered }
+        Job { claim, run, is_fresh, entered }
     }
 }
 
@@ -106,7 +108,7 @@ impl Dispatcher {
                 Ok(Some((claim, run))) => {
                     shared.backlog.note();
                     let wish = self.wish.take().unwrap_or_else(|| Wish::new(&shared));
-                    worker.hand(wish.granted(&shared, claim, run));
+                    worker.hand(wish.granted(&shared, claim, run, false));
                 }
                 Ok(None) => {
                     self.wish = None;

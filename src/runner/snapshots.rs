@@ -144,6 +144,7 @@ mod tests {
             owner: "a@example.org".into(),
             thread_id: "t".into(),
             thread_key: ThreadKey::new(),
+            number: 1,
             prompt: "?".into(),
             engine: "drill".into(),
             status: Status::Running,

@@ -26,7 +26,7 @@ impl Runner {
         let submitted = self.submit_until_known(new, limits, wish.as_ref());
         match (submitted, worker, wish) {
             (Ok(Submission::Claimed(claim, run)), Some(worker), Some(wish)) => {
-                worker.hand(wish.granted(shared, claim, run.clone()));
+                worker.hand(wish.granted(shared, claim, run.clone(), true));
                 Ok(Submission::Claimed(claim, run))
             }
             (submitted, worker, _) => {

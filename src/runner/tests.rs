@@ -152,7 +152,7 @@ fn a_run_that_is_claimed_while_a_drain_begins_is_handed_back_and_no_worker_waits
         let Ok(Submission::Claimed(claim, run)) = stage.store.submit(&new, LIMITS, Some(&wish.request)) else {
             panic!("nothing else is queued")
         };
-        reserved.hand(wish.granted(&stage.runner.shared, claim, run));
+        reserved.hand(wish.granted(&stage.runner.shared, claim, run, false));
         let begun = Instant::now();
         drain.join().expect("the drain ends");
         assert!(begun.elapsed() < PATIENCE / 2, "nobody is left to wait for");

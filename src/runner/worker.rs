@@ -40,19 +40,31 @@ impl Worker {
     }
 
     pub(super) fn run(self) {
-        loop {
-            self.shared.idle.enter();
-            self.shared.wake_for_backlog();
-            let Ok(job) = self.jobs.recv() else { return };
+        self.rest();
+        while let Ok(job) = self.jobs.recv() {
+            let id = job.run.id;
+            let mut outcome = None;
             // A run whose worker panicked is not renewed any more: it expires and is rescued.
-            survive("run-worker", || self.execute(job));
+            survive("run-worker", || outcome = self.execute(job));
+            // Before anybody hears of the end: whoever asks the next question then finds a worker for it.
+            self.rest();
+            if let Some(outcome) = outcome {
+                self.shared.waiters.tell(id, &outcome);
+            }
         }
     }
 
-    fn execute(&self, Job { claim, run, entered }: Job) {
+    /// Has nothing to do from here on.
+    fn rest(&self) {
+        self.shared.idle.enter();
+        self.shared.wake_for_backlog();
+    }
+
+    /// Gives what those who wait for the run are to be told.
+    fn execute(&self, Job { claim, run, is_fresh, entered }: Job) -> Option<Outcome> {
         let id = run.id;
         let interrupter = entered.interrupter();
-        let parted = Execution { shared: &self.shared, claim, run, interrupter, begun: Instant::now() }.run();
+        let parted = Execution { shared: &self.shared, claim, run, is_fresh, interrupter, begun: Instant::now() }.run();
         drop(entered);
         if let Ok(Parted::Ended(run) | Parted::HandedBack(run)) = &parted {
             self.shared.streams.hint(id, run.status.is_final());
@@ -60,29 +72,23 @@ impl Worker {
         if !matches!(parted, Ok(Parted::Ended(_))) {
             self.shared.backlog.note();
         }
-        // The thread's next run, or this one again, may be claimable for a worker that idles already.
-        self.shared.wake_for_backlog();
+        let drained = || self.shared.is_draining().then_some(Outcome::Drained);
         match parted {
             Ok(Parted::Ended(run)) => {
                 tracing::info!(event = event::RUN_ENDED, run_id = %id, status = %run.status, steps = run.step, attempt = run.attempt);
-                self.shared.waiters.tell(id, &Outcome::Ended(Arc::new(run)));
+                Some(Outcome::Ended(Arc::new(run)))
             }
             Ok(Parted::HandedBack(run)) => {
                 tracing::info!(event = event::RUN_HANDED_BACK, run_id = %id, status = %run.status, steps = run.step);
-                if run.status.is_final() {
-                    self.shared.waiters.tell(id, &Outcome::Ended(Arc::new(run)));
-                } else if self.shared.is_draining() {
-                    self.shared.waiters.tell(id, &Outcome::Drained);
-                }
+                if run.status.is_final() { Some(Outcome::Ended(Arc::new(run))) } else { drained() }
             }
             Err(StoreError::Fenced(_)) => {
                 tracing::warn!(event = event::RUN_FENCED, run_id = %id, "the claim was lost; whoever has it now goes on");
+                None
             }
             Err(error) => {
                 tracing::error!(event = event::RUN_LEFT, run_id = %id, %error, "nothing more can be stored; a rescue goes on from the last step");
-                if self.shared.is_draining() {
-                    self.shared.waiters.tell(id, &Outcome::Drained);
-                }
+                drained()
             }
         }
     }
@@ -93,6 +99,7 @@ struct Execution<'a> {
     shared: &'a Shared,
     claim: Claim,
     run: Run,
+    is_fresh: bool,
     interrupter: Interrupter,
     begun: Instant,
 }
@@ -108,7 +115,11 @@ impl Execution<'_> {
             let message = format!("This server has no engine named {:?}.", self.run.engine);
             return self.end(&Ending::Failed(RunError { kind: ErrorKind::UnknownEngine, message }));
         };
-        let predecessor = shared.persist("restore", || shared.store.get_tuple(&snapshots::predecessor(&self.run)))?;
+        let predecessor = if self.is_fresh && self.run.number == 1 {
+            None
+        } else {
+            shared.persist("restore", || shared.store.get_tuple(&snapshots::predecessor(&self.run)))?
+        };
         let mut snapshots = Snapshots::after(predecessor.as_ref());
         let mut state = match predecessor.filter(|_| self.run.checkpoint_id.is_some()) {
             Some(own) => snapshots::restore(&own),

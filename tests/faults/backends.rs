@@ -8,7 +8,7 @@ use super::health::Watch;
 use super::load::Load;
 use super::record::assert_whole;
 use super::{ANN, HEALED_WITHIN, NOTICED_WITHIN, database_state, endurance, launch, until, within};
-use crate::util::{Cluster, Database, require_postgres, sql};
+use crate::util::{Cluster, Database, require_postgres, sql, wait_until};
 
 #[test]
 fn connections_that_are_terminated_every_second_cost_nobody_an_answer() {
@@ -60,6 +60,9 @@ fn a_database_that_crashes_and_recovers_has_lost_nothing() {
     assert_whole(database.client(), &accepted);
 }
 
+/// So many connections has a database for everybody that has 16: three are kept for superusers.
+const FOR_ALL: usize = 13;
+
 /// Other clients of the database have taken every connection that it gives to anybody, while the server's own had ended.
 #[test]
 fn a_database_without_a_free_connection_is_waited_for() {
@@ -75,14 +78,12 @@ fn a_database_without_a_free_connection_is_waited_for() {
     let watch = Watch::over(&server);
 
     let mut others = Vec::new();
-    let of_server = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-        AND pid <> pg_backend_pid()";
-    within(NOTICED_WITHIN * 5, "the others to have all connections", || {
+    wait_until("the others to have all connections", || {
         database.terminate_backends();
         while let Ok(other) = Client::connect(&cluster.url("postgres"), NoTls) {
             others.push(other);
         }
-        database.client().query_one(of_server, &[]).unwrap().get::<_, i64>(0) == 0
+        others.len() == FOR_ALL
     });
     within(NOTICED_WITHIN, "health to notice", || database_state(&server) == "disconnected");
     let refused = server.client(ANN).post("/analyze", &sql("a thread", "SELECT 1"));
@@ -94,6 +95,8 @@ fn a_database_without_a_free_connection_is_waited_for() {
     within(HEALED_WITHIN, "health to be connected", || database_state(&server) == "connected");
     load.wait_for_answers(8);
     let accepted = load.stop();
-    assert_eq!(watch.end(), ["connected", "disconnected", "connected"]);
+    // Until the others had them all, the server may have got one again.
+    let states = watch.end();
+    assert!(states[0] == "connected" && states.ends_with(&["disconnected".into(), "connected".into()]), "{states:?}");
     assert_whole(database.client(), &accepted);
 }

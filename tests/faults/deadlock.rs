@@ -12,7 +12,11 @@ use crate::util::drill::Drill;
 use crate::util::{Cluster, Database, require_postgres, wait_until};
 
 /// Somebody who locks one row, waits until the other side waits for it, and then locks a row of theirs.
-struct Rival(Client);
+struct Rival {
+    client: Client,
+    /// Looks at who waits; within a transaction the answer would always be the first one.
+    observer: Client,
+}
 
 impl Rival {
     /// The other side looks for a deadlock after two seconds of waiting and this one much later, so that it is the other
@@ -22,22 +26,24 @@ impl Rival {
         let name = database.name();
         client.batch_execute(&format!("ALTER DATABASE {name} SET deadlock_timeout = '2s'")).unwrap();
         client.batch_execute("SET deadlock_timeout = '1min'").unwrap();
-        Self(client)
+        Self { client, observer: database.client() }
     }
 
     fn lock_first(&mut self, row: &str) {
-        self.0.batch_execute(&format!("BEGIN; SELECT FROM {row} FOR UPDATE")).unwrap();
+        self.client.batch_execute(&format!("BEGIN; SELECT FROM {row} FOR UPDATE")).unwrap();
     }
 
     fn wait_for_other_side(&mut self) {
         let waiting = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
             WHERE NOT granted AND datname = current_database()";
-        wait_until("somebody to wait for the row", || self.0.query_one(waiting, &[]).unwrap().get::<_, i64>(0) == 1);
+        wait_until("somebody to wait for the row", || {
+            self.observer.query_one(waiting, &[]).unwrap().get::<_, i64>(0) == 1
+        });
     }
 
     /// Succeeds only because the other side gives way.
     fn lock_second(&mut self, row: &str) {
-        self.0.batch_execute(&format!("SELECT FROM {row} FOR UPDATE; COMMIT")).unwrap();
+        self.client.batch_execute(&format!("SELECT FROM {row} FOR UPDATE; COMMIT")).unwrap();
     }
 }
 

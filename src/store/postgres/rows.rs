@@ -85,6 +85,7 @@ impl<'a> Fields<'a> {
             started_at: self.take()?,
             finished_at: self.take()?,
             error: self.json()?,
+            number: self.number()?,
             answer: self.answer()?,
         })
     }

@@ -5,7 +5,7 @@
 macro_rules! run {
     () => {
         "run_id, owner, thread_id, thread_key, prompt, engine, status, attempt, step, checkpoint_id, spent_ms, \
-         submitted_at, started_at, finished_at, error"
+         submitted_at, started_at, finished_at, error, number"
     };
 }
 

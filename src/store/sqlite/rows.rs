@@ -25,7 +25,8 @@ pub(super) fn run(row: &Row<'_>) -> rusqlite::Result<Run> {
         started_at: row.get::<_, Option<i64>>(12)?.map(Timestamp),
         finished_at: row.get::<_, Option<i64>>(13)?.map(Timestamp),
         error: json(row, 14)?,
-        answer: json(row, 15)?,
+        number: number(row, 15)?,
+        answer: json(row, 16)?,
     })
 }
 
