@@ -4,8 +4,8 @@
 //! client hears of it, a *worker* executes it under a *claim*, and after every *step* a *checkpoint* is stored
 //! from which any later process goes on. A database connection is borrowed as a *lease* for one *operation*.
 //!
-//! The modules, from the ground up; each imports only from the floors below it, and `runner` the trait of `engine` and `streams` beside it
-//! (`tests/tidy.rs` holds that).
+//! The modules, from the ground up; each imports only from the floors below it, but for `runner`, which knows `streams` and the
+//! trait of `engine` beside it (`tests/tidy.rs` holds that).
 
 // Floor 0: what everything may use.
 pub mod clock;

@@ -1,4 +1,4 @@
-//! Where the deployment store is: libpq's connection URL or key words, several hosts allowed.
+//! Where the PostgreSQL database is: libpq's connection URL or key words, several hosts allowed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -153,7 +153,7 @@ impl FromStr for DatabaseUrl {
         let mut for_driver = words.head.to_owned();
         let mut ssl_mode = SslMode::Prefer;
         let mut own = Own::default();
-        for (index, word) in words.list.iter().enumerate() {
+        for word in &words.list {
             match word.name {
                 "sslmode" => ssl_mode = parse_ssl_mode(&word.value)?,
                 "target_session_attrs" => own.session = Some(parse_session(&word.value)?),
@@ -169,7 +169,7 @@ impl FromStr for DatabaseUrl {
                 name if UNDERSTOOD.contains(&name) => {
                     let is_first = for_driver.len() == words.head.len();
                     for_driver.push_str(if is_first { words.opening } else { words.separator });
-                    for_driver.push_str(words.list[index].written);
+                    for_driver.push_str(word.written);
                 }
                 name => {
                     let known = REFUSED.iter().find(|(refused, _)| *refused == name);

@@ -2,10 +2,12 @@
 //!
 //! A [`Server`]'s threads wait on one epoll set and read whole requests out of bounded buffers. A [`Service`] gets each as an
 //! [`Exchange`]: the [`Request`], and a [`Responder`] that takes the connection along to whichever thread answers, often one
-//! of a [`Lane`]; an answer that goes on and on is a [`Stream`]. What is no request, comes too slowly or is too much, the connection layer refuses by itself ([`Refusal`]).
+//! of a [`Lane`]; an answer that goes on and on is a [`Stream`]. What is no request, comes too slowly or is too much, the
+//! connection layer refuses by itself ([`Refusal`]).
 //!
 //! The files, from bytes to threads: `scan`, `chunked`, `head` and `parser` (pure); `request`, `response`, `uri`, `router`;
-//! `connection` (one client), `slots` (all of them), `front` (who does what with them, and when), `accept`, `responder`, `stream`, `server`.
+//! `connection` (one client), `slots` (all of them), `front` (who does what with them, and when), `accept`, `responder`, `stream`,
+//! `server`.
 
 mod accept;
 mod chunked;

@@ -142,8 +142,8 @@ impl Server {
         self.shared.listeners.iter().for_each(Listener::close);
     }
 
-    /// Ends the server: no further request is read, streams end, every answer is the last on its connection, and after at most `grace`
-    /// whatever is still open is closed and the threads are joined. May be called again.
+    /// Ends the server: no further request is read, streams end, every answer is the last on its connection, and after at most
+    /// `grace` whatever is still open is closed and the threads are joined. May be called again.
     pub fn stop(&self, grace: Duration) {
         let front = &self.shared.front;
         let deadline = Instant::now() + grace;

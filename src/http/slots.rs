@@ -10,8 +10,9 @@ use super::connection::Connection;
 
 /// A fixed number of places for connections.
 ///
-/// A slot is empty while someone else owns its connection. Each slot has a lock of its own, held for one `epoll_ctl` at most and
-/// for a stream's one `write`, which does not block; no thread ever holds two: the connection is put back and armed under it, so that whoever the event wakes finds it there.
+/// A slot is empty while someone else owns its connection. Each slot has a lock of its own, held for one `epoll_ctl` and, of a
+/// stream, for one `write` that does not block; no thread ever holds two. A connection is put back and armed under it, so that
+/// whoever the event wakes finds it there.
 #[derive(Debug)]
 pub(super) struct Slots {
     all: Box<[Slot]>,

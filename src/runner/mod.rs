@@ -1,6 +1,9 @@
 //! Executes runs: a dispatcher claims them for idle workers, workers take their steps, a pulse keeps the claims alive.
 //!
-//! The protocols of claim and drain are written down in ARCHITECTURE.md.
+//! The protocols of claim and drain are written down in ARCHITECTURE.md, and so is "Waiting for a run". The files: `submission`,
+//! `dispatcher` and `backlog` (who claims, and when it is worth a look), `idle` (for whom), `worker`, `persist` and `snapshots` (a
+//! run's steps, and how they are stored), `active` and `pulse` (the claims that this process has), `waiters` and `watch` (who
+//! waits for an end, and what others do).
 
 mod active;
 mod backlog;

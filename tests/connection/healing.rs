@@ -1,20 +1,7 @@
 //! Connections that break: what is repeated, and what is told.
 
 use super::*;
-use crate::util::{Cluster, Proxy, require_postgres, wait_until};
-
-/// Has every connection of the pool made, all at once.
-pub(super) fn fill(store: &PostgresStore, database: &Database) {
-    let mut standstill = Standstill::of(database);
-    std::thread::scope(|scope| {
-        for _ in 0..CONNECTIONS {
-            scope.spawn(|| read(store).unwrap());
-        }
-        standstill.wait_for(CONNECTIONS.into());
-        drop(standstill);
-    });
-    assert_eq!(store.pools()[0].1.idle_connections, CONNECTIONS as usize);
-}
+use crate::util::{Cluster, proxied, require_postgres, wait_until};
 
 #[test]
 fn connections_that_broke_while_idle_are_replaced_unnoticed() {
@@ -26,10 +13,7 @@ fn connections_that_broke_while_idle_are_replaced_unnoticed() {
     for operation in [|store: &_| read(store), |store: &_| write(store).map(drop), |store: &_| delete(store)] {
         fill(&store, &database);
         assert!(database.terminate_backends() >= CONNECTIONS.into());
-        let left =
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
-        let mut client = database.client();
-        wait_until("the connections to end", || client.query_one(left, &[]).unwrap().get::<_, i64>(0) == 0);
+        database.wait_for_no_sessions();
         operation(&store).unwrap();
         store.probe().unwrap();
     }
@@ -42,19 +26,19 @@ fn an_operation_whose_connection_breaks_is_repeated_if_that_is_harmless() {
     }
     let database = Database::new();
     let store = ready(&database.url());
-    let mut standstill = Standstill::of(&database);
+    let standstill = standstill(&database);
     std::thread::scope(|scope| {
         let reading = scope.spawn(|| read(&store));
         let writing = scope.spawn(|| write(&store));
         let deleting = scope.spawn(|| delete(&store));
-        standstill.wait_for(3);
+        database.wait_for_blocked(3);
         // The one that stands in the way is spared.
         let statement = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
             WHERE datname = current_database() AND wait_event_type = 'Lock'";
         assert_eq!(database.client().query_one(statement, &[]).unwrap().get::<_, i64>(0), 3);
         let deleted = deleting.join().unwrap();
         assert!(matches!(deleted, Err(StoreError::OutcomeUnknown(_))), "{deleted:?}");
-        standstill.wait_for(2);
+        database.wait_for_blocked(2);
         drop(standstill);
         reading.join().unwrap().unwrap();
         writing.join().unwrap().unwrap();
@@ -113,10 +97,10 @@ fn a_statement_that_is_cancelled_did_not_happen() {
     }
     let database = Database::new();
     let store = ready(&database.url());
-    let mut standstill = Standstill::of(&database);
+    let _standstill = standstill(&database);
     std::thread::scope(|scope| {
         let deleting = scope.spawn(|| delete(&store));
-        standstill.wait_for(1);
+        database.wait_for_blocked(1);
         let statement = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity
             WHERE datname = current_database() AND wait_event_type = 'Lock'";
         database.client().query_one(statement, &[]).unwrap();
@@ -127,11 +111,7 @@ fn a_statement_that_is_cancelled_did_not_happen() {
 
 #[test]
 fn while_the_database_is_gone_everything_fails_fast_and_afterwards_it_is_as_before() {
-    if !require_postgres() {
-        return;
-    }
-    let database = Database::new();
-    let proxy = Proxy::to(Cluster::shared().address());
+    let Some((database, proxy)) = proxied() else { return };
     let store = ready(&proxy.url(&database));
     fill(&store, &database);
     store.probe().unwrap();

@@ -15,7 +15,7 @@ use holdfast::pool::connector;
 use holdfast::store::postgres::{Options, PostgresStore};
 use holdfast::store::{ConversationStore, Deletion, NewRun, QueueLimits, RunStore, Store, StoreError, Submission};
 
-use crate::util::{Database, PATIENCE};
+use crate::util::Database;
 
 const CONNECTIONS: u32 = 4;
 const LIMITS: QueueLimits = QueueLimits { queued_max: 1_000_000, queued_per_user_max: 1_000_000 };
@@ -73,25 +73,22 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     (done, started.elapsed())
 }
 
-/// Holds up everything that reads or writes runs for as long as it lives.
-struct Standstill(postgres::Client);
+/// Holds up everything that reads or writes runs, until it is dropped.
+fn standstill(database: &Database) -> postgres::Client {
+    let mut client = database.client();
+    client.batch_execute("BEGIN; LOCK TABLE runs, threads IN ACCESS EXCLUSIVE MODE").unwrap();
+    client
+}
 
-impl Standstill {
-    fn of(database: &Database) -> Self {
-        let mut client = database.client();
-        client.batch_execute("BEGIN; LOCK TABLE runs, threads IN ACCESS EXCLUSIVE MODE").unwrap();
-        Self(client)
-    }
-
-    /// Waits until so many operations are held up.
-    fn wait_for(&mut self, operations: i64) {
-        let waiting = "SELECT count(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        let deadline = Instant::now() + PATIENCE;
-        while self.0.query_one(waiting, &[]).unwrap().get::<_, i64>(0) < operations {
-            assert!(Instant::now() < deadline, "fewer than {operations} operations wait");
-            // The view is one snapshot for a whole transaction.
-            self.0.batch_execute("SELECT pg_stat_clear_snapshot(), pg_sleep(0.005)").unwrap();
+/// Has every connection of the pool made, all at once.
+fn fill(store: &PostgresStore, database: &Database) {
+    let standstill = standstill(database);
+    std::thread::scope(|scope| {
+        for _ in 0..CONNECTIONS {
+            scope.spawn(|| read(store).unwrap());
         }
-    }
+        database.wait_for_blocked(CONNECTIONS.into());
+        drop(standstill);
+    });
+    assert_eq!(store.pools()[0].1.idle_connections, CONNECTIONS as usize);
 }

@@ -3,7 +3,7 @@
 use holdfast::store::Lost;
 
 use super::*;
-use crate::util::{Cluster, Proxy, require_postgres, wait_until};
+use crate::util::{proxied, require_postgres, wait_until};
 
 fn seconds(from: f32, to: f32) -> std::ops::Range<Duration> {
     Duration::from_secs_f32(from)..Duration::from_secs_f32(to)
@@ -11,11 +11,7 @@ fn seconds(from: f32, to: f32) -> std::ops::Range<Duration> {
 
 #[test]
 fn a_network_that_hangs_is_an_error_in_time_and_is_forgotten_when_it_goes_on() {
-    if !require_postgres() {
-        return;
-    }
-    let database = Database::new();
-    let proxy = Proxy::to(Cluster::shared().address());
+    let Some((database, proxy)) = proxied() else { return };
     let store = ready(&proxy.url(&database));
     read(&store).unwrap();
     store.probe().unwrap();
@@ -37,11 +33,7 @@ fn a_network_that_hangs_is_an_error_in_time_and_is_forgotten_when_it_goes_on() {
 
 #[test]
 fn a_server_that_accepts_and_says_nothing_is_given_up_in_time() {
-    if !require_postgres() {
-        return;
-    }
-    let database = Database::new();
-    let proxy = Proxy::to(Cluster::shared().address());
+    let Some((database, proxy)) = proxied() else { return };
     let store = store(&proxy.url(&database));
     proxy.freeze();
     let (outcome, waited) = timed(|| store.initialise());
@@ -51,13 +43,9 @@ fn a_server_that_accepts_and_says_nothing_is_given_up_in_time() {
 
 #[test]
 fn other_connections_are_asked_before_they_are_used_once_one_has_fallen_silent() {
-    if !require_postgres() {
-        return;
-    }
-    let database = Database::new();
-    let proxy = Proxy::to(Cluster::shared().address());
+    let Some((database, proxy)) = proxied() else { return };
     let store = ready(&format!("{}?connect_timeout=1", proxy.url(&database)));
-    super::healing::fill(&store, &database);
+    fill(&store, &database);
     proxy.freeze();
     assert!(read(&store).is_err());
     // Three are left, each of which would have been waited for as long as the first.
@@ -73,10 +61,10 @@ fn a_close_cancels_what_the_server_is_still_doing() {
     }
     let database = Database::new();
     let store = ready(&database.url());
-    let mut standstill = Standstill::of(&database);
+    let _standstill = standstill(&database);
     std::thread::scope(|scope| {
         let operations: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(|| read(&store))).collect();
-        standstill.wait_for(CONNECTIONS.into());
+        database.wait_for_blocked(CONNECTIONS.into());
         let (abandoned, waited) = timed(|| store.close(Duration::from_millis(100)));
         assert_eq!(abandoned, Vec::<&str>::new());
         assert!(waited < Duration::from_secs(1), "{waited:?}");
@@ -89,17 +77,13 @@ fn a_close_cancels_what_the_server_is_still_doing() {
 
 #[test]
 fn a_close_does_not_wait_for_a_server_that_does_not_hear_it() {
-    if !require_postgres() {
-        return;
-    }
-    let database = Database::new();
-    let proxy = Proxy::to(Cluster::shared().address());
+    let Some((database, proxy)) = proxied() else { return };
     let store = ready(&proxy.url(&database));
-    let mut standstill = Standstill::of(&database);
+    let _standstill = standstill(&database);
     std::thread::scope(|scope| {
         let reading = scope.spawn(|| read(&store));
         let deleting = scope.spawn(|| delete(&store));
-        standstill.wait_for(2);
+        database.wait_for_blocked(2);
         proxy.freeze();
         let (abandoned, waited) = timed(|| store.close(Duration::from_millis(100)));
         assert_eq!(abandoned, Vec::<&str>::new());

@@ -39,17 +39,6 @@ fn a_user_without_privileges_is_refused() {
 }
 
 #[test]
-fn nothing_is_done_before_the_schema_is_known_but_a_probe() {
-    if !require_postgres() {
-        return;
-    }
-    let database = Database::new();
-    let store = store(&database.url());
-    assert!(matches!(read(&store), Err(StoreError::Unavailable(_))));
-    store.probe().unwrap();
-}
-
-#[test]
 fn a_server_that_takes_no_more_connections_is_waited_for() {
     if !require_postgres() {
         return;

@@ -7,12 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 use postgres::{Client, NoTls};
 
-use crate::util::{Cluster, Database, Proxy, require_postgres, wait_until};
-
-/// A database and a proxy before it.
-fn proxied() -> Option<(Database, Proxy)> {
-    require_postgres().then(|| (Database::new(), Proxy::to(Cluster::shared().address())))
-}
+use crate::util::{Database, Proxy, proxied, wait_until};
 
 fn connect(proxy: &Proxy, database: &Database) -> Client {
     Client::connect(&proxy.url(database), NoTls).unwrap()

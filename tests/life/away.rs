@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use serde_json::json;
 
 use crate::util::drill::{Act, Drill};
-use crate::util::{Client, Cluster, Database, Finished, Launch, Proxy, Server, require_postgres, sql, wait_until};
+use crate::util::{
+    Client, Cluster, Database, Finished, Launch, Proxy, Server, proxied, require_postgres, sql, wait_until,
+};
 
 const ANN: &str = "ann@example.org";
 /// How soon health knows that the database is gone.
@@ -249,34 +250,10 @@ fn a_database_that_hangs_is_waited_for_and_nothing_is_lost() {
     }
 }
 
-#[test]
-fn a_hundred_hangups_under_load_cost_nobody_an_answer_on_postgresql_either() {
-    if !require_postgres() {
-        return;
-    }
-    let database = Database::new();
-    let mut server = Launch::holdfast().shell(super::hangup::NOT_IGNORED).on(&database).start();
-    super::hangup::under_load(&server, || {
-        let mut watcher = server.anonymous();
-        for _ in 0..100 {
-            server.signal(Signal::HUP);
-            assert_eq!(watcher.get("/health").json()["database"], "connected");
-        }
-        wait_until("a pool to be replaced", || {
-            watcher.get("/debug/pool-status").json()["recycles_total"].as_u64() > Some(1)
-        });
-    });
-    assert_eq!(server.terminate().code, Some(0));
-}
-
 /// What cannot be handed back is left to the next start.
 #[test]
 fn a_drain_ends_in_time_while_the_database_hangs_and_the_next_start_goes_on() {
-    if !require_postgres() {
-        return;
-    }
-    let database = Database::new();
-    let proxy = Proxy::to(Cluster::shared().address());
+    let Some((database, proxy)) = proxied() else { return };
     let launch = Launch::drill().env("DATABASE_URL", &proxy.url(&database)).env("DRAIN_TIMEOUT", "6s");
     let mut server = launch.start();
     let drill = Drill::new("running", 2).on(1, Act::Wait);

@@ -9,10 +9,10 @@ use crate::util::{Launch, Server, sql};
 const ANN: &str = "ann@example.org";
 
 /// As whoever runs these tests may have been started to outlive a terminal, and its children with it.
-pub(super) const NOT_IGNORED: &str = "exec env --default-signal=HUP \"$0\" \"$@\"";
+const NOT_IGNORED: &str = "exec env --default-signal=HUP \"$0\" \"$@\"";
 
 /// Asks again and again from four clients while `disturb` does its work.
-pub(super) fn under_load(server: &Server, disturb: impl FnOnce()) {
+fn under_load(server: &Server, disturb: impl FnOnce()) {
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let clients: Vec<_> = (0..4)

@@ -13,7 +13,7 @@ use holdfast::store::Store;
 use holdfast::store::postgres::{Options, PostgresStore};
 
 use super::Opened;
-use crate::util::{Cluster, Database, require_postgres, wait_until};
+use crate::util::{Cluster, Database, require_postgres};
 
 pub(super) fn open() -> Option<Opened> {
     require_postgres().then(|| {
@@ -43,20 +43,4 @@ pub(super) fn initialised(url: &str, options: Options) -> PostgresStore {
     let store = store(url, options);
     store.initialise().unwrap();
     store
-}
-
-/// Waits until so many statements in this database wait for a row that somebody else has locked.
-fn wait_for_waiters(database: &Database, count: i64) {
-    let mut client = database.client();
-    let waiting = "SELECT count(*) FROM pg_stat_activity
-        WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    wait_until("statements that wait for a lock", || client.query_one(waiting, &[]).unwrap().get::<_, i64>(0) == count);
-}
-
-/// Waits until nobody is connected with this database any more.
-fn wait_for_no_sessions(database: &Database) {
-    let mut client = database.client();
-    let others = "SELECT count(*) FROM pg_stat_activity
-        WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
-    wait_until("sessions to end", || client.query_one(others, &[]).unwrap().get::<_, i64>(0) == 0);
 }

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::Cluster;
 use super::postgres::{ROLE, connect};
+use super::{Cluster, wait_until};
 
 /// A database of its own for one test, dropped with everybody's connections to it.
 pub(crate) struct Database {
@@ -63,6 +63,28 @@ impl Database {
         let statement = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
              WHERE datname = current_database() AND pid <> pg_backend_pid()";
         self.client().query_one(statement, &[]).unwrap().get(0)
+    }
+
+    /// Waits until so many statements wait for a lock that somebody else holds.
+    #[track_caller]
+    pub(crate) fn wait_for_blocked(&self, statements: i64) {
+        let blocked = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        self.wait_for_count(blocked, statements);
+    }
+
+    /// Waits until nobody is connected with it any more.
+    #[track_caller]
+    pub(crate) fn wait_for_no_sessions(&self) {
+        let others = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
+        self.wait_for_count(others, 0);
+    }
+
+    #[track_caller]
+    fn wait_for_count(&self, statement: &str, count: i64) {
+        let mut client = self.client();
+        wait_until(statement, || client.query_one(statement, &[]).unwrap().get::<_, i64>(0) == count);
     }
 }
 

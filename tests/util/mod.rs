@@ -16,6 +16,7 @@
 //! if !require_postgres() { return }                        // says so loudly; fails where CI is set
 //! let database = Database::new();                          // dropped with everybody's connections to it
 //! let proxy = Proxy::to(Cluster::shared().address());      // cut, heal, freeze, thaw, close_all, delay, round_trips
+//! let Some((database, proxy)) = proxied() else { return }; // all of that in one
 //! let server = Launch::drill().on(&database).start();      // or .env("DATABASE_URL", &proxy.url(&database))
 //! let url = PgBouncer::shared().url(&database);            // after require_pgbouncer(); pools transactions
 //! let cluster = Cluster::own().setting("max_connections", "20").start();
@@ -54,7 +55,7 @@ pub(crate) use installation::{require, require_pgbouncer, require_postgres, requ
 pub(crate) use intruder::Intruder;
 pub(crate) use pgbouncer::PgBouncer;
 pub(crate) use postgres::Cluster;
-pub(crate) use proxy::Proxy;
+pub(crate) use proxy::{Proxy, proxied};
 pub(crate) use server::{Finished, Launch, Server};
 
 /// How long anything may take in a test: long enough for a busy machine, short enough to fail rather than hang.

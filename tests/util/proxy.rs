@@ -12,7 +12,7 @@ use rustix::net::sockopt::set_socket_linger;
 
 use super::frontend::Frontend;
 use super::ports::free_port;
-use super::{Database, PATIENCE};
+use super::{Cluster, Database, PATIENCE, require_postgres};
 
 /// How long a write may wait for its reader before it looks whether its connection is to be closed.
 const WRITE_SLICE: Duration = Duration::from_millis(50);
@@ -25,6 +25,12 @@ pub(crate) struct Proxy {
     shared: Arc<Shared>,
     /// `None` while it refuses connections.
     acceptor: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// A database of its own for one test and a proxy before it; `None` where there is no PostgreSQL, as [`require_postgres`] says.
+#[must_use]
+pub(crate) fn proxied() -> Option<(Database, Proxy)> {
+    require_postgres().then(|| (Database::new(), Proxy::to(Cluster::shared().address())))
 }
 
 struct Shared {

@@ -1,5 +1,13 @@
 //! The store in a PostgreSQL database that several servers may share.
+//!
+//! Three protocols of ARCHITECTURE.md are kept here. "The connection to PostgreSQL": `tls` (how a connection begins), `stream` and
+//! `link` (what watches it), `manager` and `session` (one connection with its statements), `reach` (what a pool knows of its
+//! database), `error` and `repeat` (what a failure means, and whether it is tried again), `patience` (who waits how long),
+//! `probe` and `capacity` (what the heart looks at). "The claim protocol" and "PostgreSQL: one statement an operation": `runs`,
+//! `claims`, `steps`, `conversations` and `checkpoints` are the traits, each beside its statements (`queries`, `…_queries`);
+//! `rows` and `types` are what they take and give. "Migrations": `schema` (ours) and `checkpoint_schema` (LangGraph's).
 
+mod capacity;
 mod checkpoint_queries;
 mod checkpoint_schema;
 mod checkpoints;
@@ -8,9 +16,10 @@ mod claims;
 mod conversations;
 mod error;
 mod health_queries;
-mod identity;
 mod link;
+mod manager;
 mod patience;
+mod probe;
 mod queries;
 mod reach;
 mod repeat;
@@ -37,11 +46,12 @@ use crate::config::DatabaseUrl;
 use crate::domain::InstanceId;
 use crate::event;
 use crate::pool::{GuardedPool, Lease, PoolConfig, PoolError, PoolStatus, RecycleError};
-use identity::Identity;
+use manager::SessionManager;
+use probe::Identity;
 use queries::Query;
 use reach::Reach;
 use repeat::{Attempts, Failure, Repeatable, Verdict};
-use session::{Session, SessionManager};
+use session::Session;
 
 /// The store in a PostgreSQL database.
 ///
@@ -104,7 +114,7 @@ impl PostgresStore {
     /// The store in this database. Connects in the background, and not before something is asked of it, unless connections
     /// are to be kept ready.
     pub fn new(url: &DatabaseUrl, options: Options, connector: &Arc<ScheduledThreadPool>) -> Self {
-        let url = identity::introduce(url, options.instance);
+        let url = probe::introduce(url, options.instance);
         let connections = |name, connections_max, idle_min| {
             let reach = Arc::default();
             let config = PoolConfig {

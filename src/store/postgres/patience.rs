@@ -13,7 +13,8 @@ pub(super) const LONG_STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) const LONG_ANSWER: Duration = Duration::from_secs(62);
 /// As [`ANSWER`], for a migration, which may build an index over everything that there is.
 pub(super) const MIGRATION: Duration = Duration::from_secs(3600);
-/// How long a heartbeat waits for its answer: it can be tried twice more within a claim.
+/// How long a heartbeat waits for its answer: with a pause of a second, four tries fit between a renewal that succeeded and
+/// the moment at which a step has to stop.
 pub(super) const HEARTBEAT_ANSWER: Duration = Duration::from_secs(3);
 /// How long a probe takes in all: with a pause of half a second between two probes, a database that hangs is reported
 /// within two seconds, and a machine that stutters is not.

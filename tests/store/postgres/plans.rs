@@ -5,7 +5,7 @@ use holdfast::store::postgres::Options;
 use holdfast::store::{Answers, ClaimRequest, Ending, Idempotency, Lost, NewRun, Store, Submission};
 
 use super::super::{ATTEMPTS_MAX, LEASE, NO_LEASE, NO_LIMITS, answer, claim, new_run, step, submit};
-use super::{database, initialised, options, wait_for_no_sessions};
+use super::{database, initialised, options};
 use crate::util::{Database, require_postgres};
 
 /// How many rows an operation may read, the indexes' entries included: a page of a list, the open runs, what it writes.
@@ -72,7 +72,7 @@ struct Read {
 impl Read {
     /// Once everybody's sessions have ended, which report when they do.
     fn so_far(database: &Database) -> Self {
-        wait_for_no_sessions(database);
+        database.wait_for_no_sessions();
         let mut client = database.client();
         let scans = "SELECT relname::text, seq_scan FROM pg_stat_user_tables
             WHERE relname IN ('runs', 'threads', 'run_events', 'checkpoints', 'checkpoint_blobs', 'checkpoint_writes')

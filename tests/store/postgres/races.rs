@@ -16,7 +16,7 @@ use super::super::{
     LEASE, NO_LIMITS, answer, checkpoints_of, claim, error, events, keyed, kinds, new_run, step, submit,
     submit_and_claim, succeed,
 };
-use super::{database, initialised, options, wait_for_no_sessions, wait_for_waiters};
+use super::{database, initialised, options};
 use crate::util::{Database, require_postgres};
 
 const THREAD: &str = "SELECT FROM threads WHERE owner = 'ann' AND thread_id = 'thread' FOR UPDATE";
@@ -35,7 +35,7 @@ fn meet<T: Send>(database: &Database, held: &str, work: Vec<Work<'_, T>>) -> Vec
             .zip(work)
             .map(|(count, work)| {
                 let worker = scope.spawn(work);
-                wait_for_waiters(database, count);
+                database.wait_for_blocked(count);
                 worker
             })
             .collect();
@@ -139,7 +139,7 @@ fn crossing_submissions_of_one_key_give_one_run_even_to_different_threads() {
             let store = &store;
             scope.spawn(move || store.submit(&new, NO_LIMITS, None).unwrap())
         });
-        wait_for_waiters(&database, 2);
+        database.wait_for_blocked(2);
         transaction.rollback().unwrap();
         submitters.into_iter().map(|submitter| submitter.join().unwrap()).collect()
     });
@@ -273,7 +273,7 @@ fn renewals_lock_in_one_order_whatever_order_they_are_given() {
     for store in &stores {
         assert!(store.close(LEASE).is_empty());
     }
-    wait_for_no_sessions(&database);
+    database.wait_for_no_sessions();
     let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
     assert_eq!(database.client().query_one(deadlocks, &[]).unwrap().get::<_, i64>(0), 0);
 }

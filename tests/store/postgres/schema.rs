@@ -38,13 +38,14 @@ fn five_stores_may_initialise_an_empty_database_at_once() {
 }
 
 #[test]
-fn nothing_is_asked_of_a_database_before_its_schema_is_known() {
+fn nothing_is_asked_of_a_database_before_its_schema_is_known_but_how_it_is() {
     if !require_postgres() {
         return;
     }
     let database = Database::new();
     let store = store(&database.url(), options());
     assert!(matches!(store.counts(), Err(StoreError::Unavailable(_))));
+    store.probe().unwrap();
     store.initialise().unwrap();
     store.initialise().unwrap();
     store.counts().unwrap();

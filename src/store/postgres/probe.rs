@@ -1,4 +1,4 @@
-//! How the server is, which one it is, and whether it has enough connections for all who share it.
+//! How the server is, and whether it is still the one that the connections were made to.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -10,7 +10,6 @@ use super::repeat::Repeatable;
 use super::{PostgresStore, Terms, health_queries as queries, patience, recycle};
 use crate::config::DatabaseUrl;
 use crate::domain::InstanceId;
-use crate::event;
 use crate::store::{Probe, StoreError};
 
 /// What every server's connections are named with, unless its URL gives them another name.
@@ -127,30 +126,6 @@ impl PostgresStore {
         let known = self.identity.lock().replace(found.clone());
         if known.is_some_and(|known| known != *found) {
             recycle(&self.clients.pool, "the server's identity changed");
-        }
-    }
-
-    /// Warns when all servers together may want more connections than there are. A pooler's figures would be no use.
-    fn count_connections(&self) {
-        if !self.options.prepares {
-            return;
-        }
-        // If it cannot be asked now, the next probe asks.
-        let Ok(rows) = self.run_on_heart(&queries::READ_CAPACITY, &[]) else { return };
-        let Some(row) = rows.first() else { return };
-        let (instances, connections_max, reserved): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
-        self.has_counted.store(true, Ordering::Relaxed);
-        let each = i64::from(self.options.connections_max) + 1;
-        let (wanted, available) = (instances * each, connections_max - reserved);
-        if wanted > available {
-            tracing::warn!(
-                event = event::STORE_CONNECTIONS_SHORT,
-                instances,
-                connections_each = each,
-                wanted,
-                available,
-                "lower POSTGRES_POOL_MAX or raise the database's max_connections"
-            );
         }
     }
 }
