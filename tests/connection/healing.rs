@@ -48,18 +48,14 @@ fn an_operation_whose_connection_breaks_is_repeated_if_that_is_harmless() {
 
 #[test]
 fn a_submission_that_was_not_answered_is_not_called_undone() {
-    if !require_postgres() {
-        return;
-    }
-    let database = Database::new();
-    let proxy = Proxy::to(Cluster::shared().address());
+    let Some((database, proxy)) = proxied() else { return };
     let store = ready(&proxy.url(&database));
     // The statement is prepared then, and sent in one go.
     write(&store).unwrap();
-    let mut standstill = Standstill::of(&database);
+    let standstill = standstill(&database);
     std::thread::scope(|scope| {
         let writing = scope.spawn(|| write(&store));
-        standstill.wait_for(1);
+        database.wait_for_blocked(1);
         proxy.cut();
         let written = writing.join().unwrap();
         assert!(matches!(written, Err(StoreError::OutcomeUnknown(_))), "{written:?}");
