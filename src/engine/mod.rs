@@ -125,6 +125,12 @@ impl Interrupter {
         let _ = self.0.compare_exchange(0, reason as u8, Ordering::AcqRel, Ordering::Acquire);
     }
 
+    /// The claim that was thought lost has turned out to be held: the next step need not stop for it. Between steps only.
+    pub fn claim_is_held(&self) {
+        let lost = Interruption::ClaimLost as u8;
+        let _ = self.0.compare_exchange(lost, 0, Ordering::AcqRel, Ordering::Acquire);
+    }
+
     /// Why the step should stop, if it should.
     pub fn reason(&self) -> Option<Interruption> {
         match self.0.load(Ordering::Acquire) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, select};
 
 use super::active::Entered;
-use super::{CLAIM_LIFETIME, CLAIM_POLL, Shared, persist, survive};
+use super::{CLAIM_LIFETIME, CLAIM_MARGIN, CLAIM_POLL, Shared, persist, survive};
 use crate::domain::Run;
 use crate::event;
 use crate::store::{Claim, ClaimRequest, Lost, StoreError};
@@ -38,7 +38,15 @@ impl Wish {
     pub(super) fn granted(self, shared: &Shared, claim: Claim, run: Run, is_fresh: bool) -> Job {
         tracing::debug!(event = event::RUN_CLAIMED, run_id = %run.id, attempt = run.attempt, step = run.step);
         shared.streams.hint(run.id, false);
-        let entered = shared.active.enter(&claim, self.first_asked + CLAIM_LIFETIME);
+        let mut asked = self.first_asked;
+        if asked.elapsed() > CLAIM_MARGIN {
+            // The store was away meanwhile: nobody knows which time it was that claimed.
+            let now = Instant::now();
+            if shared.store.renew(&[claim], CLAIM_LIFETIME).is_ok_and(|held| !held.is_empty()) {
+                asked = now;
+            }
+        }
+        let entered = shared.active.enter(&claim, asked + CLAIM_LIFETIME);
         Job { claim, run, is_fresh, entered }
     }
 }
@@ -99,7 +107,7 @@ impl Dispatcher {
     fn claim_for_the_idle(&mut self, outage: &mut persist::Outage) -> Duration {
         let shared = Arc::clone(&self.shared);
         while !shared.is_draining() && (shared.may_claim)() {
-            let Some(worker) = shared.idle.reserve() else { break };
+            let Some(worker) = shared.idle.reserve_for_queued() else { break };
             // Looked at before the store is: what a busy worker holds up now may be free by the time of the answer.
             let any_busy = shared.idle.any_busy();
             shared.backlog.forget();

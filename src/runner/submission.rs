@@ -22,7 +22,10 @@ impl Runner {
     pub fn submit(&self, new: &NewRun, limits: QueueLimits) -> Result<Submission, StoreError> {
         let shared = &*self.shared;
         let worker = if (shared.may_claim)() { shared.idle.reserve() } else { None };
-        let wish = worker.as_ref().map(|_| Wish::new(shared));
+        let mut wish = worker.as_ref().map(|_| Wish::new(shared));
+        if let Some(wish) = &mut wish {
+            wish.request.others_idle = shared.idle.for_queued() as u64;
+        }
         let submitted = self.submit_until_known(new, limits, wish.as_ref());
         match (submitted, worker, wish) {
             (Ok(Submission::Claimed(claim, run)), Some(worker), Some(wish)) => {

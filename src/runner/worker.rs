@@ -136,10 +136,14 @@ impl Execution<'_> {
             match self.step(&**engine, &mut state) {
                 Ok(Next::Step(name)) => {
                     let record = self.record(step, name, &mut snapshots, &mut state);
-                    let valid_until = Instant::now() + CLAIM_LIFETIME;
-                    let status = shared
-                        .persist("record step", || shared.store.record_step(&self.claim, &record, CLAIM_LIFETIME))?;
-                    shared.active.renewed(&self.claim, valid_until);
+                    let mut asked = Instant::now();
+                    let status = shared.persist("record step", || {
+                        asked = Instant::now();
+                        shared.store.record_step(&self.claim, &record, CLAIM_LIFETIME)
+                    })?;
+                    shared.active.renewed(&self.claim, asked + CLAIM_LIFETIME);
+                    // The store may have been away for longer than a claim lives.
+                    self.interrupter.claim_is_held();
                     self.run.step = step;
                     shared.streams.hint(self.run.id, false);
                     if status == Status::Cancelling {

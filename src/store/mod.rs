@@ -116,12 +116,14 @@ pub struct ClaimRequest {
     pub token: ClaimToken,
     /// How long the claim is to hold without being renewed.
     pub valid_for: Duration,
+    /// How many workers more are idle: so many runs may be queued without losing their turn to one that is submitted.
+    pub others_idle: u64,
 }
 
 impl ClaimRequest {
     /// With a fresh token.
     pub fn new(holder: InstanceId, valid_for: Duration) -> Self {
-        Self { holder, token: ClaimToken::new(), valid_for }
+        Self { holder, token: ClaimToken::new(), valid_for, others_idle: 0 }
     }
 }
 
@@ -251,7 +253,7 @@ pub struct QueuePlace {
 pub trait RunStore: Send + Sync {
     /// Stores a run with its `queued` event, and its thread if that is new. Idempotent by the run's id, and by owner and
     /// key. With a worker that is idle, the run is claimed for it in the same transaction if nobody's turn is taken by
-    /// that: no other run is queued, and none of its thread is open.
+    /// that: no more runs are queued than other workers are idle, and none of its thread is open.
     fn submit(&self, new: &NewRun, limits: QueueLimits, idle: Option<&ClaimRequest>) -> Result<Submission, StoreError>;
 
     /// The owner's run of that id.

@@ -281,7 +281,7 @@ impl Store for PostgresStore {
 
     fn recycle(&self, reason: &str) {
         for connections in [&self.clients, &self.heart] {
-            recycle(&connections.pool, reason);
+            recycle(&connections.pool, reason, patience::RECYCLE);
         }
     }
 
@@ -307,13 +307,16 @@ impl Store for PostgresStore {
     }
 }
 
-/// Replaces one pool; if that fails, the old one goes on serving, and its connections are replaced as they break.
-fn recycle(pool: &GuardedPool<SessionManager>, reason: &str) {
-    let why = match pool.recycle(reason, patience::RECYCLE) {
-        Ok(_) | Err(RecycleError::Refused(_) | RecycleError::InProgress) => return,
+/// Replaces one pool, and says whether it has; otherwise the old one goes on serving, and its connections are replaced as
+/// they break.
+fn recycle(pool: &GuardedPool<SessionManager>, reason: &str, timeout: Duration) -> bool {
+    let why = match pool.recycle(reason, timeout) {
+        Ok(_) => return true,
+        Err(RecycleError::Refused(_) | RecycleError::InProgress) => return false,
         // Not the error itself, which may name the host.
         Err(RecycleError::NoConnection { .. }) => "no fresh connection could be made",
         Err(RecycleError::Busy { .. }) => "operations in flight did not end in time",
     };
     tracing::warn!(event = event::POOL_RECYCLE_FAILED, reason, why, "the old connections go on serving");
+    false
 }

@@ -33,3 +33,5 @@ pub(super) const INTERRUPT: Duration = Duration::from_millis(500);
 pub(super) const FAREWELL: Duration = Duration::from_millis(250);
 /// How long replacing a pool may take, and so how long new operations may be held up by it.
 pub(super) const RECYCLE: Duration = Duration::from_secs(5);
+/// The same, when a probe has found another server: health is told meanwhile what was known before.
+pub(super) const FAILOVER: Duration = Duration::from_millis(500);

@@ -59,8 +59,8 @@ pub(super) fn introduce(url: &DatabaseUrl, instance: InstanceId) -> DatabaseUrl 
 }
 
 impl PostgresStore {
-    /// Asks the server how it is, in a second in all. Blocks for some seconds when it finds another server than before,
-    /// and replaces the connections for clients.
+    /// Asks the server how it is, in a second in all; half a second more when it finds another server than before, and
+    /// replaces the connections for clients.
     pub(super) fn probe_now(&self) -> Result<Probe, StoreError> {
         let started = Instant::now();
         let sighting = self.sight(started)?;
@@ -123,9 +123,10 @@ impl PostgresStore {
 
     /// Replaces the clients' connections when they are to another server than the one that has just answered.
     fn recognise(&self, found: &Identity) {
-        let known = self.identity.lock().replace(found.clone());
-        if known.is_some_and(|known| known != *found) {
-            recycle(&self.clients.pool, "the server's identity changed");
+        let is_other = self.identity.lock().as_ref().is_some_and(|known| known != found);
+        // Until it succeeds, each probe tries again: connections to the old server may go on working.
+        if !is_other || recycle(&self.clients.pool, "the server's identity changed", patience::FAILOVER) {
+            *self.identity.lock() = Some(found.clone());
         }
     }
 }

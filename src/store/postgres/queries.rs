@@ -72,7 +72,7 @@ queries! {
     ///
     /// Two submissions of one key that cross end in a unique violation of the second; it is repeated and finds the first.
     SUBMIT: "runs.submit"
-        (UUID, TEXT, TEXT, TEXT, TEXT, TEXT, BYTEA, UUID, INT8, INT8, UUID, UUID, INT8, TEXT) =
+        (UUID, TEXT, TEXT, TEXT, TEXT, TEXT, BYTEA, UUID, INT8, INT8, UUID, UUID, INT8, TEXT, INT8) =
         "WITH earlier AS MATERIALIZED (
             SELECT run_id FROM runs WHERE run_id = $1 AND owner = $2
             UNION ALL
@@ -93,7 +93,7 @@ queries! {
                 latest_at = greatest(t.latest_at, excluded.latest_at)
             RETURNING thread_key, last_number AS number),
         placed AS MATERIALIZED (
-            SELECT thread_key, number, $11 IS NOT NULL AND (SELECT queued = 0 FROM queue)
+            SELECT thread_key, number, $11 IS NOT NULL AND (SELECT queued <= $15 FROM queue)
                 AND (number = 1 OR EXISTS (SELECT FROM before b
                     WHERE b.thread_key = thread.thread_key AND b.last_number = thread.number - 1))
                 AND NOT EXISTS (SELECT FROM runs e

@@ -34,6 +34,7 @@ impl RunStore for PostgresStore {
                 &idle.map(|request| Uuid::from(&request.holder)),
                 &idle.map_or(0, |request| int(request.valid_for.as_millis())),
                 &moved(Status::Queued, Trigger::Claimed)?.as_str(),
+                &idle.map_or(0, |request| int(request.others_idle)),
             ],
         )?;
         submission(&rows, new, idle)

@@ -14,7 +14,7 @@ use super::patience;
 /// A stream that fails with `TimedOut` once its peer has been silent for as long as its [`Link`] allows.
 ///
 /// While the connection is being made, what is allowed is for all of that; afterwards it begins anew with every operation
-/// and with everything that is read. Between operations nobody looks, so nothing expires.
+/// and with everything that is read or written. Between operations nobody looks, so nothing expires.
 pub(super) struct Watched<S> {
     stream: S,
     link: Arc<Link>,
@@ -93,7 +93,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         this.look()?;
         this.link.writing();
         match Pin::new(&mut this.stream).poll_write(cx, buf) {
-            Poll::Ready(written) => Poll::Ready(written),
+            Poll::Ready(written) => {
+                // A peer that takes what is sent is not silent, however long all of it takes.
+                if this.operation > 0 {
+                    this.postpone();
+                }
+                Poll::Ready(written)
+            }
             Poll::Pending => this.wait(cx),
         }
     }

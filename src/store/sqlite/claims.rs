@@ -39,7 +39,16 @@ pub(super) fn claim(
         return Ok(Some((claim, by_id(tx, claim.run_id)?)));
     }
     let next = tx.prepare_cached(queries::CLAIM_NEXT)?.query_row([], |row| row.get(0)).optional()?;
-    let Some(run_id) = next.map(RunId::from_bytes) else { return Ok(None) };
+    next.map(|id| take(tx, RunId::from_bytes(id), request, now)).transpose()
+}
+
+/// Claims this run, which is queued.
+pub(super) fn take(
+    tx: &Transaction<'_>,
+    run_id: RunId,
+    request: &ClaimRequest,
+    now: Timestamp,
+) -> Result<(Claim, Run), StoreError> {
     tx.prepare_cached(queries::CLAIM)?.execute(params![
         run_id.as_bytes(),
         moved(Status::Queued, Trigger::Claimed)?.as_str(),
@@ -50,7 +59,7 @@ pub(super) fn claim(
     ])?;
     let run = by_id(tx, run_id)?;
     events::append(tx, run_id, now, &[(EventKind::Started, json!({"attempt": run.attempt}))])?;
-    Ok(Some((Claim { run_id, thread_key: run.thread_key, token: request.token }, run)))
+    Ok((Claim { run_id, thread_key: run.thread_key, token: request.token }, run))
 }
 
 /// What the request has claimed already, when its first answer was lost.

@@ -72,6 +72,10 @@ queries! {
     ANY_TO_CLAIM = "SELECT EXISTS (SELECT 1 FROM runs INDEXED BY runs_queued WHERE status = 'queued')
         OR EXISTS (SELECT 1 FROM runs
             WHERE claim_holder = ?1 AND claim_token = ?2 AND status IN ('running', 'cancelling'))";
+    IS_FIRST_OPEN = "SELECT NOT EXISTS (SELECT 1 FROM runs e
+            WHERE e.thread_key = r.thread_key AND e.number < r.number
+            AND e.status IN ('queued', 'running', 'cancelling'))
+        FROM runs r WHERE r.run_id = ?1";
     CLAIMED = "SELECT run_id, thread_key FROM runs
         WHERE claim_holder = ?1 AND claim_token = ?2 AND status IN ('running', 'cancelling')";
     /// Looks at the queue once, in an index that holds all it needs, and keeps the first: 0.5 ms for a thousand queued.

@@ -168,10 +168,14 @@ fn submit(
         new.idempotency.as_ref().map(|idempotency| &idempotency.fingerprint),
     ])?;
     events::append(tx, new.id, now, &[(EventKind::Queued, json!({}))])?;
-    // With an empty queue the next run to be claimed can only be this one.
-    match idle.filter(|_| queued == 0).map(|request| claims::claim(tx, request, now)).transpose()?.flatten() {
-        Some((claim, run)) => Ok(Submission::Claimed(claim, run)),
-        None => Ok(Submission::Accepted(by_id(tx, new.id)?)),
+    let run = by_id(tx, new.id)?;
+    let is_first: bool = tx.prepare_cached(queries::IS_FIRST_OPEN)?.query_row([new.id.as_bytes()], |row| row.get(0))?;
+    match idle.filter(|request| queued <= request.others_idle && is_first) {
+        Some(request) => {
+            let (claim, run) = claims::take(tx, new.id, request, now)?;
+            Ok(Submission::Claimed(claim, run))
+        }
+        None => Ok(Submission::Accepted(run)),
     }
 }
 
