@@ -6,15 +6,15 @@ use super::dispatcher::Wish;
 use super::{Runner, persist};
 use crate::store::{NewRun, QueueLimits, StoreError, Submission};
 
-/// How long a submission whose answer was lost is repeated until one says what became of it: a server that is restarted is
-/// back by then, and a client has not given up yet.
+/// Until when, from its beginning, a submission whose answer was lost is repeated until one says what became of it: a server
+/// that is restarted is back by then, and a client has not given up yet. Where silence has taken longer, it is not tried anew.
 const UNKNOWN_PATIENCE: Duration = Duration::from_secs(3);
 
 impl Runner {
     /// Stores a run, and has an idle worker begin with it at once if that takes nobody's turn; otherwise it is queued.
     ///
-    /// Blocks as long as the store does, and for at most [`UNKNOWN_PATIENCE`] more when the store's answer was lost: the
-    /// submission is then repeated under the same id, which finds what was stored.
+    /// Blocks as long as the store does; when its answer was lost within [`UNKNOWN_PATIENCE`], the submission is repeated until
+    /// then under the same id, which finds what was stored.
     ///
     /// # Errors
     /// The store's. After `OutcomeUnknown` the run may be stored, under the id that `new` gives it; after any other error
@@ -47,12 +47,12 @@ impl Runner {
         limits: QueueLimits,
         wish: Option<&Wish>,
     ) -> Result<Submission, StoreError> {
+        let since = Instant::now();
         let submit = || self.shared.store.submit(new, limits, wish.map(|wish| &wish.request));
         let mut unknown = match submit() {
             Err(error @ StoreError::OutcomeUnknown(_)) => error,
             settled => return settled,
         };
-        let since = Instant::now();
         let mut outage = persist::Outage::default();
         loop {
             let pause = outage.failed("submit", &unknown);

@@ -47,6 +47,46 @@ fn an_operation_whose_connection_breaks_is_repeated_if_that_is_harmless() {
 }
 
 #[test]
+fn a_submission_that_was_not_answered_is_not_called_undone() {
+    let Some((database, proxy)) = proxied() else { return };
+    let store = ready(&proxy.url(&database));
+    // The statement is prepared then, and sent in one go.
+    write(&store).unwrap();
+    let standstill = standstill(&database);
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(|| write(&store));
+        database.wait_for_blocked(1);
+        proxy.cut();
+        let written = writing.join().unwrap();
+        assert!(matches!(written, Err(StoreError::OutcomeUnknown(_))), "{written:?}");
+        let refused = write(&store);
+        assert!(matches!(refused, Err(StoreError::Unavailable(_))), "nothing was sent: {refused:?}");
+    });
+    drop(standstill);
+    // The server does not know that nobody listens any more.
+    let mut client = database.client();
+    let stored = "SELECT count(*) FROM runs";
+    wait_until("the run to be stored", || client.query_one(stored, &[]).unwrap().get::<_, i64>(0) == 2);
+}
+
+#[test]
+fn a_backup_that_reads_everything_does_not_keep_a_server_from_starting() {
+    if !require_postgres() {
+        return;
+    }
+    let database = Database::new();
+    ready(&database.url());
+    let mut backup = database.client();
+    backup.batch_execute("BEGIN; LOCK TABLE write_probe, runs, threads IN ACCESS SHARE MODE").unwrap();
+    let store = ready(&database.url());
+    for _ in 0..3 {
+        store.probe().unwrap();
+    }
+    let left = database.client().query_one("SELECT count(*) FROM write_probe", &[]).unwrap().get::<_, i64>(0);
+    assert!(left <= 1, "every probe leaves something: {left}");
+}
+
+#[test]
 fn a_statement_that_is_cancelled_did_not_happen() {
     if !require_postgres() {
         return;

@@ -23,8 +23,13 @@ queries! {
     READ_PROBE_UNNUMBERED: "store.probe" () = sighting!("NULL::int8");
     /// As much as an ordinary operation writes, into room that is taken from the disk for it.
     WRITE_PROBE: "store.probe" () = "INSERT INTO write_probe (ballast) SELECT decode(repeat('00', 65536), 'hex')";
-    /// Gives that room back to the disk, so that the next proof has to take it again.
-    WRITE_PROBE_CLEAR: "store.probe" () = "TRUNCATE write_probe";
+    /// Gives that room back to the disk, so that the next proof has to take it again. Waits for nobody: a backup reads this
+    /// table too and keeps it until its end, for hours; then the room is given back by a later proof.
+    WRITE_PROBE_CLEAR: "store.probe" () = "DO 'BEGIN
+            LOCK TABLE write_probe IN ACCESS EXCLUSIVE MODE NOWAIT;
+            TRUNCATE write_probe;
+        EXCEPTION WHEN lock_not_available THEN
+        END'";
     /// Servers that use this database, this one included, and how many connections the server has for all, and keeps.
     READ_CAPACITY: "store.capacity" () =
         "SELECT greatest(1, count(DISTINCT application_name)), current_setting('max_connections')::int8,

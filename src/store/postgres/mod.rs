@@ -146,6 +146,14 @@ impl PostgresStore {
         self.perform(&self.clients, query, parameters, self.terms(Repeatable::Yes))
     }
 
+    /// As [`PostgresStore::run`], for a statement of which its caller has to know whether it happened.
+    ///
+    /// # Errors
+    /// As [`PostgresStore::run`], and `OutcomeUnknown` when an attempt was not answered and no later one was either.
+    fn run_told(&self, query: &'static Query, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
+        self.perform(&self.clients, query, parameters, self.terms(Repeatable::Told))
+    }
+
     /// Runs a statement whose repetition would be another operation, and that may take up to a minute.
     ///
     /// # Errors
@@ -183,7 +191,9 @@ impl PostgresStore {
         let started = Instant::now();
         let mut attempts = Attempts::new(terms.repeatable, connections.size);
         loop {
-            let mut session = self.lease(connections, query.operation, terms.lease_timeout, terms.repeatable)?;
+            let mut session = self
+                .lease(connections, query.operation, terms.lease_timeout, terms.repeatable)
+                .map_err(|error| attempts.told(error))?;
             let answer = if terms.is_long {
                 session.query_long(terms.silence_max, query, parameters)
             } else {

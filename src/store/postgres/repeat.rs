@@ -16,6 +16,9 @@ const CONFLICT_PAUSE: Duration = Duration::from_millis(5);
 pub(super) enum Repeatable {
     /// It reads, or its second time changes nothing.
     Yes,
+    /// Its second time changes nothing, but whether it happened matters to whoever asked: if an attempt may have been
+    /// executed, or may yet be, and none says what became of it, nobody is told that nothing happened.
+    Told,
     /// Its second time would be another operation.
     No,
 }
@@ -27,6 +30,8 @@ pub(super) struct Attempts {
     /// restarted, and the fresh one after them may meet the next restart.
     breaks_left: u32,
     conflicts: u32,
+    /// Whether an attempt that was sent has not been answered, and that matters.
+    is_untold: bool,
 }
 
 /// What happened to one attempt.
@@ -50,17 +55,19 @@ pub(super) enum Verdict {
 
 impl Attempts {
     pub(super) fn new(repeatable: Repeatable, connections_max: u32) -> Self {
-        Self { repeatable, breaks_left: connections_max + 1, conflicts: 0 }
+        Self { repeatable, breaks_left: connections_max + 1, conflicts: 0, is_untold: false }
     }
 
     pub(super) fn judge(&mut self, failure: Failure) -> Verdict {
         let Failure { fault, was_sent, was_interrupted, elapsed } = failure;
         // Whether nobody knows if it happened, and it matters.
         let is_unknown = was_sent && self.repeatable == Repeatable::No;
+        let is_unanswered = was_sent && matches!(fault, Fault::Gone(_) | Fault::Late);
+        self.is_untold |= is_unanswered && self.repeatable == Repeatable::Told;
         let is_in_time = elapsed < patience::REPEAT_WITHIN;
         match fault {
-            Fault::Cancelled if was_interrupted => Verdict::GiveUp(StoreError::Closing),
-            Fault::Gone(_) | Fault::Late if was_interrupted && !is_unknown => Verdict::GiveUp(StoreError::Closing),
+            Fault::Cancelled if was_interrupted => self.give_up(StoreError::Closing),
+            Fault::Gone(_) | Fault::Late if was_interrupted && !is_unknown => self.give_up(StoreError::Closing),
             Fault::Gone(why) if is_unknown => Verdict::GiveUp(StoreError::OutcomeUnknown(why.into())),
             Fault::Late if is_unknown => Verdict::GiveUp(StoreError::OutcomeUnknown(SILENT.into())),
             Fault::Gone(_) | Fault::ReadOnly | Fault::Unprepared if self.breaks_left > 0 && is_in_time => {
@@ -71,7 +78,22 @@ impl Attempts {
                 self.conflicts += 1;
                 Verdict::AgainAfter(CONFLICT_PAUSE * (1 << self.conflicts))
             }
-            fault => Verdict::GiveUp(fault.into()),
+            fault => self.give_up(fault.into()),
+        }
+    }
+
+    fn give_up(&self, error: StoreError) -> Verdict {
+        Verdict::GiveUp(self.told(error))
+    }
+
+    /// What whoever asked is told, when the last attempt ends with this error, or could not even begin.
+    pub(super) fn told(&self, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Unavailable(why) if self.is_untold => StoreError::OutcomeUnknown(why),
+            StoreError::DiskFull | StoreError::Closing if self.is_untold => {
+                StoreError::OutcomeUnknown(error.to_string())
+            }
+            error => error,
         }
     }
 }
@@ -111,6 +133,24 @@ mod tests {
         assert!(matches!(gives_up(attempts.judge(failure(Fault::Late, false))), StoreError::Unavailable(_)));
         assert!(matches!(attempts.judge(failure(Fault::ReadOnly, true)), Verdict::Again));
         assert!(matches!(attempts.judge(failure(Fault::Unprepared, true)), Verdict::Again));
+    }
+
+    #[test]
+    fn what_may_have_happened_is_not_called_undone_because_its_repetition_did_not_happen() {
+        let mut attempts = Attempts::new(Repeatable::Told, 5);
+        assert!(matches!(attempts.judge(failure(GONE, false)), Verdict::Again));
+        assert!(matches!(attempts.told(StoreError::Closing), StoreError::Closing), "nothing has been sent yet");
+        assert!(matches!(attempts.judge(failure(GONE, true)), Verdict::Again));
+        assert!(matches!(attempts.told(StoreError::Unavailable("gone".into())), StoreError::OutcomeUnknown(_)));
+        assert!(matches!(attempts.told(StoreError::Closing), StoreError::OutcomeUnknown(_)));
+        assert!(matches!(gives_up(attempts.judge(failure(Fault::DiskFull, true))), StoreError::OutcomeUnknown(_)));
+        let mut late = Attempts::new(Repeatable::Told, 5);
+        assert!(matches!(gives_up(late.judge(failure(Fault::Late, true))), StoreError::OutcomeUnknown(_)));
+        let interrupted = Failure { was_interrupted: true, ..failure(GONE, true) };
+        let error = gives_up(Attempts::new(Repeatable::Told, 5).judge(interrupted));
+        assert!(matches!(error, StoreError::OutcomeUnknown(_)), "{error}");
+        let answered = gives_up(Attempts::new(Repeatable::Told, 5).judge(failure(Fault::Cancelled, true)));
+        assert!(matches!(answered, StoreError::Unavailable(_)), "the server said that it did not happen");
     }
 
     #[test]

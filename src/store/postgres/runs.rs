@@ -17,7 +17,7 @@ use crate::store::{
 impl RunStore for PostgresStore {
     fn submit(&self, new: &NewRun, limits: QueueLimits, idle: Option<&ClaimRequest>) -> Result<Submission, StoreError> {
         let idempotency = new.idempotency.as_ref();
-        let rows = self.run(
+        let rows = self.run_told(
             &queries::SUBMIT,
             &[
                 &Uuid::from(&new.id),
