@@ -71,7 +71,7 @@ pub const VARIABLES: &[Variable] = &[
         name: "STATE_DIRECTORY",
         default: Some("holdfast-data"),
         kind: Kind::Path,
-        meaning: "where runs, data tables and this server's identity are kept; one process at a time",
+        meaning: "where this server's identity, data tables and (without DATABASE_URL) runs are kept; one process at a time",
     },
     Variable {
         name: "DATABASE_URL",
