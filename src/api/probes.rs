@@ -126,8 +126,9 @@ impl Probes {
             }
             Err(error) => {
                 let is_full = matches!(error, StoreError::DiskFull);
+                let is_news = before.is_connected() && !matches!(error, StoreError::Closing);
                 // Of a store that was never reached, whoever opens it says why.
-                if before.is_connected() || (is_full && !before.was_reached) {
+                if is_news || (is_full && !before.was_reached) {
                     tracing::warn!(event = event::STORE_UNAVAILABLE, operation = "probe", %error);
                 }
                 let trouble = match error {

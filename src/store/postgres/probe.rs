@@ -65,6 +65,8 @@ impl PostgresStore {
         let started = Instant::now();
         let sighting = self.sight(started)?;
         let latency = started.elapsed();
+        // Whoever is told that the database is there may wait for the next attempt to connect, a second at most.
+        self.clients.reach.heard();
         self.recognise(&sighting.identity);
         if self.initialised.load(Ordering::Acquire) && !self.has_counted.load(Ordering::Relaxed) {
             self.count_connections();
