@@ -239,8 +239,8 @@ impl Service for Front {
         }));
         match route.lane {
             Lane::Here => task.run(),
-            // Nobody waits in a queue for a store that says nothing.
-            Lane::Store if api.probes.database().is_silent() => task.refuse(),
+            // Nobody waits in a queue for a store that is not there.
+            Lane::Store if api.probes.database().is_away() => task.refuse(),
             Lane::Store | Lane::Data => {
                 if let Err(task) = api.lane.submit(task) {
                     task.refuse();

@@ -54,8 +54,13 @@ impl DatabaseHealth {
         self.outcome.is_ok()
     }
 
-    /// Whether the store says nothing at all: whatever asks it now waits for as long as that is allowed to take.
-    pub fn is_silent(&self) -> bool {
+    /// Whether the store's server is gone or says nothing: whatever asks it now would only keep others waiting. A file that
+    /// cannot be written may still be read.
+    pub fn is_away(&self) -> bool {
+        self.is_silent() || (self.backend == "postgres" && self.trouble() == Some(OF_NO_USE))
+    }
+
+    fn is_silent(&self) -> bool {
         self.trouble() == Some(NO_ANSWER)
     }
 
@@ -80,6 +85,7 @@ impl DatabaseHealth {
 }
 
 const NO_ANSWER: &str = "the store does not answer";
+const OF_NO_USE: &str = "the store cannot be used";
 
 impl Probes {
     /// Nothing is known yet of a store of this kind.
@@ -137,7 +143,7 @@ impl Probes {
                     // Whoever was silent stays so until something is heard: that a next attempt fails sooner says nothing
                     // about those that are still waiting.
                     _ if before.is_silent() || asked.elapsed() >= SILENT_AFTER => NO_ANSWER,
-                    _ if before.was_reached => "the store cannot be used",
+                    _ if before.was_reached => OF_NO_USE,
                     _ => "the store has not been reached yet",
                 };
                 DatabaseHealth {

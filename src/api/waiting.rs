@@ -34,8 +34,8 @@ impl Task {
     pub(super) fn refuse(self) {
         match self {
             Task::Handle(handling) => {
-                let is_silent = handling.route.lane == Lane::Store && handling.api.probes.database().is_silent();
-                let why = if is_silent { "The store does not answer" } else { "The server is busy" };
+                let is_away = handling.route.lane == Lane::Store && handling.api.probes.database().is_away();
+                let why = if is_away { "The store cannot be reached at the moment" } else { "The server is busy" };
                 handling.answer(Err(Problem::busy(format!("{why}; nothing was done."))));
             }
             Task::Report(client) => {
@@ -81,8 +81,8 @@ impl Handling {
     fn run(self) {
         // Whatever is logged meanwhile names the request; an error's level, so that no setting of LOG leaves it out.
         let _span = tracing::error_span!("request", request_id = self.envelope.request_id).entered();
-        if self.route.lane == Lane::Store && self.api.probes.database().is_silent() {
-            // It has fallen silent while this waited for its turn.
+        if self.route.lane == Lane::Store && self.api.probes.database().is_away() {
+            // It has gone while this waited for its turn.
             return Task::Handle(Box::new(self)).refuse();
         }
         match (self.route.handler)(&self.api, &self.call) {

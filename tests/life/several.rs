@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::util::drill::{Act, Drill};
-use crate::util::{Client, Database, Events, Launch, Server, require_postgres, wait_until};
+use crate::util::{Client, Cluster, Database, Events, Launch, Server, require_postgres, wait_until};
 
 const ANN: &str = "ann@example.org";
 const BOB: &str = "bob@example.org";
@@ -219,4 +219,21 @@ fn a_server_that_drains_hands_its_runs_to_another_one() {
     let on_b: Vec<(u64, &str)> = on_b.iter().map(|event| (event.id, &*event.kind)).collect();
     let kinds = ["queued", "started", "step", "checkpoint", "retrying", "started", "step", "checkpoint", "finished"];
     assert_eq!(on_b, (1..).zip(kinds).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_server_says_at_its_start_when_all_together_want_more_connections_than_there_are() {
+    if !require_postgres() {
+        return;
+    }
+    let cluster = Cluster::own().setting("max_connections", "20").start();
+    let database = cluster.database();
+    let launch = Launch::holdfast().on(&database).env("POSTGRES_POOL_MAX", "9");
+    let state = launch.home().join("state of the other");
+    let first = launch.clone().start();
+    let second = launch.env("STATE_DIRECTORY", state.to_str().unwrap()).start();
+    let said = |server: &Server| server.stderr().contains("store.connections.short");
+    wait_until("the second server to say so", || said(&second));
+    assert!(second.stderr().contains("instances=2 connections_each=10 wanted=20"), "{}", second.stderr());
+    assert!(!said(&first), "one alone has enough");
 }
