@@ -22,7 +22,7 @@ pub(super) fn print(config: &Config, address: SocketAddr) {
     };
     let text = match (&token, std::io::stdout().is_terminal()) {
         (Some(token), true) => format!(
-            "Holdfast {version} is ready, for this machine only.\n\n\
+            "Holdfast {version} answers, for this machine only.\n\n\
              Open      {base}/#token={token}\n\n\
              or paste  TOKEN={token}\n\
              \x20         curl {base}/health\n\
@@ -33,7 +33,7 @@ pub(super) fn print(config: &Config, address: SocketAddr) {
             version = env!("CARGO_PKG_VERSION"),
         ),
         (None, true) => format!(
-            "Holdfast {version} is ready on {base}. Kept in {kept}. Stop with Ctrl-C; nothing is lost by it.\n",
+            "Holdfast {version} answers on {base}. Kept in {kept}. Stop with Ctrl-C; nothing is lost by it.\n",
             version = env!("CARGO_PKG_VERSION"),
         ),
         (Some(token), false) => format!("{base}/#token={token}\n"),

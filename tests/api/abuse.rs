@@ -31,9 +31,13 @@ fn refused(server: &Server, descriptors: usize, bytes: &[u8], status: u16) {
 
 /// A server whose pools have their connections, and how many descriptors it has open without clients.
 fn start() -> (Server, usize) {
-    let server = Launch::holdfast().start();
+    let server = Launch::holdfast().env("POSTGRES_POOL_MIN", "5").start();
     answered(&mut server.client("ann@example.org"), "t", "SELECT 1");
     server.client("ann@example.org").get("/catalog");
+    wait_until("every connection to the store to be there", || {
+        let pools = server.anonymous().get("/debug/pool-status").json();
+        pools["connections"] == pools["max_connections"]
+    });
     let descriptors = server.descriptors();
     (server, descriptors)
 }
