@@ -54,6 +54,26 @@ fn other_connections_are_asked_before_they_are_used_once_one_has_fallen_silent()
     assert!(waited < Duration::from_secs(6), "{waited:?}");
 }
 
+/// Whoever locks a table for long, as its administrator may, is no reason to call the database silent.
+#[test]
+fn a_heartbeat_that_waits_for_a_lock_delays_no_probe() {
+    if !require_postgres() {
+        return;
+    }
+    let database = Database::new();
+    let store = ready(&database.url());
+    let standstill = standstill(&database);
+    std::thread::scope(|scope| {
+        let heartbeat = scope.spawn(|| store.rescue(Lost::Expired, 5));
+        database.wait_for_blocked(1);
+        let probe = store.probe();
+        assert!(probe.is_ok(), "{probe:?}");
+        assert!(!heartbeat.is_finished(), "it has waited meanwhile");
+        drop(standstill);
+        heartbeat.join().unwrap().unwrap();
+    });
+}
+
 #[test]
 fn a_close_cancels_what_the_server_is_still_doing() {
     if !require_postgres() {

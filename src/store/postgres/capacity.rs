@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{PostgresStore, health_queries as queries};
+use super::{HEART_CONNECTIONS, PostgresStore, health_queries as queries};
 use crate::event;
 
 impl PostgresStore {
@@ -16,7 +16,7 @@ impl PostgresStore {
         let Some(row) = rows.first() else { return };
         let (instances, connections_max, reserved): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
         self.has_counted.store(true, Ordering::Relaxed);
-        let each = i64::from(self.options.connections_max) + 1;
+        let each = i64::from(self.options.connections_max + HEART_CONNECTIONS);
         let (wanted, available) = (instances * each, connections_max - reserved);
         if wanted > available {
             tracing::warn!(

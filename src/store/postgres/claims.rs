@@ -111,7 +111,7 @@ pub(super) fn rescue(store: &PostgresStore, lost: Lost, attempts_max: u32) -> Re
             &queries::RESCUE_EXPIRED,
             &[&attempts, &queued, &failed, &cancelled, &error, &"its claim expired"],
         ),
-        Lost::HeldBy(holder) => store.run_on_heart(
+        Lost::HeldBy(holder) => store.run(
             &queries::RESCUE_HELD_BY,
             &[&attempts, &queued, &failed, &cancelled, &error, &"its server was restarted", &Uuid::from(&holder)],
         ),

@@ -53,13 +53,16 @@ use reach::Reach;
 use repeat::{Attempts, Failure, Repeatable, Verdict};
 use session::Session;
 
+/// Connections of the heart: one for heartbeats and rescue, which another's lock may hold up, and one for the probe.
+const HEART_CONNECTIONS: u32 = 2;
+
 /// The store in a PostgreSQL database.
 ///
 /// Every operation is one statement: one round trip, nothing half done, and no transaction that waits for its client.
 pub struct PostgresStore {
     /// What requests and workers share.
     clients: Connections,
-    /// One connection for heartbeats, rescue and the probe, so that nothing else can delay them.
+    /// What the threads that have to be in time use, a connection for each, so that nothing delays them, nor one the other.
     heart: Connections,
     options: Options,
     /// Whether the schema is known to be up to date; no operation begins before.
@@ -77,7 +80,7 @@ pub struct PostgresStore {
 /// How the store uses its connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How many connections requests and workers share; heartbeats have one more.
+    /// How many connections requests and workers share; heartbeats and probes have two more.
     pub connections_max: u32,
     /// How many of them are kept ready.
     pub connections_min: u32,
@@ -128,7 +131,7 @@ impl PostgresStore {
         };
         Self {
             clients: connections("postgres", options.connections_max, options.connections_min),
-            heart: connections("postgres-heart", 1, 0),
+            heart: connections("postgres-heart", HEART_CONNECTIONS, 0),
             options,
             initialised: AtomicBool::new(false),
             identity: Mutex::new(None),
@@ -163,7 +166,7 @@ impl PostgresStore {
         self.perform(&self.clients, query, parameters, terms)
     }
 
-    /// As [`PostgresStore::run`], on the connection that nothing else can delay, and with little patience.
+    /// As [`PostgresStore::run`], on connections that nothing else can delay, and with little patience.
     fn run_on_heart(&self, query: &'static Query, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
         let terms = Terms {
             lease_timeout: super::HEARTBEAT_PATIENCE,

@@ -59,8 +59,8 @@ pub(super) fn introduce(url: &DatabaseUrl, instance: InstanceId) -> DatabaseUrl 
 }
 
 impl PostgresStore {
-    /// Asks the server how it is, in a second in all; half a second more when it finds another server than before, and
-    /// replaces the connections for clients.
+    /// Asks the server how it is, in a second in all; up to a second more when it finds another server than before, and
+    /// replaces all connections.
     pub(super) fn probe_now(&self) -> Result<Probe, StoreError> {
         let started = Instant::now();
         let sighting = self.sight(started)?;
@@ -123,11 +123,15 @@ impl PostgresStore {
         Ok(())
     }
 
-    /// Replaces the clients' connections when they are to another server than the one that has just answered.
+    /// Replaces all connections when they may be to another server than the one that has just answered.
     fn recognise(&self, found: &Identity) {
         let is_other = self.identity.lock().as_ref().is_some_and(|known| known != found);
+        let replaced = || {
+            [&self.heart, &self.clients]
+                .map(|connections| recycle(&connections.pool, "the server's identity changed", patience::FAILOVER))
+        };
         // Until it succeeds, each probe tries again: connections to the old server may go on working.
-        if !is_other || recycle(&self.clients.pool, "the server's identity changed", patience::FAILOVER) {
+        if !is_other || replaced() == [true; 2] {
             *self.identity.lock() = Some(found.clone());
         }
     }
