@@ -44,7 +44,7 @@ pub struct DatabaseHealth {
     was_reached: bool,
     /// When.
     pub checked_at: Timestamp,
-    /// Runs waiting and running; the last known ones when the probe failed.
+    /// Runs waiting and running; the last known ones while they cannot be counted.
     pub counts: RunCounts,
 }
 
@@ -121,14 +121,15 @@ impl Probes {
             latest.health.clone()
         };
         let asked = Instant::now();
-        let outcome = store.probe().and_then(|probe| Ok((probe, store.counts()?)));
+        let outcome = store.probe();
+        let is_reached = outcome.is_ok();
         let checked_at = Timestamp::now();
         let health = match outcome {
-            Ok((probe, counts)) => {
+            Ok(probe) => {
                 if before.was_reached && !before.is_connected() {
                     tracing::info!(event = event::STORE_AVAILABLE, "the store can be used again");
                 }
-                DatabaseHealth { outcome: Ok(Arc::new(probe)), was_reached: true, checked_at, counts, ..before }
+                DatabaseHealth { outcome: Ok(Arc::new(probe)), was_reached: true, checked_at, ..before }
             }
             Err(error) => {
                 let is_full = matches!(error, StoreError::DiskFull);
@@ -155,5 +156,9 @@ impl Probes {
             }
         };
         *self.latest.lock() = Latest { health, at: Some(Instant::now()), asking: false };
+        // Apart from the probe: whoever locks the table of runs does not make the store a silent one.
+        if is_reached && let Ok(counts) = store.counts() {
+            self.latest.lock().health.counts = counts;
+        }
     }
 }

@@ -39,7 +39,9 @@ impl Task {
                 handling.answer(Err(Problem::busy(format!("{why}; nothing was done."))));
             }
             Task::Report(client) => {
-                let problem = Problem::busy("The server is busy; the run is stored and goes on.").about(client.id);
+                let is_away = client.api.probes.database().is_away();
+                let why = if is_away { "The store cannot be reached at the moment" } else { "The server is busy" };
+                let problem = Problem::busy(format!("{why}; the run is stored and goes on.")).about(client.id);
                 client.send(Err(problem));
             }
         }
@@ -163,7 +165,10 @@ impl WaitingClient {
         self.way.send(self.envelope.seal(response));
     }
 
-    fn report(self) {
+    fn report(self: Box<Self>) {
+        if self.api.probes.database().is_away() {
+            return Task::Report(self).refuse();
+        }
         let answer = match self.api.store.run(&self.user, self.id) {
             Ok(Some(run)) => ended_or_accepted(&self.api, &run),
             Ok(None) => Err(Problem::not_found("run")),

@@ -69,10 +69,10 @@ impl IdleWorkers {
         inner.workers - inner.kept.saturating_sub(1)
     }
 
-    /// Whether any worker has a run.
+    /// Whether any worker has a run, or is kept for one that may be stored already.
     pub(super) fn any_busy(&self) -> bool {
         let inner = self.inner.lock();
-        inner.idle < inner.workers
+        inner.idle < inner.workers || inner.kept > 0
     }
 
     /// How many workers nobody has reserved.
@@ -133,6 +133,17 @@ mod tests {
         let reserved = workers.reserve().expect("one is idle");
         assert!(workers.reserve().is_none(), "there is only one");
         drop(reserved);
+        let kept = workers.keep().expect("it was let go");
+        assert_eq!(workers.not_kept_for_others(), 2, "whoever asks has kept this one itself");
+        assert!(workers.any_busy(), "the run that it is kept for may be stored already");
+        workers.enter();
+        let another = workers.keep().expect("a second one is idle");
+        assert_eq!(workers.not_kept_for_others(), 1);
+        drop(another);
+        drop(kept);
+        assert!(!workers.any_busy());
+        let second = workers.reserve();
+        assert!(second.is_some() && workers.not_kept_for_others() == 2, "it is reserved for a run that is queued");
         let reserved = workers.reserve().expect("it was let go again");
         workers.close();
         workers.enter();
@@ -142,6 +153,7 @@ mod tests {
             "one can still be handed a run"
         );
         drop(reserved);
+        drop(second);
         assert!(matches!(claimed.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected)));
     }
 }

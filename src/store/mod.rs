@@ -30,8 +30,8 @@ pub enum StoreError {
     /// The server is shutting down and takes no new operation.
     #[error("the store is closing")]
     Closing,
-    /// The connection broke before the store answered: the operation may have happened, or not. Only what cannot be
-    /// repeated by itself comes back with this.
+    /// The connection broke before the store answered: the operation may have happened, or not. Only what must not be
+    /// repeated, or whose caller has to know, comes back with this.
     #[error("the connection to the store broke before it answered: {0}")]
     OutcomeUnknown(String),
     /// The store refuses this server, and trying again will not change that. The text says what to do; it names no host.
@@ -254,7 +254,7 @@ pub struct QueuePlace {
 pub trait RunStore: Send + Sync {
     /// Stores a run with its `queued` event, and its thread if that is new. Idempotent by the run's id, and by owner and
     /// key. With a worker that is idle, the run is claimed for it in the same transaction if nobody's turn is taken by
-    /// that: each queued run has an idle worker as well, and none of its thread is open.
+    /// that: its holder has a worker for each queued run as well, and none of its thread is open.
     fn submit(&self, new: &NewRun, limits: QueueLimits, idle: Option<&ClaimRequest>) -> Result<Submission, StoreError>;
 
     /// The owner's run of that id.

@@ -163,3 +163,30 @@ fn a_hundred_recycles_are_not_noticed() {
     });
     assert!(store.pools().iter().all(|(_, pool)| pool.generation == 101));
 }
+
+/// The probe has its connection, and whoever asks would get none.
+#[test]
+fn a_database_that_has_no_connection_left_for_clients_is_not_called_there() {
+    if !require_postgres() {
+        return;
+    }
+    let database = Database::new();
+    let store = ready(&database.url());
+    store.probe().unwrap();
+    let limit = |count: i32| {
+        let statement = format!("ALTER DATABASE {} CONNECTION LIMIT {count}", database.name());
+        Cluster::shared().psql("postgres", &statement);
+    };
+    limit(1);
+    database.terminate_backends();
+    database.wait_for_no_sessions();
+    // The other one's client is gone as well by now.
+    wait_until("the probe to have the one connection", || store.probe().is_ok());
+    assert!(matches!(read(&store), Err(StoreError::Unavailable(_))), "there is no second one");
+    let probed = store.probe();
+    assert!(matches!(probed, Err(StoreError::Unavailable(_))), "{probed:?}");
+    limit(-1);
+    let ((), waited) = timed(|| wait_until("the database to be there", || store.probe().is_ok()));
+    assert!(waited < Duration::from_secs(5), "{waited:?}");
+    read(&store).unwrap();
+}

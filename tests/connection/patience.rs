@@ -74,6 +74,23 @@ fn a_heartbeat_that_waits_for_a_lock_delays_no_probe() {
     });
 }
 
+/// The server's own limit comes before the wait for its answer is given up, and the connection stays.
+#[test]
+fn a_statement_that_waits_for_too_long_is_ended_by_the_server() {
+    if !require_postgres() {
+        return;
+    }
+    let database = Database::new();
+    let store = ready(&database.url());
+    let standstill = standstill(&database);
+    let (outcome, waited) = timed(|| read(&store));
+    assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
+    assert!(seconds(9.9, 11.5).contains(&waited), "{waited:?}");
+    assert_eq!(store.pools()[0].1.connections, 1, "it is of use still");
+    drop(standstill);
+    read(&store).unwrap();
+}
+
 #[test]
 fn a_close_cancels_what_the_server_is_still_doing() {
     if !require_postgres() {

@@ -1,12 +1,14 @@
-//! Somebody else in the database locks rows the other way round, so that one of the two has to give way.
+//! Somebody else in the database locks what servers need: for long, or the other way round, so that one of the two has to
+//! give way.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast::domain::{InstanceId, RunId};
 use holdfast::store::{Claim, ClaimRequest, RunStore, Submission};
 use postgres::Client;
 use uuid::Uuid;
 
+use super::health::Watch;
 use super::{ANN, NO_LIMITS, launch, new_run, store};
 use crate::util::drill::Drill;
 use crate::util::{Cluster, Database, require_postgres, wait_until};
@@ -112,4 +114,31 @@ fn a_deletion_that_gives_way_in_a_deadlock_is_repeated() {
     assert_eq!(deleted.status, 200, "{deleted:?}");
     assert_eq!(deleted.json()["deleted"]["runs"], 1, "{deleted:?}");
     assert_eq!(deadlocks(&database), 1);
+}
+
+/// As an administrator does who changes a table: what needs it waits, and everything else goes on.
+#[test]
+fn a_table_that_is_locked_does_not_make_the_database_a_silent_one() {
+    if !require_postgres() {
+        return;
+    }
+    let database = Database::new();
+    let server = launch().on(&database).start();
+    let mut ann = server.client(ANN);
+    assert_eq!(ann.post("/analyze", &Drill::new("run", 1).question("a thread")).status, 200);
+    let watch = Watch::over(&server);
+    let mut administrator = database.client();
+    administrator.batch_execute("BEGIN; LOCK TABLE runs IN ACCESS EXCLUSIVE MODE").unwrap();
+    let mut waiting = server.client(ANN);
+    waiting.send("GET", "/runs", &[], b"");
+    database.wait_for_blocked(1);
+    // Several probes long, each of which might be mistaken.
+    let end = Instant::now() + Duration::from_secs(4);
+    while Instant::now() < end {
+        let threads = ann.get("/chat-threads");
+        assert_eq!(threads.status, 200, "{threads:?}");
+    }
+    administrator.batch_execute("COMMIT").unwrap();
+    assert_eq!(waiting.receive().status, 200);
+    assert_eq!(watch.end(), ["connected"]);
 }

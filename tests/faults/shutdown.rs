@@ -39,7 +39,7 @@ fn no_request_in_flight_sees_a_closed_pool_when_its_server_ends() {
         .env("POSTGRES_POOL_MIN", "56")
         .start();
     let status = |server: &crate::util::Server| server.anonymous().get("/debug/pool-status").json();
-    // One more for heartbeats.
+    // Beside those for heartbeats and the probe.
     wait_until("the connections to be there", || status(&server)["idle_connections"].as_u64() >= Some(56));
 
     let mut requests: Vec<(Asked, Drill, Client)> = (0..OPERATIONS)

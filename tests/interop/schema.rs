@@ -119,3 +119,36 @@ fn an_index_that_was_not_finished_is_built_again() {
         assert_eq!(schema(&database), expected);
     }
 }
+
+/// Goal: a database that LangGraph's programs write to all the time can be adopted. Building an index waits for the first
+/// writer to end its transaction, and must keep the second one from nothing meanwhile.
+#[test]
+fn an_index_is_built_while_others_write() {
+    if !require_postgres() {
+        return;
+    }
+    let database = Database::new();
+    initialise(&database);
+    let expected = schema(&database);
+    let older = "DROP INDEX checkpoints_thread_id_idx; DELETE FROM checkpoint_migrations WHERE v >= 6";
+    database.client().batch_execute(older).unwrap();
+    let write = |client: &mut postgres::Client, id: &str| {
+        let statement =
+            format!("INSERT INTO checkpoints (thread_id, checkpoint_id, checkpoint) VALUES ('t', '{id}', '{{}}')");
+        client.batch_execute(&statement)
+    };
+    let mut first = database.client();
+    first.batch_execute("BEGIN").unwrap();
+    write(&mut first, "1").unwrap();
+    std::thread::scope(|scope| {
+        let adopting = scope.spawn(|| initialise(&database));
+        database.wait_for_blocked(1);
+        let mut second = database.client();
+        second.batch_execute("SET statement_timeout = '5s'").unwrap();
+        write(&mut second, "2").unwrap();
+        assert!(!adopting.is_finished(), "it is still waiting for the first");
+        first.batch_execute("COMMIT").unwrap();
+        adopting.join().unwrap();
+    });
+    assert_eq!(schema(&database), expected);
+}

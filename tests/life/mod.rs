@@ -6,6 +6,7 @@
 
 mod away;
 mod cancel;
+mod claims;
 mod commands;
 mod concurrency;
 mod crash;

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::util::drill::{Act, Drill};
-use crate::util::{Client, Cluster, Database, Events, Launch, Server, require_postgres, wait_until};
+use crate::util::{
+    Client, Cluster, Database, Events, Launch, PgBouncer, Server, require_pgbouncer, require_postgres, wait_until,
+};
 
 const ANN: &str = "ann@example.org";
 const BOB: &str = "bob@example.org";
@@ -21,6 +23,10 @@ impl Pair {
     fn start(workers: usize) -> Self {
         let database = Database::new();
         let launch = Launch::drill().on(&database).env("MAX_CONCURRENT_ANALYSES", &workers.to_string());
+        Self::of(launch, database)
+    }
+
+    fn of(launch: Launch, database: Database) -> Self {
         let state = launch.home().join("state of the other");
         let other = launch.clone().env("STATE_DIRECTORY", state.to_str().unwrap());
         Self { a: launch.start(), b: other.start(), _database: database }
@@ -236,4 +242,26 @@ fn a_server_says_at_its_start_when_all_together_want_more_connections_than_there
     wait_until("the second server to say so", || said(&second));
     assert!(second.stderr().contains("instances=2 connections_each=11 wanted=22"), "{}", second.stderr());
     assert!(!said(&first), "one alone has enough");
+}
+
+#[test]
+fn servers_behind_pgbouncer_share_a_database_that_one_of_them_sets_up() {
+    if !require_pgbouncer() {
+        return;
+    }
+    let database = Database::new();
+    let url = PgBouncer::shared().url(&database);
+    let launch = Launch::drill().env("DATABASE_URL", &url).env("STATEMENT_CACHE", "off");
+    let Pair { a, mut b, _database } = Pair::of(launch, database);
+    let drill = Drill::new("run", 3).on(2, Act::Wait);
+    let id = a.client(ANN).submit(&drill.question("a thread"));
+    drill.wait_for_step(&a, 2, 1);
+    let mut ann = b.client(ANN);
+    ann.send("GET", &format!("/runs/{id}/wait"), &[], b"");
+    drill.open(&a, 2);
+    let answer = ann.receive();
+    assert_eq!((answer.status, answer.json()["result"].as_str()), (200, Some(&*drill.answer())), "{answer:?}");
+    assert_eq!(b.terminate().code, Some(0));
+    b.restart();
+    assert_eq!(b.client(ANN).run(&id)["status"], "succeeded");
 }

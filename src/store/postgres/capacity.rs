@@ -12,7 +12,7 @@ impl PostgresStore {
             return;
         }
         // If it cannot be asked now, the next probe asks.
-        let Ok(rows) = self.run_on_scout(&queries::READ_CAPACITY, &[]) else { return };
+        let Ok(rows) = self.run_on_scout(&queries::READ_CAPACITY) else { return };
         let Some(row) = rows.first() else { return };
         let (instances, connections_max, reserved): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
         self.has_counted.store(true, Ordering::Relaxed);

@@ -67,7 +67,8 @@ queries! {
     ///
     /// Two runs of one thread are never worked on at once: a number is given under the lock of the thread's row, which is
     /// held until the commit, so whoever sees a run sees all earlier ones; and an earlier run that the snapshot knows to
-    /// have ended stays so. The run itself is judged again when it is locked; one that is being claimed is skipped.
+    /// have ended stays so. The run itself is judged again when it is locked; one that is being claimed is skipped. Of two
+    /// that cross under one token, the second meets the unique index, is rolled back, asks again and finds the first's run.
     CLAIM: "runs.claim" (UUID, UUID, INT8, TEXT) =
         "WITH held AS MATERIALIZED (
             SELECT run_id FROM runs

@@ -3,7 +3,7 @@
 //! Three protocols of ARCHITECTURE.md are kept here. "The connection to PostgreSQL": `tls` (how a connection begins), `stream` and
 //! `link` (what watches it), `manager` and `session` (one connection with its statements), `reach` (what a pool knows of its
 //! database), `error` and `repeat` (what a failure means, and whether it is tried again), `patience` (who waits how long),
-//! `probe` and `capacity` (what the heart looks at). "The claim protocol" and "PostgreSQL: one statement an operation": `runs`,
+//! `probe` and `capacity` (what the scout looks at). "The claim protocol" and "PostgreSQL: one statement an operation": `runs`,
 //! `claims`, `steps`, `conversations` and `checkpoints` are the traits, each beside its statements (`queries`, `…_queries`);
 //! `rows` and `types` are what they take and give. "Migrations": `schema` (ours) and `checkpoint_schema` (LangGraph's).
 
@@ -69,8 +69,6 @@ pub struct PostgresStore {
     options: Options,
     /// Whether the schema is known to be up to date; no operation begins before.
     initialised: AtomicBool,
-    /// The server that the pools' connections were made to, as far as a probe has seen; held to copy or replace it.
-    identity: Mutex<Option<Identity>>,
     /// Whether the probe must do without the cluster's own number, which some hosts do not let everybody see.
     is_number_hidden: AtomicBool,
     /// Whether somebody has looked for enough connections.
@@ -101,6 +99,8 @@ struct Connections {
     reach: Arc<Reach>,
     /// How many there may be.
     size: u32,
+    /// The server that they were made to, as far as a probe has seen; held to copy or replace it.
+    identity: Mutex<Option<Identity>>,
 }
 
 /// What an operation may cost in time and repetition.
@@ -131,7 +131,7 @@ impl PostgresStore {
                 ..PoolConfig::new(name, connections_max, connector())
             };
             let pool = GuardedPool::new(SessionManager::new(&url, options.prepares, Arc::clone(&reach)), config);
-            Connections { pool, reach, size: connections_max }
+            Connections { pool, reach, size: connections_max, identity: Mutex::new(None) }
         };
         Self {
             clients: connections("postgres", options.connections_max, options.connections_min),
@@ -139,7 +139,6 @@ impl PostgresStore {
             scout: connections("postgres-scout", 1, 0),
             options,
             initialised: AtomicBool::new(false),
-            identity: Mutex::new(None),
             is_number_hidden: AtomicBool::new(false),
             has_counted: AtomicBool::new(false),
             write_proved: AtomicBool::new(false),
@@ -173,20 +172,19 @@ impl PostgresStore {
 
     /// As [`PostgresStore::run`], on the connection that nothing else can delay, and with little patience.
     fn run_on_heart(&self, query: &'static Query, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
-        self.perform(&self.heart, query, parameters, self.short_terms())
-    }
-
-    /// The same on the probe's connection: what health is told.
-    fn run_on_scout(&self, query: &'static Query, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
-        self.perform(&self.scout, query, parameters, self.short_terms())
-    }
-
-    fn short_terms(&self) -> Terms {
-        Terms {
+        let terms = Terms {
             lease_timeout: super::HEARTBEAT_PATIENCE,
             silence_max: patience::HEARTBEAT_ANSWER,
             ..self.terms(Repeatable::Yes)
-        }
+        };
+        self.perform(&self.heart, query, parameters, terms)
+    }
+
+    /// The same on the scout's connection, within a probe's patience: the next probe must not be late.
+    fn run_on_scout(&self, query: &'static Query) -> Result<Vec<Row>, StoreError> {
+        let terms =
+            Terms { lease_timeout: patience::PROBE, silence_max: patience::PROBE, ..self.terms(Repeatable::Yes) };
+        self.perform(&self.scout, query, &[], terms)
     }
 
     fn terms(&self, repeatable: Repeatable) -> Terms {
@@ -201,9 +199,7 @@ impl PostgresStore {
         parameters: &[&(dyn ToSql + Sync)],
         terms: Terms,
     ) -> Result<Vec<Row>, StoreError> {
-        if !self.initialised.load(Ordering::Acquire) {
-            return Err(StoreError::Unavailable("the store has not been initialised yet".into()));
-        }
+        self.require_initialised()?;
         let started = Instant::now();
         let mut attempts = Attempts::new(terms.repeatable, connections.size);
         loop {
@@ -249,6 +245,14 @@ impl PostgresStore {
         }
     }
 
+    /// Whoever is told that the store is there can use it.
+    fn require_initialised(&self) -> Result<(), StoreError> {
+        if self.initialised.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(StoreError::Unavailable("the store has not been initialised yet".into()))
+    }
+
     /// A session that can be relied on, as far as that is known without asking.
     fn lease<'a>(
         &self,
@@ -257,7 +261,7 @@ impl PostgresStore {
         timeout: Duration,
         repeatable: Repeatable,
     ) -> Result<Lease<'a, SessionManager>, StoreError> {
-        let Connections { pool, reach, size } = connections;
+        let Connections { pool, reach, size, .. } = connections;
         let patience = || if reach.fault().is_some() { timeout.min(patience::UNREACHABLE) } else { timeout };
         for _ in 0..=*size {
             let mut session = pool.lease_while(operation, patience).map_err(|error| match (error, reach.fault()) {

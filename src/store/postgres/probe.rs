@@ -62,16 +62,19 @@ impl PostgresStore {
     /// Asks the server how it is, in a second in all; up to a second more when it finds another server than before, and
     /// replaces the others' connections.
     pub(super) fn probe_now(&self) -> Result<Probe, StoreError> {
+        self.require_initialised()?;
         let started = Instant::now();
         let sighting = self.sight(started)?;
         let latency = started.elapsed();
-        // Whoever is told that the database is there may wait for the next attempt to connect, a second at most.
-        self.clients.reach.heard();
+        // Whoever is told that the database is there must be able to use it: it may have no connections left for them.
+        if let Some(fault) = self.clients.reach.fault() {
+            return Err(StoreError::Unavailable(fault.why.into()));
+        }
         self.recognise(&sighting.identity);
-        if self.initialised.load(Ordering::Acquire) && !self.has_counted.load(Ordering::Relaxed) {
+        if !self.has_counted.load(Ordering::Relaxed) {
             self.count_connections();
         }
-        if self.initialised.load(Ordering::Acquire) && !self.write_proved.load(Ordering::Acquire) {
+        if !self.write_proved.load(Ordering::Acquire) {
             self.prove_write(started)?;
         }
         Ok(Probe { backend: "postgres", server_version: sighting.server_version, latency })
@@ -125,14 +128,12 @@ impl PostgresStore {
 
     /// Replaces the others' connections when they may be to another server than the one that has just answered.
     fn recognise(&self, found: &Identity) {
-        let is_other = self.identity.lock().as_ref().is_some_and(|known| known != found);
-        let replaced = || {
-            [&self.heart, &self.clients]
-                .map(|connections| recycle(&connections.pool, "the server's identity changed", patience::FAILOVER))
-        };
-        // Until it succeeds, each probe tries again: connections to the old server may go on working.
-        if !is_other || replaced() == [true; 2] {
-            *self.identity.lock() = Some(found.clone());
+        for connections in [&self.heart, &self.clients] {
+            let is_other = connections.identity.lock().as_ref().is_some_and(|known| known != found);
+            // Until it succeeds, each probe tries again: connections to the old server may go on working.
+            if !is_other || recycle(&connections.pool, "the server's identity changed", patience::FAILOVER) {
+                *connections.identity.lock() = Some(found.clone());
+            }
         }
     }
 }

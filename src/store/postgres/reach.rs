@@ -18,7 +18,7 @@ pub(super) struct Reach {
 
 #[derive(Default, Clone, Copy)]
 struct Known {
-    /// Why the latest attempt to connect failed; `None` after one that succeeded, and once the database was heard.
+    /// Why the latest attempt to connect failed; `None` after one that succeeded.
     fault: Option<ConnectFault>,
     /// Connections that have not answered since then may be dead without knowing it.
     trusted_since: Option<Instant>,
@@ -32,11 +32,6 @@ impl Reach {
 
     pub(super) fn disconnected(&self) {
         self.live.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// The database was heard on another pool's connection: the latest attempt's failure says nothing any more.
-    pub(super) fn heard(&self) {
-        self.known.lock().fault = None;
     }
 
     pub(super) fn connect_failed(&self, fault: ConnectFault) {

@@ -107,7 +107,7 @@ impl RunStore for PostgresStore {
     }
 
     fn counts(&self) -> Result<RunCounts, StoreError> {
-        let rows = self.run_on_scout(&queries::COUNTS, &[])?;
+        let rows = self.run_on_scout(&queries::COUNTS)?;
         let mut fields = only(&rows)?;
         Ok(RunCounts { queued: fields.number()?, running: fields.number()? })
     }

@@ -10,7 +10,7 @@ use refinery_core::{Migration, Runner};
 
 use super::error::statement_failed;
 use super::session::Session;
-use super::{PostgresStore, checkpoint_schema};
+use super::{PostgresStore, checkpoint_schema, patience};
 use crate::store::StoreError;
 
 mod embedded {
@@ -36,7 +36,11 @@ impl PostgresStore {
         while !self.is_current()? {
             let mut keeper = self.heart_session("schema.lock")?;
             // In a stricter isolation its snapshot would live as long as it, and the indexes would wait for that.
-            let kept = keeper.client().build_transaction().isolation_level(IsolationLevel::ReadCommitted).start();
+            let kept = keeper
+                .client(patience::MIGRATION)
+                .build_transaction()
+                .isolation_level(IsolationLevel::ReadCommitted)
+                .start();
             let mut kept = kept.map_err(|error| statement_failed(&error))?;
             let is_ours = try_lock(&mut kept).map_err(|error| statement_failed(&error))?;
             if is_ours {
@@ -67,9 +71,8 @@ impl PostgresStore {
         let binary = runner().get_migrations().iter().map(|known| i64::from(known.version())).max().unwrap_or(0);
         match version(&mut session).map_err(|error| statement_failed(&error))? {
             Some(database) if database > binary => Err(StoreError::Newer { database, binary }),
-            Some(database) if database == binary => {
-                checkpoint_schema::is_current(session.client()).map_err(|error| statement_failed(&error))
-            }
+            Some(database) if database == binary => checkpoint_schema::is_current(session.client(patience::ANSWER))
+                .map_err(|error| statement_failed(&error)),
             _ => Ok(false),
         }
     }
@@ -93,11 +96,14 @@ fn try_lock(transaction: &mut postgres::Transaction<'_>) -> Result<bool, postgre
 
 /// The newest migration that was run; `None` in a database without Holdfast's tables.
 fn version(session: &mut Session) -> Result<Option<i64>, postgres::Error> {
-    let known = session.client().query_typed("SELECT to_regclass($1) IS NOT NULL", &[(&HISTORY, Type::TEXT)])?;
+    let known = session
+        .client(patience::ANSWER)
+        .query_typed("SELECT to_regclass($1) IS NOT NULL", &[(&HISTORY, Type::TEXT)])?;
     if !known.first().is_some_and(|row| row.get(0)) {
         return Ok(None);
     }
-    let newest = session.client().query_typed(&format!("SELECT max(version)::bigint FROM {HISTORY}"), &[])?;
+    let newest =
+        session.client(patience::ANSWER).query_typed(&format!("SELECT max(version)::bigint FROM {HISTORY}"), &[])?;
     Ok(newest.first().and_then(|row| row.get(0)))
 }
 
@@ -119,14 +125,14 @@ impl Transaction for Session {
     fn execute<'a, T: Iterator<Item = &'a str>>(&mut self, queries: T) -> Result<usize, postgres::Error> {
         // Statements that are sent together are one transaction; the last line of one may be a comment.
         let queries: Vec<&str> = std::iter::once("SET LOCAL statement_timeout = 0").chain(queries).collect();
-        self.client().batch_execute(&queries.join("\n;\n"))?;
+        self.client(patience::MIGRATION).batch_execute(&queries.join("\n;\n"))?;
         Ok(queries.len() - 1)
     }
 }
 
 impl Query<Vec<Migration>> for Session {
     fn query(&mut self, query: &str) -> Result<Vec<Migration>, postgres::Error> {
-        let rows = self.client().query_typed(query, &[])?;
+        let rows = self.client(patience::MIGRATION).query_typed(query, &[])?;
         Ok(rows.iter().filter_map(applied).collect())
     }
 }

@@ -48,21 +48,21 @@ impl Session {
         Self { client, prepared: prepares.then(HashMap::new), peer, answered_at: Instant::now(), spoiled: false, reach }
     }
 
-    /// The connection itself, for what is no operation: the schema's migrations. The server may be silent for as long as
-    /// they take, and the connection is not used for anything else afterwards.
-    pub(super) fn client(&mut self) -> &mut Client {
+    /// The connection itself, for what is no operation: the schema. The server may be silent for so long, and the connection
+    /// is not used for anything else afterwards.
+    pub(super) fn client(&mut self, silence_max: Duration) -> &mut Client {
         self.spoiled = true;
-        self.begin(patience::MIGRATION);
+        self.begin(silence_max);
         &mut self.client
     }
 
-    /// As [`Session::client`], without the limit that the server is told for ordinary statements.
+    /// As [`Session::client`], for migrations: without the limit that the server is told for ordinary statements.
     ///
     /// # Errors
     /// If the limit cannot be lifted.
     pub(super) fn unlimited(&mut self) -> Result<&mut Client, Error> {
         let is_limited = self.prepared.is_some();
-        let client = self.client();
+        let client = self.client(patience::MIGRATION);
         if is_limited {
             client.batch_execute("SET statement_timeout = 0")?;
         }

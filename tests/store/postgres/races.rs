@@ -278,6 +278,30 @@ fn renewals_lock_in_one_order_whatever_order_they_are_given() {
     assert_eq!(database.client().query_one(deadlocks, &[]).unwrap().get::<_, i64>(0), 0);
 }
 
+/// Goal: a claim that is asked for again while the server still works on its first statement gives the run that this one
+/// takes, and not a second one for nobody. A transaction stands for the first statement.
+#[test]
+fn a_claim_that_crosses_its_own_repetition_takes_one_run() {
+    if !require_postgres() {
+        return;
+    }
+    let database = database();
+    let store = instance(&database);
+    let (first, second) = (submit(&store, "ann", "one thread"), submit(&store, "ann", "another thread"));
+    let request = ClaimRequest::new(InstanceId::new(), LEASE);
+    let crossing = format!(
+        "UPDATE runs SET status = 'running', claim_token = '{}', claim_holder = '{}', started_at = now(),
+            claim_expires_at = now() + interval '1 min', last_event = 2
+        WHERE run_id = '{}'",
+        uuid::Uuid::from(&request.token),
+        uuid::Uuid::from(&request.holder),
+        first.id,
+    );
+    let claimed = meet(&database, &crossing, vec![Box::new(|| store.claim(&request).unwrap())]).pop().flatten();
+    assert_eq!(claimed.map(|(claim, _)| claim.run_id), Some(first.id));
+    assert_eq!(store.run("ann", second.id).unwrap().unwrap().status, Status::Queued);
+}
+
 /// Goal: fairness and order hold across instances: no run is claimed twice, none of a thread overtakes another.
 #[test]
 fn many_instances_share_the_queue() {

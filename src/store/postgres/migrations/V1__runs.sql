@@ -77,7 +77,8 @@ CREATE INDEX runs_succeeded ON runs (thread_key, number) WHERE status = 'succeed
 -- These three hold open runs only, so their size is that of the queue, whatever the table's.
 CREATE INDEX runs_open ON runs (thread_key, number) WHERE status IN ('queued', 'running', 'cancelling');
 CREATE INDEX runs_queued ON runs (owner, submitted_at, run_id) WHERE status = 'queued';
-CREATE INDEX runs_claimed ON runs (claim_holder) WHERE status IN ('running', 'cancelling');
+-- Unique, so that a claim which is asked for again while its first statement still runs waits for that, and finds what it did.
+CREATE UNIQUE INDEX runs_claimed ON runs (claim_holder, claim_token) WHERE status IN ('running', 'cancelling');
 
 -- Written once, in the order of time; never updated.
 CREATE TABLE run_events (
