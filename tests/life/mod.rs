@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod ask;
 mod away;
 mod cancel;
 mod commands;
@@ -13,6 +14,7 @@ mod disk;
 mod drain;
 mod hangup;
 mod order;
+mod recovery;
 mod several;
 mod start;
 mod waiting;
