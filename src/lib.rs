@@ -26,7 +26,8 @@ pub mod store;
 pub mod engine;
 pub mod runner;
 pub mod streams;
-// Floor 4: what clients see.
+// Floor 4: what clients see, and a client.
 pub mod api;
+pub mod ask;
 // Floor 5: the whole, started and stopped.
 pub mod app;

@@ -1,14 +1,22 @@
 //! The command line: `serve` is the main job, everything else is for whoever runs the server.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Read, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
-use holdfast::config::{self, Config, Effective};
+use holdfast::ask::{self, Address, Asking, Subject};
+use holdfast::config::{self, Config, Effective, Fault};
+use holdfast::domain::RunId;
 use holdfast::{app, auth, datasets};
+
+/// What is read of standard input at most: more than any server takes for a question.
+const PROMPT_BYTES_MAX: u64 = 1 << 20;
+/// How long a token is good for that is made for one question: longer than any analysis may take.
+const ASK_TOKEN_LIFETIME: Duration = Duration::from_secs(7 * 86_400);
 
 #[derive(Parser)]
 #[command(version, about, after_help = "Everything else is set by environment variables: see `holdfast check`.")]
@@ -19,6 +27,16 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Server(ServerCommand),
+    /// Ask a server and wait for the answer, also through its restarts
+    #[command(after_help = EXIT_CODES)]
+    Ask(Ask),
+}
+
+/// What is done with this directory's server, and so with its configuration.
+#[derive(Subcommand)]
+enum ServerCommand {
     /// Serve until a signal (the default)
     Serve,
     /// Print the configuration as it holds and try the store
@@ -40,6 +58,51 @@ enum Command {
     },
 }
 
+const EXIT_CODES: &str = "\
+Progress and messages go to standard error, the answer alone to standard output.
+The server and the token may also come from HOLDFAST_URL and HOLDFAST_TOKEN or HOLDFAST_TOKEN_FILE.
+
+Exit codes:
+  0  the answer was printed
+  1  the answer could not be printed
+  2  wrong usage or configuration
+  3  the system refuses something
+  4  the analysis failed, took too long or was cancelled
+  5  the server refuses the question, the token or the run
+  6  the server was not reached for as long as --patience, or it is no Holdfast
+  130 (Ctrl-C), 143 (SIGTERM)  interrupted; a run that was accepted goes on";
+
+#[derive(Args)]
+struct Ask {
+    /// The question, in words or in SQL; without one, or as `-`, it is read from standard input
+    #[arg(value_name = "QUESTION")]
+    prompt: Option<String>,
+    /// The question is a statement in SQL, however it begins
+    #[arg(long)]
+    sql: bool,
+    /// The conversation it belongs to; questions of one conversation are answered one after the other
+    #[arg(long, value_name = "NAME", default_value = "ask")]
+    thread: String,
+    /// Show the answer of a run that was asked for before, instead of asking
+    #[arg(long, value_name = "ID", conflicts_with_all = ["prompt", "sql", "thread"])]
+    run: Option<RunId>,
+    /// Show each event of the run as a line
+    #[arg(long)]
+    follow: bool,
+    /// Print the run as JSON, as the server gives it
+    #[arg(long)]
+    json: bool,
+    /// The server; without it the one of this directory
+    #[arg(long, value_name = "URL")]
+    server: Option<Address>,
+    /// The token; better in the environment or in a file, since others see a process's arguments
+    #[arg(long)]
+    token: Option<String>,
+    /// How long to try without a word from the server
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    patience: Duration,
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     config::parse_duration(text)
         .filter(|duration| !duration.is_zero())
@@ -47,22 +110,33 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    ExitCode::from(match Arguments::parse().command {
+        // It needs no server's configuration where it is told everything.
+        Some(Command::Ask(arguments)) => ask(arguments),
+        Some(Command::Server(command)) => operate(command),
+        None => operate(ServerCommand::Serve),
+    })
+}
+
+fn operate(command: ServerCommand) -> u8 {
     let (config, effective) = match config::load() {
         Ok(loaded) => loaded,
-        Err(faults) => {
-            for fault in &faults {
-                app::complain(fault);
-            }
-            return ExitCode::from(2);
-        }
+        Err(faults) => return reject(&faults),
     };
-    ExitCode::from(match arguments.command.unwrap_or(Command::Serve) {
-        Command::Serve => app::serve(&config, Vec::new()),
-        Command::Check => check(&config, &effective),
-        Command::Token { email, expires } => token(&config, &email, expires),
-        Command::Import { files } => import(&config, &files),
-    })
+    match command {
+        ServerCommand::Serve => app::serve(&config, Vec::new()),
+        ServerCommand::Check => check(&config, &effective),
+        ServerCommand::Token { email, expires } => token(&config, &email, expires),
+        ServerCommand::Import { files } => import(&config, &files),
+    }
+}
+
+/// Tells every fault of the configuration, and gives the exit code.
+fn reject(faults: &[Fault]) -> u8 {
+    for fault in faults {
+        app::complain(fault);
+    }
+    2
 }
 
 fn check(config: &Config, effective: &[Effective]) -> u8 {
@@ -79,27 +153,112 @@ fn check(config: &Config, effective: &[Effective]) -> u8 {
 }
 
 fn token(config: &Config, email: &str, expires: Duration) -> u8 {
+    match signed(config, email, expires) {
+        Ok(token) => say(&format!("{token}\n")),
+        Err(fault) => reject(&[fault]),
+    }
+}
+
+/// A token for this user, signed with the server's secret.
+fn signed(config: &Config, email: &str, expires: Duration) -> Result<String, Fault> {
     if config.jwt_secret.is_none() && !config.state_directory.exists() {
         let shown = config.state_directory.display();
-        app::complain(&format_args!(
+        return Err(Fault(format!(
             "there is no secret in {shown} yet: start the server once, or run this in its directory, or with its \
              STATE_DIRECTORY or JWT_SECRET"
-        ));
-        return 2;
+        )));
     }
-    let secret = match app::secret(config) {
-        Ok(secret) => secret,
-        Err(error) => {
-            app::complain(&error);
-            return 2;
+    let secret = app::secret(config).map_err(|error| Fault(error.to_string()))?;
+    auth::issue(&secret, &app::verifier_options(config), email, expires)
+        .map_err(|error| Fault(format!("--email is {email:?}: {error}")))
+}
+
+fn ask(arguments: Ask) -> u8 {
+    let asking = match asking(arguments) {
+        Ok(asking) => asking,
+        Err(faults) => return reject(&faults),
+    };
+    match ask::run(asking) {
+        Ok(()) => 0,
+        Err(failure) => {
+            app::complain(&failure);
+            failure.exit_code()
+        }
+    }
+}
+
+/// Finds out whom to ask, in whose name and what: from the arguments, else from the client's variables, else, for a server
+/// on this machine, from that server's configuration.
+fn asking(arguments: Ask) -> Result<Asking, Vec<Fault>> {
+    let Ask { prompt, sql, thread, run, follow, json, server, token, patience } = arguments;
+    let subject = if let Some(id) = run {
+        Subject::Run(id)
+    } else {
+        let prompt = question(prompt).map_err(|fault| vec![fault])?;
+        Subject::Question { prompt: if sql { format!("sql: {prompt}") } else { prompt }, thread_id: thread }
+    };
+    let command = match &server {
+        Some(address) => format!("holdfast ask --server {address}"),
+        None => "holdfast ask".into(),
+    };
+    let client = if server.is_some() && token.is_some() { config::Client::default() } else { config::Client::load()? };
+    let configured = client.url.as_deref().map(|url| {
+        url.parse::<Address>().map_err(|error| vec![Fault(format!("HOLDFAST_URL is {url:?}, but {error}"))])
+    });
+    let named = server.map(Ok).or(configured).transpose()?;
+    let token = token.or_else(|| client.token.map(|token| String::from_utf8_lossy(token.expose()).into_owned()));
+    let (address, token) = match (named, token) {
+        (Some(address), Some(token)) => (address, token),
+        (Some(address), None) if !address.is_local() => {
+            return Err(vec![Fault(format!(
+                "there is no token for {address}: set HOLDFAST_TOKEN, or HOLDFAST_TOKEN_FILE to the file that holds it"
+            ))]);
+        }
+        (named, token) => {
+            let config = local_server()?;
+            let address = named.map_or_else(|| listens(config.bind), Ok);
+            let made = token.map_or_else(|| signed(&config, app::FIRST_USER, ASK_TOKEN_LIFETIME), Ok);
+            (address.map_err(|fault| vec![fault])?, made.map_err(|fault| vec![fault])?)
         }
     };
-    match auth::issue(&secret, &app::verifier_options(config), email, expires) {
-        Ok(token) => say(&format!("{token}\n")),
-        Err(error) => {
-            app::complain(&format_args!("--email is {email:?}: {error}"));
-            2
+    Ok(Asking { address, token, subject, patience, follow, json, command })
+}
+
+/// The configuration that a server in this directory has.
+fn local_server() -> Result<Config, Vec<Fault>> {
+    config::load().map(|(config, _)| config).map_err(|mut faults| {
+        let hint =
+            "so the server of this directory cannot be found: set HOLDFAST_URL and HOLDFAST_TOKEN to ask another";
+        faults.push(Fault(hint.into()));
+        faults
+    })
+}
+
+fn listens(bind: SocketAddr) -> Result<Address, Fault> {
+    if bind.port() == 0 {
+        return Err(Fault(format!("BIND is {bind}, which leaves the port open: say with --server which one it is")));
+    }
+    Ok(bind.into())
+}
+
+/// The question as it was given, or as standard input holds it.
+fn question(prompt: Option<String>) -> Result<String, Fault> {
+    let prompt = match prompt {
+        Some(prompt) if prompt != "-" => prompt,
+        None if io::stdin().is_terminal() => String::new(),
+        _ => {
+            let mut text = String::new();
+            let read = io::stdin().take(PROMPT_BYTES_MAX + 1).read_to_string(&mut text);
+            read.map_err(|error| Fault(format!("the question cannot be read from standard input: {error}")))?;
+            if text.len() as u64 > PROMPT_BYTES_MAX {
+                return Err(Fault(format!("the question on standard input has more than {PROMPT_BYTES_MAX} bytes")));
+            }
+            text
         }
+    };
+    match prompt.trim() {
+        "" => Err(Fault("there is no question: holdfast ask \"How much does it rain in Seattle?\"".into())),
+        prompt => Ok(prompt.to_owned()),
     }
 }
 

@@ -160,7 +160,7 @@ fn every_log_event_has_one_name_and_is_logged_somewhere() {
 fn every_variable_is_documented_and_read() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap_or_default();
     let is_documented = |name: &&str| readme.contains(&format!("`{name}`"));
-    let names = config::VARIABLES.iter().map(|variable| variable.name);
+    let names = config::VARIABLES.iter().chain(config::CLIENT_VARIABLES).map(|variable| variable.name);
     let missing: Vec<&str> = names.filter(|name| !is_documented(name)).collect();
     assert!(missing.is_empty(), "README.md does not mention {missing:?}");
 
@@ -184,7 +184,8 @@ fn every_variable_is_documented_and_read() {
 
 #[test]
 fn documents_name_only_variables_and_events_that_exist() {
-    let variables: BTreeSet<&str> = config::VARIABLES.iter().map(|variable| variable.name).collect();
+    let variables = config::VARIABLES.iter().chain(config::CLIENT_VARIABLES);
+    let variables: BTreeSet<&str> = variables.map(|variable| variable.name).collect();
     let is_variable = |quoted: &str| variables.contains(quoted.trim_end_matches("_FILE")) || quoted == TLS_AUTHORITIES;
     let events: BTreeSet<&str> = event::ALL.iter().map(|(name, _)| *name).collect();
     let nouns: BTreeSet<&str> = events.iter().filter_map(|event| event.split('.').next()).collect();

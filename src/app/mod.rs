@@ -47,8 +47,8 @@ const CLOSE_RESERVE: Duration = Duration::from_secs(3);
 const CLOSE_OVERRUN: Duration = Duration::from_secs(1);
 /// How long a shutdown sends what clients have not taken yet.
 const SEND_GRACE: Duration = Duration::from_secs(1);
-/// The user of the token that the first start prints.
-const FIRST_USER: &str = "you@localhost";
+/// The user of the token that the first start prints, and of who asks on this machine without a token.
+pub const FIRST_USER: &str = "you@localhost";
 
 /// Why the server did not start. Each is one sentence that says what to do.
 #[derive(Debug, thiserror::Error)]

@@ -3,6 +3,7 @@
 //! The environment goes before the `.env` file. A fault names the variable, its value (never a secret's) and what is
 //! allowed; all faults are reported together.
 
+mod client;
 mod database_url;
 
 use std::collections::HashMap;
@@ -11,6 +12,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use client::{CLIENT_VARIABLES, Client};
 pub use database_url::{DatabaseUrl, SslMode};
 
 /// One variable that Holdfast reads.
@@ -366,10 +368,16 @@ pub struct Effective {
 /// # Errors
 /// Every fault there is.
 pub fn load() -> Result<(Config, Vec<Effective>), Vec<Fault>> {
-    let environment: HashMap<String, String> = std::env::vars_os()
+    read(&environment(), Path::new(DOTENV))
+}
+
+/// The file beside the environment, in the current directory.
+const DOTENV: &str = ".env";
+
+fn environment() -> HashMap<String, String> {
+    std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
-    read(&environment, Path::new(".env"))
+        .collect()
 }
 
 /// The configuration that these variables over this `.env` file give; the file need not exist.
@@ -377,8 +385,7 @@ pub fn load() -> Result<(Config, Vec<Effective>), Vec<Fault>> {
 /// # Errors
 /// Every fault there is.
 pub fn read(environment: &HashMap<String, String>, dotenv: &Path) -> Result<(Config, Vec<Effective>), Vec<Fault>> {
-    let mut reader = Reader { environment, dotenv: HashMap::new(), faults: Vec::new(), effective: Vec::new() };
-    reader.read_dotenv(dotenv);
+    let mut reader = Reader::new(environment, dotenv);
     for (name, why) in REFUSED {
         if reader.lookup(name).is_some() {
             reader.faults.push(Fault(format!("{name} is set, but {why}")));
@@ -405,7 +412,13 @@ enum Value {
     Database(Box<DatabaseUrl>),
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(environment: &'a HashMap<String, String>, dotenv: &Path) -> Self {
+        let mut reader = Self { environment, dotenv: HashMap::new(), faults: Vec::new(), effective: Vec::new() };
+        reader.read_dotenv(dotenv);
+        reader
+    }
+
     fn config(&mut self) -> Config {
         let mut values: HashMap<&'static str, Value> = HashMap::new();
         for variable in VARIABLES {

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod ask;
 mod away;
 mod cancel;
 mod claims;
@@ -14,6 +15,7 @@ mod disk;
 mod drain;
 mod hangup;
 mod order;
+mod recovery;
 mod several;
 mod start;
 mod waiting;

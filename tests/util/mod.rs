@@ -9,6 +9,15 @@
 //! let events = ann.watch(&run, 0).rest();                                      // its events to the end, numbered from 1
 //! ```
 //!
+//! The command-line client runs in a process of its own, against a server or against what stands in front of one.
+//!
+//! ```text
+//! let finished = Asker::of("ann@example.org", server.address()).run(&["SELECT 6 * 7"]); // code, stdout, stderr
+//! let mut asker = Asker::of(ann, server.address()).begin(&["--follow", "SELECT 1"]);
+//! asker.wait_for_line("started");                          // and then signal, wait
+//! let relay = Relay::to(server.address(), vec![Fate::Say(answer)]); // what becomes of a client's first requests
+//! ```
+//!
 //! PostgreSQL is a private cluster that all tests of a process share, started on first use and ended with the process,
 //! even when that is killed. What breaks it (a restart, a full disk) has a cluster of its own.
 //!
@@ -31,6 +40,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking and talks on its output")]
 
+mod asker;
 mod certificates;
 mod client;
 mod database;
@@ -43,11 +53,13 @@ mod pgbouncer;
 mod ports;
 pub(crate) mod postgres;
 mod proxy;
+mod relay;
 mod server;
 mod supervisor;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use asker::Asker;
 pub(crate) use client::{Client, Response, sql};
 pub(crate) use database::Database;
 pub(crate) use events::{Event, Events};
@@ -56,6 +68,7 @@ pub(crate) use intruder::Intruder;
 pub(crate) use pgbouncer::PgBouncer;
 pub(crate) use postgres::Cluster;
 pub(crate) use proxy::{Proxy, proxied};
+pub(crate) use relay::{Fate, Lost, Relay};
 pub(crate) use server::{Finished, Launch, Server};
 
 /// How long anything may take in a test: long enough for a busy machine, short enough to fail rather than hang.

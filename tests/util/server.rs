@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::ports::free_port;
 use super::{Client, Database, PATIENCE, drill, wait_for, wait_until};
 
 /// The secret of every server that is not told otherwise.
@@ -144,6 +145,12 @@ impl Launch {
         let process = Process::start(&self, &[]);
         let banner = process.banner();
         Server { launch: self, process, banner }
+    }
+
+    /// Listens on a port that stays its own while it is stopped for a while.
+    #[must_use]
+    pub(crate) fn on_its_port(self) -> Self {
+        self.env("BIND", &format!("127.0.0.1:{}", free_port()))
     }
 
     /// Runs a command, or a server that should not start, to its end.
@@ -299,8 +306,8 @@ pub(crate) struct Finished {
     pub(crate) stderr: String,
 }
 
-struct Process {
-    child: Child,
+pub(super) struct Process {
+    pub(super) child: Child,
     stdout: Arc<Mutex<Vec<u8>>>,
     stderr: Arc<Mutex<Vec<u8>>>,
     lines: Receiver<String>,
@@ -308,7 +315,7 @@ struct Process {
 }
 
 impl Process {
-    fn start(launch: &Launch, arguments: &[&str]) -> Self {
+    pub(super) fn start(launch: &Launch, arguments: &[&str]) -> Self {
         let mut command = if launch.prelude.is_empty() {
             Command::new(&launch.program)
         } else {
@@ -346,12 +353,12 @@ impl Process {
         }
     }
 
-    fn stderr(&self) -> String {
+    pub(super) fn stderr(&self) -> String {
         String::from_utf8_lossy(&self.stderr.lock()).into_owned()
     }
 
     #[track_caller]
-    fn end(&mut self) -> Finished {
+    pub(super) fn end(&mut self) -> Finished {
         let started = Instant::now();
         let status = wait_for("the process to end", || self.child.try_wait().unwrap());
         let took = started.elapsed();
