@@ -48,7 +48,6 @@ pub(super) fn open(
     Ok((Backend::of(config), store))
 }
 
-/// It connects on a thread of its own: an attempt that hangs must not keep the tables of data, which are files, from being read.
 fn postgres_store(config: &Config, instance: InstanceId) -> Option<PostgresStore> {
     let options = postgres::Options {
         connections_max: config.pool_max,
@@ -57,7 +56,7 @@ fn postgres_store(config: &Config, instance: InstanceId) -> Option<PostgresStore
         prepares: config.statement_cache,
         instance,
     };
-    config.database_url.as_ref().map(|url| PostgresStore::new(url, options, &connector()))
+    config.database_url.as_ref().map(|url| PostgresStore::new(url, options))
 }
 
 fn sqlite_store(

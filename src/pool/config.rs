@@ -47,8 +47,8 @@ impl<C> PoolConfig<C> {
 
 /// Starts one thread on which pools make their connections.
 ///
-/// One is enough for all pools of a database: a connection is made rarely, and several waiting for the same dead database
-/// gain nothing. The thread ends when the last pool that uses it is gone.
+/// One is enough for pools of files, where a connection is made rarely and at once; a database that may hang is better waited
+/// for by a thread for each pool. The thread ends when the last pool that uses it is gone.
 pub fn connector() -> Arc<ScheduledThreadPool> {
     let threads = ScheduledThreadPool::builder()
         .num_threads(1)

@@ -107,7 +107,7 @@ impl Dispatcher {
     fn claim_for_the_idle(&mut self, outage: &mut persist::Outage) -> Duration {
         let shared = Arc::clone(&self.shared);
         while !shared.is_draining() && (shared.may_claim)() {
-            let Some(worker) = shared.idle.reserve_for_queued() else { break };
+            let Some(worker) = shared.idle.reserve() else { break };
             // Looked at before the store is: what a busy worker holds up now may be free by the time of the answer.
             let any_busy = shared.idle.any_busy();
             shared.backlog.forget();

@@ -15,8 +15,8 @@ pub(super) struct IdleWorkers {
 struct Inner {
     /// Workers that nobody has reserved.
     free: usize,
-    /// Workers that are reserved for runs that are queued.
-    for_queued: usize,
+    /// Workers that are reserved for runs that are about to be stored.
+    kept: usize,
     /// Workers that are waiting for a job, the reserved ones included, or are about to be given one.
     idle: usize,
     workers: usize,
@@ -29,7 +29,7 @@ struct Inner {
 impl IdleWorkers {
     /// So many workers, none of them idle yet, and none to be reserved before `open`; `jobs` has room for a job for each of them.
     pub(super) fn new(workers: usize, jobs: Sender<Job>) -> Self {
-        Self { inner: Mutex::new(Inner { free: 0, for_queued: 0, idle: 0, workers, is_open: false, jobs: Some(jobs) }) }
+        Self { inner: Mutex::new(Inner { free: 0, kept: 0, idle: 0, workers, is_open: false, jobs: Some(jobs) }) }
     }
 
     /// A worker has nothing to do.
@@ -44,29 +44,29 @@ impl IdleWorkers {
         self.inner.lock().is_open = true;
     }
 
-    /// Keeps one idle worker for a run that is about to be stored; `None` if all are busy or reserved, before `open` and
-    /// after `close`.
+    /// Reserves one idle worker for a run that is queued; `None` if all are busy or reserved, before `open` and after `close`.
     pub(super) fn reserve(&self) -> Option<Reservation<'_>> {
         self.reserve_for(false)
     }
 
-    /// The same for a run that is queued.
-    pub(super) fn reserve_for_queued(&self) -> Option<Reservation<'_>> {
+    /// The same for a run that is about to be stored.
+    pub(super) fn keep(&self) -> Option<Reservation<'_>> {
         self.reserve_for(true)
     }
 
-    fn reserve_for(&self, queued: bool) -> Option<Reservation<'_>> {
+    fn reserve_for(&self, is_kept: bool) -> Option<Reservation<'_>> {
         let mut inner = self.inner.lock();
         let jobs = inner.jobs.clone().filter(|_| inner.is_open && inner.free > 0)?;
         inner.free -= 1;
-        inner.for_queued += usize::from(queued);
-        Some(Reservation { workers: self, for_queued: queued, jobs: Some(jobs) })
+        inner.kept += usize::from(is_kept);
+        Some(Reservation { workers: self, is_kept, jobs: Some(jobs) })
     }
 
-    /// How many workers there are for runs that are queued, beside those that are reserved for others.
-    pub(super) fn for_queued(&self) -> usize {
+    /// How many workers there are, busy ones included, for queued runs and for whoever keeps one and asks. Which of them are
+    /// busy the store knows, at the same moment at which it counts the queue.
+    pub(super) fn not_kept_for_others(&self) -> usize {
         let inner = self.inner.lock();
-        inner.free + inner.for_queued
+        inner.workers - inner.kept.saturating_sub(1)
     }
 
     /// Whether any worker has a run.
@@ -91,7 +91,7 @@ impl IdleWorkers {
 /// One idle worker, kept for a run. Dropping it lets the worker go.
 pub(super) struct Reservation<'a> {
     workers: &'a IdleWorkers,
-    for_queued: bool,
+    is_kept: bool,
     /// Taken when the run is handed over.
     jobs: Option<Sender<Job>>,
 }
@@ -102,7 +102,7 @@ impl Reservation<'_> {
         let Some(jobs) = self.jobs.take() else { return };
         let mut inner = self.workers.inner.lock();
         inner.idle -= 1;
-        inner.for_queued -= usize::from(self.for_queued);
+        inner.kept -= usize::from(self.is_kept);
         drop(inner);
         // There is room for a job for each worker, and workers do not end while somebody can hand them something.
         let _ = jobs.send(job);
@@ -114,7 +114,7 @@ impl Drop for Reservation<'_> {
         if self.jobs.is_some() {
             let mut inner = self.workers.inner.lock();
             inner.free += 1;
-            inner.for_queued -= usize::from(self.for_queued);
+            inner.kept -= usize::from(self.is_kept);
         }
     }
 }
@@ -132,12 +132,7 @@ mod tests {
         workers.open();
         let reserved = workers.reserve().expect("one is idle");
         assert!(workers.reserve().is_none(), "there is only one");
-        assert_eq!(workers.for_queued(), 0, "it is kept for a run that is not queued");
         drop(reserved);
-        assert_eq!(workers.for_queued(), 1);
-        let queued = workers.reserve_for_queued().expect("it was let go");
-        assert_eq!(workers.for_queued(), 1);
-        drop(queued);
         let reserved = workers.reserve().expect("it was let go again");
         workers.close();
         workers.enter();

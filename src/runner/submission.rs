@@ -21,10 +21,10 @@ impl Runner {
     /// it is not.
     pub fn submit(&self, new: &NewRun, limits: QueueLimits) -> Result<Submission, StoreError> {
         let shared = &*self.shared;
-        let worker = if (shared.may_claim)() { shared.idle.reserve() } else { None };
+        let worker = if (shared.may_claim)() { shared.idle.keep() } else { None };
         let mut wish = worker.as_ref().map(|_| Wish::new(shared));
         if let Some(wish) = &mut wish {
-            wish.request.others_idle = shared.idle.for_queued() as u64;
+            wish.request.workers = shared.idle.not_kept_for_others() as u64;
         }
         let submitted = self.submit_until_known(new, limits, wish.as_ref());
         match (submitted, worker, wish) {

@@ -116,14 +116,15 @@ pub struct ClaimRequest {
     pub token: ClaimToken,
     /// How long the claim is to hold without being renewed.
     pub valid_for: Duration,
-    /// How many workers more are idle: so many runs may be queued without losing their turn to one that is submitted.
-    pub others_idle: u64,
+    /// How many workers the holder has, busy ones included, without those that it keeps for other submissions. A run that is
+    /// submitted begins at once if the holder's runs, those that are queued and itself are no more: then each has a worker.
+    pub workers: u64,
 }
 
 impl ClaimRequest {
-    /// With a fresh token.
+    /// With a fresh token, for a holder with one worker.
     pub fn new(holder: InstanceId, valid_for: Duration) -> Self {
-        Self { holder, token: ClaimToken::new(), valid_for, others_idle: 0 }
+        Self { holder, token: ClaimToken::new(), valid_for, workers: 1 }
     }
 }
 
@@ -253,7 +254,7 @@ pub struct QueuePlace {
 pub trait RunStore: Send + Sync {
     /// Stores a run with its `queued` event, and its thread if that is new. Idempotent by the run's id, and by owner and
     /// key. With a worker that is idle, the run is claimed for it in the same transaction if nobody's turn is taken by
-    /// that: no more runs are queued than other workers are idle, and none of its thread is open.
+    /// that: each queued run has an idle worker as well, and none of its thread is open.
     fn submit(&self, new: &NewRun, limits: QueueLimits, idle: Option<&ClaimRequest>) -> Result<Submission, StoreError>;
 
     /// The owner's run of that id.

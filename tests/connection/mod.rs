@@ -11,7 +11,6 @@ mod tls;
 use std::time::{Duration, Instant};
 
 use holdfast::domain::{InstanceId, RunId};
-use holdfast::pool::connector;
 use holdfast::store::postgres::{Options, PostgresStore};
 use holdfast::store::{ConversationStore, Deletion, NewRun, QueueLimits, RunStore, Store, StoreError, Submission};
 
@@ -30,7 +29,7 @@ fn store(url: &str) -> PostgresStore {
         prepares: true,
         instance: InstanceId::new(),
     };
-    PostgresStore::new(&url.parse().unwrap(), options, &connector())
+    PostgresStore::new(&url.parse().unwrap(), options)
 }
 
 /// The store in this database, ready for use.

@@ -67,7 +67,7 @@ fn a_heartbeat_that_gives_way_in_a_deadlock_is_repeated() {
     let mut claims: Vec<Claim> = ["one thread", "another thread"]
         .iter()
         .map(|thread_id| {
-            let idle = ClaimRequest::new(holder, Duration::from_mins(1));
+            let idle = ClaimRequest { workers: 2, ..ClaimRequest::new(holder, Duration::from_mins(1)) };
             match store.submit(&new_run(thread_id), NO_LIMITS, Some(&idle)).unwrap() {
                 Submission::Claimed(claim, _) => claim,
                 other => panic!("{other:?}"),

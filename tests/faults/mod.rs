@@ -22,7 +22,6 @@ use std::time::{Duration, Instant};
 
 use holdfast::config::DatabaseUrl;
 use holdfast::domain::{InstanceId, RunId};
-use holdfast::pool::connector;
 use holdfast::store::postgres::{Options, PostgresStore};
 use holdfast::store::{NewRun, QueueLimits, Store};
 
@@ -98,7 +97,7 @@ fn store_with(url: &str, connections_max: u32, connections_min: u32) -> Postgres
         prepares: true,
         instance: InstanceId::new(),
     };
-    let store = PostgresStore::new(&url, options, &connector());
+    let store = PostgresStore::new(&url, options);
     store.initialise().unwrap();
     store
 }

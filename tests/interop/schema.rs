@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use holdfast::domain::InstanceId;
-use holdfast::pool::connector;
 use holdfast::store::Store;
 use holdfast::store::postgres::{Options, PostgresStore};
 
@@ -22,7 +21,7 @@ pub(super) fn store(database: &Database) -> PostgresStore {
         prepares: true,
         instance: InstanceId::new(),
     };
-    let store = PostgresStore::new(&database.url().parse().unwrap(), options, &connector());
+    let store = PostgresStore::new(&database.url().parse().unwrap(), options);
     store.initialise().unwrap();
     store
 }

@@ -78,7 +78,7 @@ fn stored(launch: &Launch) -> Box<dyn RunStore> {
         let instance = InstanceId::new();
         let options =
             postgres::Options { connections_max: 1, connections_min: 0, lease_timeout, prepares: true, instance };
-        let store = PostgresStore::new(&database.url().parse().unwrap(), options, &connector());
+        let store = PostgresStore::new(&database.url().parse().unwrap(), options);
         store.initialise().unwrap();
         return Box::new(store);
     }

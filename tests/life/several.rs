@@ -241,6 +241,6 @@ fn a_server_says_at_its_start_when_all_together_want_more_connections_than_there
     let second = launch.env("STATE_DIRECTORY", state.to_str().unwrap()).start();
     let said = |server: &Server| server.stderr().contains("store.connections.short");
     wait_until("the second server to say so", || said(&second));
-    assert!(second.stderr().contains("instances=2 connections_each=10 wanted=20"), "{}", second.stderr());
+    assert!(second.stderr().contains("instances=2 connections_each=11 wanted=22"), "{}", second.stderr());
     assert!(!said(&first), "one alone has enough");
 }

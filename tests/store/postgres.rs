@@ -8,7 +8,6 @@ mod schema;
 use std::time::Duration;
 
 use holdfast::domain::InstanceId;
-use holdfast::pool::connector;
 use holdfast::store::Store;
 use holdfast::store::postgres::{Options, PostgresStore};
 
@@ -35,7 +34,7 @@ pub(super) fn database() -> Database {
 
 /// The store in this database, not initialised.
 pub(super) fn store(url: &str, options: Options) -> PostgresStore {
-    PostgresStore::new(&url.parse().unwrap(), options, &connector())
+    PostgresStore::new(&url.parse().unwrap(), options)
 }
 
 /// The store in this database, ready for use.

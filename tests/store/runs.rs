@@ -70,14 +70,18 @@ pub(super) fn an_idle_worker_takes_nobodys_turn(store: &dyn Store) {
     let first = claimed(&new_run("ann", "busy")).expect("nobody else waits");
     assert_eq!(claimed(&new_run("ann", "busy")), None, "its thread is busy");
     assert_eq!(claimed(&new_run("bob", "free")), None, "somebody has been waiting for longer");
-    let others_idle = |others_idle| ClaimRequest { others_idle, ..ClaimRequest::new(InstanceId::new(), LEASE) };
+    let holder = InstanceId::new();
+    let with_workers = |workers| ClaimRequest { workers, ..ClaimRequest::new(holder, LEASE) };
     let third = new_run("cid", "c");
-    assert!(matches!(store.submit(&third, NO_LIMITS, Some(&others_idle(1))).unwrap(), Submission::Accepted(_)));
+    assert!(matches!(store.submit(&third, NO_LIMITS, Some(&with_workers(2))).unwrap(), Submission::Accepted(_)));
     let fourth = new_run("dan", "d");
-    let Submission::Claimed(claimed, run) = store.submit(&fourth, NO_LIMITS, Some(&others_idle(3))).unwrap() else {
+    let Submission::Claimed(claimed, run) = store.submit(&fourth, NO_LIMITS, Some(&with_workers(4))).unwrap() else {
         panic!("each of the three that wait has a worker of its own")
     };
     assert_eq!((claimed.run_id, run.id), (fourth.id, fourth.id));
+    let fifth = new_run("eve", "e");
+    let submitted = store.submit(&fifth, NO_LIMITS, Some(&with_workers(4))).unwrap();
+    assert!(matches!(submitted, Submission::Accepted(_)), "one of the four is busy now");
     succeed(store, &first);
     assert_eq!(claim(store).1.thread_id, "busy", "among equals the oldest goes first");
 }

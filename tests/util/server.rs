@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, OnceLock};
@@ -289,6 +290,9 @@ impl Server {
 pub(crate) struct Finished {
     /// `None` if a signal ended it.
     pub(crate) code: Option<i32>,
+    /// The signal, then; for whoever reads why a test failed.
+    #[expect(dead_code, reason = "only ever printed")]
+    pub(crate) signal: Option<i32>,
     /// How long it was waited for.
     pub(crate) took: Duration,
     pub(crate) stdout: String,
@@ -355,7 +359,7 @@ impl Process {
             reader.join().unwrap();
         }
         let stdout = String::from_utf8_lossy(&self.stdout.lock()).into_owned();
-        Finished { code: status.code(), took, stdout, stderr: self.stderr() }
+        Finished { code: status.code(), signal: status.signal(), took, stdout, stderr: self.stderr() }
     }
 }
 

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use holdfast::domain::InstanceId;
-use holdfast::pool::connector;
 use holdfast::store::Store;
 use holdfast::store::postgres::{Options, PostgresStore};
 
@@ -17,7 +16,7 @@ pub fn open(url: &str, connections: u32) -> PostgresStore {
         prepares: true,
         instance: InstanceId::new(),
     };
-    let store = PostgresStore::new(&url, options, &connector());
+    let store = PostgresStore::new(&url, options);
     store.initialise().expect("the cluster is there and the database is its own");
     store
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{HEART_CONNECTIONS, PostgresStore, health_queries as queries};
+use super::{CONNECTIONS_BESIDE, PostgresStore, health_queries as queries};
 use crate::event;
 
 impl PostgresStore {
@@ -12,11 +12,11 @@ impl PostgresStore {
             return;
         }
         // If it cannot be asked now, the next probe asks.
-        let Ok(rows) = self.run_on_heart(&queries::READ_CAPACITY, &[]) else { return };
+        let Ok(rows) = self.run_on_scout(&queries::READ_CAPACITY, &[]) else { return };
         let Some(row) = rows.first() else { return };
         let (instances, connections_max, reserved): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
         self.has_counted.store(true, Ordering::Relaxed);
-        let each = i64::from(self.options.connections_max + HEART_CONNECTIONS);
+        let each = i64::from(self.options.connections_max + CONNECTIONS_BESIDE);
         let (wanted, available) = (instances * each, connections_max - reserved);
         if wanted > available {
             tracing::warn!(

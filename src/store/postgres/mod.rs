@@ -39,13 +39,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use postgres::Row;
 use postgres::types::ToSql;
-use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::{Probe, Store, StoreError};
 use crate::config::DatabaseUrl;
 use crate::domain::InstanceId;
 use crate::event;
-use crate::pool::{GuardedPool, Lease, PoolConfig, PoolError, PoolStatus, RecycleError};
+use crate::pool::{GuardedPool, Lease, PoolConfig, PoolError, PoolStatus, RecycleError, connector};
 use manager::SessionManager;
 use probe::Identity;
 use queries::Query;
@@ -53,8 +52,8 @@ use reach::Reach;
 use repeat::{Attempts, Failure, Repeatable, Verdict};
 use session::Session;
 
-/// Connections of the heart: one for heartbeats and rescue, which another's lock may hold up, and one for the probe.
-const HEART_CONNECTIONS: u32 = 2;
+/// Connections beside those that requests and workers share: the heart's and the scout's.
+const CONNECTIONS_BESIDE: u32 = 2;
 
 /// The store in a PostgreSQL database.
 ///
@@ -62,8 +61,11 @@ const HEART_CONNECTIONS: u32 = 2;
 pub struct PostgresStore {
     /// What requests and workers share.
     clients: Connections,
-    /// What the threads that have to be in time use, a connection for each, so that nothing delays them, nor one the other.
+    /// One connection for heartbeats and rescue, so that nothing else can delay them.
     heart: Connections,
+    /// One connection for the probe: what delays a heartbeat, such as somebody's lock on a table, must not look like a
+    /// database that says nothing.
+    scout: Connections,
     options: Options,
     /// Whether the schema is known to be up to date; no operation begins before.
     initialised: AtomicBool,
@@ -80,7 +82,7 @@ pub struct PostgresStore {
 /// How the store uses its connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How many connections requests and workers share; heartbeats and probes have two more.
+    /// How many connections requests and workers share; heartbeats and the probe have one each beside them.
     pub connections_max: u32,
     /// How many of them are kept ready.
     pub connections_min: u32,
@@ -116,7 +118,9 @@ struct Terms {
 impl PostgresStore {
     /// The store in this database. Connects in the background, and not before something is asked of it, unless connections
     /// are to be kept ready.
-    pub fn new(url: &DatabaseUrl, options: Options, connector: &Arc<ScheduledThreadPool>) -> Self {
+    ///
+    /// Each pool connects on a thread of its own: attempts that hang must keep nobody else from connecting.
+    pub fn new(url: &DatabaseUrl, options: Options) -> Self {
         let url = probe::introduce(url, options.instance);
         let connections = |name, connections_max, idle_min| {
             let reach = Arc::default();
@@ -124,14 +128,15 @@ impl PostgresStore {
                 idle_min,
                 lease_timeout: options.lease_timeout,
                 interrupt: Arc::new(Session::interrupt),
-                ..PoolConfig::new(name, connections_max, Arc::clone(connector))
+                ..PoolConfig::new(name, connections_max, connector())
             };
             let pool = GuardedPool::new(SessionManager::new(&url, options.prepares, Arc::clone(&reach)), config);
             Connections { pool, reach, size: connections_max }
         };
         Self {
             clients: connections("postgres", options.connections_max, options.connections_min),
-            heart: connections("postgres-heart", HEART_CONNECTIONS, 0),
+            heart: connections("postgres-heart", 1, 0),
+            scout: connections("postgres-scout", 1, 0),
             options,
             initialised: AtomicBool::new(false),
             identity: Mutex::new(None),
@@ -166,14 +171,22 @@ impl PostgresStore {
         self.perform(&self.clients, query, parameters, terms)
     }
 
-    /// As [`PostgresStore::run`], on connections that nothing else can delay, and with little patience.
+    /// As [`PostgresStore::run`], on the connection that nothing else can delay, and with little patience.
     fn run_on_heart(&self, query: &'static Query, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
-        let terms = Terms {
+        self.perform(&self.heart, query, parameters, self.short_terms())
+    }
+
+    /// The same on the probe's connection: what health is told.
+    fn run_on_scout(&self, query: &'static Query, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
+        self.perform(&self.scout, query, parameters, self.short_terms())
+    }
+
+    fn short_terms(&self) -> Terms {
+        Terms {
             lease_timeout: super::HEARTBEAT_PATIENCE,
             silence_max: patience::HEARTBEAT_ANSWER,
             ..self.terms(Repeatable::Yes)
-        };
-        self.perform(&self.heart, query, parameters, terms)
+        }
     }
 
     fn terms(&self, repeatable: Repeatable) -> Terms {
@@ -264,6 +277,11 @@ impl PostgresStore {
         Err(StoreError::Unavailable(error::SILENT.into()))
     }
 
+    /// Every pool; the one that clients wait for first, the one that keeps claims alive last.
+    fn all(&self) -> [&Connections; 3] {
+        [&self.clients, &self.scout, &self.heart]
+    }
+
     /// A session of the heart's pool, for more than one statement.
     fn heart_session(&self, operation: &'static str) -> Result<Lease<'_, SessionManager>, StoreError> {
         self.lease(&self.heart, operation, self.options.lease_timeout, Repeatable::Yes)
@@ -283,7 +301,7 @@ impl Store for PostgresStore {
     }
 
     fn recycle(&self, reason: &str) {
-        for connections in [&self.clients, &self.heart] {
+        for connections in self.all() {
             recycle(&connections.pool, reason, patience::RECYCLE);
         }
     }
@@ -293,20 +311,20 @@ impl Store for PostgresStore {
     }
 
     fn pools(&self) -> Vec<(&'static str, PoolStatus)> {
-        vec![("clients", self.clients.pool.status()), ("heart", self.heart.pool.status())]
+        ["clients", "scout", "heart"].into_iter().zip(self.all().map(|connections| connections.pool.status())).collect()
     }
 
     fn log_old_operations(&self, threshold: Duration) {
-        self.clients.pool.log_old_operations(threshold);
-        self.heart.pool.log_old_operations(threshold);
+        for connections in self.all() {
+            connections.pool.log_old_operations(threshold);
+        }
     }
 
     /// The heart last: while others end, their claims are still renewed.
     fn close(&self, deadline: Duration) -> Vec<&'static str> {
         let started = Instant::now();
-        let clients = self.clients.pool.close(deadline);
-        let heart = self.heart.pool.close(deadline.saturating_sub(started.elapsed()));
-        clients.abandoned.iter().chain(&heart.abandoned).map(|operation| operation.name).collect()
+        let reports = self.all().map(|connections| connections.pool.close(deadline.saturating_sub(started.elapsed())));
+        reports.iter().flat_map(|report| &report.abandoned).map(|operation| operation.name).collect()
     }
 }
 

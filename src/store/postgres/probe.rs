@@ -60,7 +60,7 @@ pub(super) fn introduce(url: &DatabaseUrl, instance: InstanceId) -> DatabaseUrl 
 
 impl PostgresStore {
     /// Asks the server how it is, in a second in all; up to a second more when it finds another server than before, and
-    /// replaces all connections.
+    /// replaces the others' connections.
     pub(super) fn probe_now(&self) -> Result<Probe, StoreError> {
         let started = Instant::now();
         let sighting = self.sight(started)?;
@@ -77,11 +77,11 @@ impl PostgresStore {
         Ok(Probe { backend: "postgres", server_version: sighting.server_version, latency })
     }
 
-    /// The heart's connection may be stale: then a fresh one is asked.
+    /// The scout's connection may be stale: then a fresh one is asked.
     fn sight(&self, started: Instant) -> Result<Sighting, StoreError> {
         loop {
             let left = patience::PROBE.saturating_sub(started.elapsed());
-            let mut session = self.lease(&self.heart, "store.probe", left, Repeatable::Yes)?;
+            let mut session = self.lease(&self.scout, "store.probe", left, Repeatable::Yes)?;
             let silence_max = patience::PROBE.saturating_sub(started.elapsed());
             let query = if self.is_number_hidden.load(Ordering::Relaxed) {
                 &queries::READ_PROBE_UNNUMBERED
@@ -117,13 +117,13 @@ impl PostgresStore {
         for query in [&queries::WRITE_PROBE, &queries::WRITE_PROBE_CLEAR] {
             let left = patience::PROBE.saturating_sub(started.elapsed());
             let terms = Terms { repeatable: Repeatable::Yes, lease_timeout: left, silence_max: left, is_long: false };
-            self.perform(&self.heart, query, &[], terms)?;
+            self.perform(&self.scout, query, &[], terms)?;
         }
         self.write_proved.store(true, Ordering::Release);
         Ok(())
     }
 
-    /// Replaces all connections when they may be to another server than the one that has just answered.
+    /// Replaces the others' connections when they may be to another server than the one that has just answered.
     fn recognise(&self, found: &Identity) {
         let is_other = self.identity.lock().as_ref().is_some_and(|known| known != found);
         let replaced = || {

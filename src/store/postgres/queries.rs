@@ -79,10 +79,12 @@ queries! {
             SELECT run_id FROM runs WHERE owner = $2 AND idempotency_key = $6
             LIMIT 1),
         queue AS MATERIALIZED (
-            SELECT queued, queued >= $9 AS is_full, queued_by_owner >= $10 AS is_full_for_owner
+            SELECT queued + busy < $15 AS has_worker, queued >= $9 AS is_full, queued_by_owner >= $10 AS is_full_for_owner
             FROM (SELECT count(*) AS queued FROM (SELECT FROM runs WHERE status = 'queued' LIMIT $9) q) a,
                 (SELECT count(*) AS queued_by_owner
-                    FROM (SELECT FROM runs WHERE owner = $2 AND status = 'queued' LIMIT $10) q) b),
+                    FROM (SELECT FROM runs WHERE owner = $2 AND status = 'queued' LIMIT $10) q) b,
+                (SELECT count(*) AS busy FROM runs
+                    WHERE claim_holder = $12 AND status IN ('running', 'cancelling')) c),
         before AS MATERIALIZED (
             SELECT thread_key, last_number FROM threads WHERE owner = $2 AND thread_id = $3),
         thread AS (
@@ -93,7 +95,7 @@ queries! {
                 latest_at = greatest(t.latest_at, excluded.latest_at)
             RETURNING thread_key, last_number AS number),
         placed AS MATERIALIZED (
-            SELECT thread_key, number, $11 IS NOT NULL AND (SELECT queued <= $15 FROM queue)
+            SELECT thread_key, number, $11 IS NOT NULL AND (SELECT has_worker FROM queue)
                 AND (number = 1 OR EXISTS (SELECT FROM before b
                     WHERE b.thread_key = thread.thread_key AND b.last_number = thread.number - 1))
                 AND NOT EXISTS (SELECT FROM runs e

@@ -34,7 +34,7 @@ impl RunStore for PostgresStore {
                 &idle.map(|request| Uuid::from(&request.holder)),
                 &idle.map_or(0, |request| int(request.valid_for.as_millis())),
                 &moved(Status::Queued, Trigger::Claimed)?.as_str(),
-                &idle.map_or(0, |request| int(request.others_idle)),
+                &idle.map_or(0, |request| int(request.workers)),
             ],
         )?;
         submission(&rows, new, idle)
@@ -107,7 +107,7 @@ impl RunStore for PostgresStore {
     }
 
     fn counts(&self) -> Result<RunCounts, StoreError> {
-        let rows = self.run_on_heart(&queries::COUNTS, &[])?;
+        let rows = self.run_on_scout(&queries::COUNTS, &[])?;
         let mut fields = only(&rows)?;
         Ok(RunCounts { queued: fields.number()?, running: fields.number()? })
     }

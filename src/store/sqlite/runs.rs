@@ -170,13 +170,16 @@ fn submit(
     events::append(tx, new.id, now, &[(EventKind::Queued, json!({}))])?;
     let run = by_id(tx, new.id)?;
     let is_first: bool = tx.prepare_cached(queries::IS_FIRST_OPEN)?.query_row([new.id.as_bytes()], |row| row.get(0))?;
-    match idle.filter(|request| queued <= request.others_idle && is_first) {
-        Some(request) => {
+    if let Some(request) = idle.filter(|_| is_first) {
+        let busy: u64 = tx
+            .prepare_cached(queries::RUNNING_COUNT_OF_HOLDER)?
+            .query_row([request.holder.as_bytes()], |row| rows::number(row, 0))?;
+        if queued + busy < request.workers {
             let (claim, run) = claims::take(tx, new.id, request, now)?;
-            Ok(Submission::Claimed(claim, run))
+            return Ok(Submission::Claimed(claim, run));
         }
-        None => Ok(Submission::Accepted(run)),
     }
+    Ok(Submission::Accepted(run))
 }
 
 fn of_owner(tx: &Transaction<'_>, owner: &str, id: RunId) -> Result<Option<Run>, StoreError> {
