@@ -47,7 +47,9 @@ mod tests {
 
     fn pace(seconds: &[u64]) -> Pace {
         let pace = Pace::default();
-        seconds.iter().for_each(|seconds| pace.ended(Duration::from_secs(*seconds)));
+        for seconds in seconds {
+            pace.ended(Duration::from_secs(*seconds));
+        }
         pace
     }
 
