@@ -58,23 +58,20 @@ fn a_run_that_waits_for_a_server_that_drains_says_so() {
     assert_eq!(server.wait().code, Some(0));
 }
 
-/// The server is given a limit that it has reached already: it accepts what it is asked, and begins with nothing.
+/// A run takes almost all the memory there may be: others are accepted, and begin when it has given that back.
 #[test]
 fn a_run_that_waits_for_memory_says_so() {
-    let mut server = Launch::drill().start();
-    let in_use = server.health()["memory_rss_mb"].as_f64().unwrap();
-    server.terminate();
-    // As little as can be configured is more than some need.
-    let limit = (in_use * 0.9).max(32.0);
-    server.restart_with(|launch| launch.env("MEMORY_LIMIT", &format!("{}", (limit * 1024.0 * 1024.0) as u64)));
-    if in_use < limit * 0.95 {
-        return;
-    }
-    wait_until("memory to be critical", || server.health()["status"] == "critical_memory");
+    let server = Launch::drill().env("MEMORY_LIMIT", "256MiB").env("MAX_CONCURRENT_ANALYSES", "2").start();
     let mut ann = server.client("ann@example.org");
-    let run = submit(&mut ann, "t", &Drill::new("waits", 1)).json();
+    let greedy = Drill::new("greedy", 1).on(1, Act::WaitHolding(250 << 20));
+    assert_eq!(submit(&mut ann, "greedy", &greedy).status, 202);
+    greedy.wait_for_step(&server, 1, 1);
+    wait_until("memory to be critical", || server.health()["status"] == "critical_memory");
+    let run = submit(&mut ann, "t", &Drill::new("modest", 1)).json();
     assert_eq!((&run["status"], &run["position"]), (&"queued".into(), &1.into()));
     assert_eq!(run["waiting_for"]["reason"], "memory", "{run}");
+    greedy.open(&server, 1);
+    ann.wait_for_status(run["run_id"].as_str().unwrap(), "succeeded");
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub(crate) enum Act {
     Wait,
     /// Waits until the test opens the step's gate, and does not listen meanwhile.
     WaitDeaf,
+    /// Waits until the test opens the step's gate, with so many bytes of memory in use.
+    WaitHolding(usize),
     Panic,
     /// Ends the run as failed.
     Fail,
@@ -195,6 +197,11 @@ impl Engine for DrillEngine {
             None => {}
             Some(Act::Wait) => self.wait_at_gate(&plan, k, || context.check())?,
             Some(Act::WaitDeaf) => self.wait_at_gate(&plan, k, || Ok(()))?,
+            Some(Act::WaitHolding(bytes)) => {
+                let held = std::hint::black_box(vec![1_u8; *bytes]);
+                self.wait_at_gate(&plan, k, || context.check())?;
+                drop(held);
+            }
             Some(Act::Panic) => panic!("asked to panic in step {k}"),
             Some(Act::Fail) => return Err(EngineError::Failed(ErrorKind::Engine, "it was asked to fail".into())),
             Some(Act::DieOnce) if !self.first_time(&plan, k) => {}
