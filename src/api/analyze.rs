@@ -21,8 +21,6 @@ const PROMPT_CHARS_MAX: usize = 10_000;
 const THREAD_ID_CHARS_MAX: usize = 100;
 /// How many characters an engine's name may have.
 const ENGINE_CHARS_MAX: usize = 100;
-/// What a user whose queue is full is asked to wait, in seconds: about one analysis.
-const QUEUE_RETRY_AFTER_SECONDS: u64 = 10;
 /// How many bytes an `Idempotency-Key` may have.
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
@@ -46,9 +44,13 @@ pub(super) const ROUTES: &[Route] = &[Route {
             (408, "it exceeded ANALYSIS_TIMEOUT", None),
             (409, "it was cancelled", None),
             (422, "the request is not valid, or the analysis cannot succeed as it was asked", None),
-            (429, "the user's queue is full", None),
+            (429, "the user's queue is full; Retry-After says about how long until a run of theirs begins", None),
             (500, "it failed", None),
-            (503, "the whole queue is full, or the server is shutting down", None),
+            (
+                503,
+                "the whole queue is full (Retry-After: about until the next run begins), or the server is shutting down",
+                None,
+            ),
         ],
     },
 }];
@@ -106,9 +108,12 @@ fn analyze(api: &Api, call: &Call) -> Result<Reply, Problem> {
         }
         Submission::UserQueueFull => {
             let detail = format!("{} of your analyses are waiting already.", api.queue_limits.queued_per_user_max);
-            return Err(Problem::new(429, detail).with_retry_after(QUEUE_RETRY_AFTER_SECONDS));
+            return Err(Problem::new(429, detail).with_retry_after(api.runner.seconds_until_place_of_user()));
         }
-        Submission::QueueFull => return Err(Problem::busy("The queue of analyses is full.")),
+        Submission::QueueFull => {
+            let seconds = api.runner.seconds_until_place();
+            return Err(Problem::new(503, "The queue of analyses is full.").with_retry_after(seconds));
+        }
     };
     match wait {
         Some(wait) => Ok(Reply::AtEndOf(Box::new(run), wait)),

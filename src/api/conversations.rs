@@ -1,4 +1,4 @@
-//! Threads: what a user asked, and what came of it.
+//! Threads: listed, looked up, deleted.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -18,13 +18,14 @@ const PAGE_DEFAULT: u64 = 50;
 /// How many it may have.
 const PAGE_MAX: u64 = 200;
 /// How many runs of a thread are shown: its newest.
-const THREAD_RUNS_MAX: usize = 200;
+pub(super) const THREAD_RUNS_MAX: usize = 200;
 /// How many characters of a question make a thread's title.
 const TITLE_CHARS: usize = 50;
 /// How long a deletion waits for the thread's running analysis to stop.
 const DELETION_WAIT: Duration = Duration::from_secs(30);
 
-const THREAD: Parameter = Parameter::path("thread_id", "the user's name for the thread");
+/// The placeholder of a thread.
+pub(super) const THREAD: Parameter = Parameter::path("thread_id", "the user's name for the thread");
 
 pub(super) const ROUTES: &[Route] = &[
     Route {
@@ -42,20 +43,6 @@ pub(super) const ROUTES: &[Route] = &[
             ],
             request: None,
             answers: &[(200, "a page of threads", Some(schema::<Vec<ThreadView>>))],
-        },
-    },
-    Route {
-        method: "GET",
-        path: "/chat/{thread_id}/messages",
-        handler: messages,
-        lane: Lane::Store,
-        token: true,
-        limited: true,
-        document: Document {
-            summary: "Questions and answers of a thread, oldest first; a running analysis is an answer that is loading",
-            parameters: &[THREAD],
-            request: None,
-            answers: &[(200, "the newest 200 questions with their answers", Some(schema::<Vec<Message>>))],
         },
     },
     Route {
@@ -140,102 +127,26 @@ fn parse_cursor(text: &str) -> Option<ThreadCursor> {
 }
 
 #[derive(Serialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase")]
-struct Message<'a> {
-    /// The run's id, followed by `-question` or `-answer`.
-    id: String,
-    thread_id: &'a str,
-    user: &'a str,
-    content: &'a str,
-    is_user: bool,
-    /// Milliseconds since 1970.
-    created_at: i64,
-    /// Why there is no answer.
-    error: Option<&'a str>,
-    meta: Meta<'a>,
-    queries_and_results: &'a [(String, String)],
-    /// Whether the answer is still being worked on.
-    is_loading: bool,
-    /// When the work on it began, in milliseconds since 1970.
-    started_at: Option<i64>,
-    is_error: bool,
-}
-
-#[derive(Serialize, schemars::JsonSchema)]
-struct Meta<'a> {
-    run_id: RunId,
-    #[serde(rename = "sqlQuery")]
-    sql_query: Option<&'a str>,
-    #[serde(rename = "datasetsUsed")]
-    datasets_used: &'a [String],
-}
-
-impl<'a> Message<'a> {
-    fn question(run: &'a Run) -> Self {
-        Self {
-            id: format!("{}-question", run.id),
-            thread_id: &run.thread_id,
-            user: &run.owner,
-            content: &run.prompt,
-            is_user: true,
-            created_at: run.submitted_at.0,
-            error: None,
-            meta: Meta { run_id: run.id, sql_query: None, datasets_used: &[] },
-            queries_and_results: &[],
-            is_loading: false,
-            started_at: None,
-            is_error: false,
-        }
-    }
-
-    fn answer(run: &'a Run) -> Self {
-        let answer = run.answer.as_ref();
-        let error = run.error.as_ref().map(|error| error.message.as_str());
-        let cancelled = run.status == crate::domain::Status::Cancelled;
-        Self {
-            id: format!("{}-answer", run.id),
-            thread_id: &run.thread_id,
-            user: &run.owner,
-            content: answer.map_or("", |answer| &answer.result),
-            is_user: false,
-            created_at: run.finished_at.unwrap_or(run.submitted_at).0,
-            error: if cancelled { Some("The analysis was cancelled.") } else { error },
-            meta: Meta {
-                run_id: run.id,
-                sql_query: answer.and_then(|answer| answer.sql.as_deref()),
-                datasets_used: answer.map_or(&[], |answer| &answer.datasets_used),
-            },
-            queries_and_results: answer.map_or(&[], |answer| &answer.queries_and_results),
-            is_loading: !run.status.is_final(),
-            started_at: run.started_at.map(|at| at.0),
-            is_error: run.status.is_final() && answer.is_none(),
-        }
-    }
-}
-
-fn messages(api: &Api, call: &Call) -> Result<Reply, Problem> {
-    let runs = api.store.thread_runs(&call.user, call.thread_id(), THREAD_RUNS_MAX, Answers::InWords)?;
-    let messages: Vec<Message> = runs.iter().flat_map(|run| [Message::question(run), Message::answer(run)]).collect();
-    Ok(Reply::json(&messages))
-}
-
-#[derive(Serialize, schemars::JsonSchema)]
 struct RunIds<'a> {
     run_ids: Vec<RunIdView<'a>>,
 }
 
 #[derive(Serialize, schemars::JsonSchema)]
-struct RunIdView<'a> {
+pub(super) struct RunIdView<'a> {
     run_id: RunId,
     prompt: &'a str,
     timestamp: Timestamp,
 }
 
+impl<'a> RunIdView<'a> {
+    pub(super) fn new(run: &'a Run) -> Self {
+        Self { run_id: run.id, prompt: &run.prompt, timestamp: run.submitted_at }
+    }
+}
+
 fn run_ids(api: &Api, call: &Call) -> Result<Reply, Problem> {
     let runs = api.store.thread_runs(&call.user, call.thread_id(), THREAD_RUNS_MAX, Answers::Omitted)?;
-    let run_ids =
-        runs.iter().map(|run| RunIdView { run_id: run.id, prompt: &run.prompt, timestamp: run.submitted_at }).collect();
-    Ok(Reply::json(&RunIds { run_ids }))
+    Ok(Reply::json(&RunIds { run_ids: runs.iter().map(RunIdView::new).collect() }))
 }
 
 #[derive(Serialize, schemars::JsonSchema)]

@@ -1,4 +1,4 @@
-//! What an administrator looks at when something is slow.
+//! What somebody looks at to whom something is slow or strange.
 
 use serde::Serialize;
 
@@ -7,7 +7,7 @@ use super::call::{Call, Reply};
 use super::problem::Problem;
 use super::routes::{Document, Lane, Parameter, Route, schema};
 use crate::clock::Timestamp;
-use crate::domain::{Checkpoint, CheckpointTuple, ListCheckpoints, ThreadKey};
+use crate::domain::{Checkpoint, CheckpointTuple, ListCheckpoints, RunId, Status, ThreadKey};
 use crate::pool::PoolStatus;
 use crate::store::{Answers, CHECKPOINTS_MAX};
 
@@ -45,6 +45,20 @@ pub(super) const ROUTES: &[Route] = &[
             ],
             request: None,
             answers: &[(200, "the checkpoints; none of an unknown thread", Some(schema::<ThreadCheckpoints>))],
+        },
+    },
+    Route {
+        method: "GET",
+        path: "/debug/run-id/{run_id}",
+        handler: run_id,
+        lane: Lane::Store,
+        token: true,
+        limited: true,
+        document: Document {
+            summary: "What there is of a run's id, whatever text it is; a run of another user reads as not existing",
+            parameters: &[Parameter::path("run_id", "any text")],
+            request: None,
+            answers: &[(200, "whether it is one, and of which run", Some(schema::<RunIdReport>))],
         },
     },
 ];
@@ -119,6 +133,52 @@ impl CheckpointView {
             channels,
         }
     }
+}
+
+#[derive(Serialize, schemars::JsonSchema)]
+struct RunIdReport<'a> {
+    run_id: &'a str,
+    is_valid_uuid_format: bool,
+    /// Whether the user has such a run.
+    exists_in_database: bool,
+    /// The same: of another's run nothing is told.
+    user_owns_run_id: bool,
+    /// Null when there is no such run.
+    database_details: Option<RunDetails>,
+}
+
+#[derive(Serialize, schemars::JsonSchema)]
+struct RunDetails {
+    run_id: RunId,
+    thread_id: String,
+    prompt: String,
+    status: Status,
+    submitted_at: Timestamp,
+    started_at: Option<Timestamp>,
+    finished_at: Option<Timestamp>,
+}
+
+fn run_id(api: &Api, call: &Call) -> Result<Reply, Problem> {
+    let id = call.run_id().ok();
+    let run = match id {
+        Some(id) => api.store.run(&call.user, id)?,
+        None => None,
+    };
+    Ok(Reply::json(&RunIdReport {
+        run_id: call.params.get("run_id").unwrap_or_default(),
+        is_valid_uuid_format: id.is_some(),
+        exists_in_database: run.is_some(),
+        user_owns_run_id: run.is_some(),
+        database_details: run.map(|run| RunDetails {
+            run_id: run.id,
+            thread_id: run.thread_id,
+            prompt: run.prompt,
+            status: run.status,
+            submitted_at: run.submitted_at,
+            started_at: run.started_at,
+            finished_at: run.finished_at,
+        }),
+    }))
 }
 
 #[derive(Serialize, schemars::JsonSchema)]

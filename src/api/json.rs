@@ -7,6 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::problem::{Fault, Problem};
+use crate::domain::RunId;
 use crate::http::Request;
 
 /// How deep a body may nest: far deeper than any request of this API, far less than what would cost stack.
@@ -203,6 +204,52 @@ impl Fields {
     /// A text that may be missing or null.
     pub(super) fn optional_text(&mut self, field: &str, chars_max: usize) -> Option<String> {
         if self.object.get(field)?.is_null() {
+            self.object.remove(field);
+            return None;
+        }
+        Some(self.text(field, chars_max))
+    }
+
+    /// A run's id, which has to be there.
+    pub(super) fn run_id(&mut self, field: &str) -> Option<RunId> {
+        let text = self.text(field, usize::MAX);
+        let id = text.parse().ok();
+        // What is no text at all is a fault already.
+        if id.is_none() && !text.is_empty() {
+            self.faults.push(Fault::body(field, "uuid_parsing", "must be a UUID"));
+        }
+        id
+    }
+
+    /// 0 or 1, which may be missing or null.
+    pub(super) fn optional_bit(&mut self, field: &str) -> Option<u8> {
+        let value = self.object.remove(field).filter(|value| !value.is_null())?;
+        let bit = value.as_u64().and_then(|number| u8::try_from(number).ok()).filter(|number| *number <= 1);
+        if bit.is_none() {
+            self.faults.push(Fault::body(field, "out_of_range", "must be 0 or 1"));
+        }
+        bit
+    }
+
+    /// True, false or null, one of which has to be there.
+    pub(super) fn nullable_bool(&mut self, field: &str) -> Option<bool> {
+        match self.object.remove(field) {
+            Some(Value::Bool(value)) => return Some(value),
+            Some(Value::Null) => {}
+            Some(_) => self.faults.push(Fault::body(field, "bool_type", "must be true, false or null")),
+            None => self.faults.push(Fault::body(field, "missing", "is missing")),
+        }
+        None
+    }
+
+    /// A text that may be missing, null or blank, which is all the same: trimmed, at most so many characters.
+    pub(super) fn remark(&mut self, field: &str, chars_max: usize) -> Option<String> {
+        let is_none = match self.object.get(field)? {
+            Value::Null => true,
+            Value::String(text) => text.trim().is_empty(),
+            _ => false,
+        };
+        if is_none {
             self.object.remove(field);
             return None;
         }

@@ -4,7 +4,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::call::{Call, Reply};
 use super::problem::Problem;
-use super::{Api, analyze, conversations, data, debug, events, health, openapi, page, runs};
+use super::{Api, analyze, conversations, data, debug, events, feedback, health, messages, openapi, page, runs};
 
 /// One route: what it is, who may call it, where it is worked on, and what is told about it.
 pub(super) struct Route {
@@ -91,6 +91,8 @@ pub(super) fn all() -> impl Iterator<Item = &'static Route> {
         runs::ROUTES,
         events::ROUTES,
         conversations::ROUTES,
+        messages::ROUTES,
+        feedback::ROUTES,
         data::ROUTES,
         debug::ROUTES,
         openapi::ROUTES,

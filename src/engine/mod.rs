@@ -19,12 +19,15 @@ pub trait Engine: Send + Sync {
     /// The name by which a request chooses it.
     fn name(&self) -> &str;
 
-    /// How many earlier turns of the thread it wants to be given; reading them costs a query a run.
+    /// How many earlier turns of the thread it wants to be given; reading them costs a query a run. It is given the newest
+    /// that succeeded before its run was submitted, of the same user: of each question and each answer the first 4 KiB, and
+    /// so many turns that all together have no more than 32 KiB.
     fn history_turns(&self) -> usize {
         0
     }
 
-    /// The state before the first step; `history` is oldest first.
+    /// The state before the first step; `history` is oldest first. A run that is resumed before its first step was stored is
+    /// started again, with the same.
     fn start(&self, prompt: &str, history: &[Turn]) -> State;
 
     /// Does the next step. It looks at `context` often enough to stop within a fraction of a second.

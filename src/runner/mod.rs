@@ -1,14 +1,16 @@
 //! Executes runs: a dispatcher claims them for idle workers, workers take their steps, a pulse keeps the claims alive.
 //!
 //! The protocols of claim and drain are written down in ARCHITECTURE.md, and so is "Waiting for a run". The files: `submission`,
-//! `dispatcher` and `backlog` (who claims, and when it is worth a look), `idle` (for whom), `worker`, `persist` and `snapshots` (a
-//! run's steps, and how they are stored), `active` and `pulse` (the claims that this process has), `waiters` and `watch` (who
-//! waits for an end, and what others do).
+//! `dispatcher` and `backlog` (who claims, and when it is worth a look), `idle` (for whom), `worker`, `history`, `persist` and
+//! `snapshots` (a run's steps, what comes before them, and how they are stored), `active` and `pulse` (the claims that this process
+//! has), `waiters` and `watch` (who waits for an end, and what others do), `pace` (how fast runs end).
 
 mod active;
 mod backlog;
 mod dispatcher;
+mod history;
 mod idle;
+mod pace;
 mod persist;
 mod pulse;
 mod snapshots;
@@ -38,6 +40,7 @@ use crate::streams::Streams;
 use active::ActiveRuns;
 use backlog::Backlog;
 use idle::IdleWorkers;
+use pace::Pace;
 use waiters::Waiters;
 
 /// How long a claim holds without being renewed. Long enough for a garbage-collecting disk, short enough that another
@@ -99,6 +102,7 @@ struct Shared {
     streams: Arc<Streams>,
     idle: IdleWorkers,
     backlog: Backlog,
+    pace: Pace,
     /// Has the dispatcher look for work.
     wake: Sender<()>,
     draining: AtomicBool,
@@ -153,6 +157,7 @@ impl Runner {
             streams,
             idle: IdleWorkers::new(workers, jobs),
             backlog: Backlog::default(),
+            pace: Pace::default(),
             wake,
             draining: AtomicBool::new(false),
         });
@@ -190,6 +195,17 @@ impl Runner {
     /// How many runs are executed at once.
     pub fn workers(&self) -> usize {
         self.shared.settings.workers
+    }
+
+    /// In about how many seconds the queue has a place again when it is full: when the next one of the workers has ended its run.
+    pub fn seconds_until_place(&self) -> u64 {
+        self.shared.pace.seconds_until_one_of(self.workers())
+    }
+
+    /// In about how many seconds a user whose share of the queue is full has a place again: when a run of theirs has ended,
+    /// for then the next one of theirs begins. All of them may be in one thread, and so one after the other.
+    pub fn seconds_until_place_of_user(&self) -> u64 {
+        self.shared.pace.seconds_until_one_of(1)
     }
 
     /// Whether new analyses are refused because the server is shutting down.

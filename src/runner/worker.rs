@@ -9,14 +9,11 @@ use crossbeam_channel::{Receiver, Sender};
 use super::Outcome;
 use super::dispatcher::Job;
 use super::snapshots::{self, Snapshots};
-use super::{CLAIM_LIFETIME, Shared, survive};
+use super::{CLAIM_LIFETIME, Shared, history, survive};
 use crate::domain::{ErrorKind, Run, RunError, Status};
-use crate::engine::{Engine, EngineError, Interrupter, Interruption, Next, State, StepContext, Turn};
+use crate::engine::{Engine, EngineError, Interrupter, Interruption, Next, State, StepContext};
 use crate::event;
 use crate::store::{Claim, Ending, StepRecord, StoreError};
-
-/// How many bytes of each earlier answer an engine is given.
-const HISTORY_RESULT_BYTES: usize = 4096;
 
 /// One worker thread.
 pub(super) struct Worker {
@@ -64,8 +61,12 @@ impl Worker {
     fn execute(&self, Job { claim, run, is_fresh, entered }: Job) -> Option<Outcome> {
         let id = run.id;
         let interrupter = entered.interrupter();
-        let parted = Execution { shared: &self.shared, claim, run, is_fresh, interrupter, begun: Instant::now() }.run();
+        let begun = Instant::now();
+        let parted = Execution { shared: &self.shared, claim, run, is_fresh, interrupter, begun }.run();
         drop(entered);
+        if matches!(parted, Ok(Parted::Ended(_))) {
+            self.shared.pace.ended(begun.elapsed());
+        }
         if let Ok(Parted::Ended(run) | Parted::HandedBack(run)) = &parted {
             self.shared.streams.hint(id, run.status.is_final());
         }
@@ -164,19 +165,13 @@ impl Execution<'_> {
     fn start(&self, engine: &dyn Engine) -> Result<Result<State, Ending>, StoreError> {
         let shared = self.shared;
         let wanted = engine.history_turns();
-        let runs = if wanted == 0 {
+        // Nothing comes before the first run of a thread.
+        let runs = if wanted == 0 || self.run.number == 1 {
             Vec::new()
         } else {
             shared.persist("history", || shared.store.history(&self.run, wanted))?
         };
-        let turns: Vec<Turn> = runs
-            .into_iter()
-            .filter_map(|run| {
-                let mut result = run.answer?.result;
-                result.truncate(result.floor_char_boundary(HISTORY_RESULT_BYTES));
-                Some(Turn { prompt: run.prompt, result })
-            })
-            .collect();
+        let turns = history::turns(runs);
         Ok(catch_unwind(AssertUnwindSafe(|| engine.start(&self.run.prompt, &turns))).map_err(|_| self.panicked()))
     }
 

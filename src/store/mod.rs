@@ -395,7 +395,30 @@ pub enum Answers {
     InWords,
 }
 
-/// Threads: what a user asked, and in which order.
+/// What a user says of a run. What is not given stays as it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Opinion {
+    /// How the answer feels; `None` takes back what was said before.
+    Sentiment(Option<bool>),
+    /// Whether it helped, and why.
+    Feedback {
+        /// 1 when it helped, 0 when it did not.
+        feedback: Option<u8>,
+        /// In words.
+        comment: Option<String>,
+    },
+}
+
+/// A run with how its user feels about it.
+#[derive(Clone, Debug)]
+pub struct RatedRun {
+    /// The run.
+    pub run: Run,
+    /// The sentiment, if there is one.
+    pub sentiment: Option<bool>,
+}
+
+/// Threads: what a user asked, in which order, and what came of it.
 pub trait ConversationStore: Send + Sync {
     /// The owner's threads, newest first: those after the cursor, at most `limit`.
     fn threads(&self, owner: &str, after: Option<ThreadCursor>, limit: usize)
@@ -409,7 +432,19 @@ pub trait ConversationStore: Send + Sync {
     /// newest `limit` of them.
     fn history(&self, run: &Run, limit: usize) -> Result<Vec<Run>, StoreError>;
 
-    /// Removes the owner's thread with its runs, events and checkpoints in one transaction, if all its runs have ended.
+    /// The owner's runs of all threads, newest first, with their answers in words: at most `limit`, and none more once the
+    /// questions and answers before it have `bytes_max` bytes.
+    fn latest_runs(&self, owner: &str, limit: usize, bytes_max: usize) -> Result<Vec<RatedRun>, StoreError>;
+
+    /// Stores what the owner says of a run; false, and nothing stored, if that is no run of theirs.
+    fn rate(&self, owner: &str, id: RunId, opinion: &Opinion) -> Result<bool, StoreError>;
+
+    /// How the owner feels about the runs of a thread, oldest first: the newest `limit` that were not taken back. Empty when
+    /// unknown.
+    fn sentiments(&self, owner: &str, thread_id: &str, limit: usize) -> Result<Vec<(RunId, bool)>, StoreError>;
+
+    /// Removes the owner's thread with its runs, their events and feedback, and its checkpoints in one transaction, if all
+    /// its runs have ended.
     fn delete(&self, owner: &str, thread_id: &str) -> Result<Deletion, StoreError>;
 }
 

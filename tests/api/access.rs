@@ -127,6 +127,10 @@ fn a_token_is_asked_for_before_anything_else_is_looked_at() {
     refused_for("missing", &client.get("/runs?limit=nonsense"));
     refused_for("missing", &client.delete("/chat/nobody"));
     refused_for("missing", &client.get("/catalog"));
+    refused_for("missing", &client.get("/chat/all-messages"));
+    refused_for("missing", &client.get("/debug/run-id/x"));
+    refused_for("missing", &client.request("POST", "/feedback", &headers, b"{"));
+    refused_for("missing", &client.request("POST", "/sentiment", &headers, b"{"));
 }
 
 #[test]
@@ -180,6 +184,25 @@ fn nobody_sees_or_touches_what_belongs_to_another() {
     same_but_for_the_request(&others, &nobodys);
     let (others, nobodys) = (bob.delete("/chat/ann's%20own"), bob.delete("/chat/nobody's"));
     same_but_for_the_request(&others, &nobodys);
+    assert_eq!(ann.post("/sentiment", &json!({"run_id": anns, "sentiment": true})).status, 200);
+    for (path, said) in [("/sentiment", json!({"sentiment": false})), ("/feedback", json!({"feedback": 0}))] {
+        let [others, nobodys] = [anns, &unknown].map(|id| {
+            let mut body = said.clone();
+            body["run_id"] = id.into();
+            bob.post(path, &body)
+        });
+        same_but_for_the_request(&others, &nobodys);
+    }
+    assert_eq!(ann.get("/chat/shared/sentiments").json(), json!({anns: true}), "bob has changed nothing");
+    assert_eq!(bob.get("/chat/shared/sentiments").json(), json!({}));
+    let [others, nobodys] = [anns, &unknown].map(|id| {
+        let mut report = bob.get(&format!("/debug/run-id/{id}")).json();
+        report.as_object_mut().unwrap().remove("run_id");
+        report
+    });
+    assert_eq!(others, nobodys);
+    let all = bob.get("/chat/all-messages");
+    assert!(!all.text().contains(anns) && all.text().contains(bobs), "{}", all.text());
 
     // A third sees empty lists, not that there is something.
     let mut cem = server.client("cem@example.org");
@@ -188,6 +211,8 @@ fn nobody_sees_or_touches_what_belongs_to_another() {
         ("/chat-threads", json!([])),
         ("/chat/shared/messages", json!([])),
         ("/chat/shared/run-ids", json!({"run_ids": []})),
+        ("/chat/shared/sentiments", json!({})),
+        ("/chat/all-messages", json!({"messages": {}, "runIds": {}, "sentiments": {}})),
     ] {
         assert_eq!(cem.get(path).json(), empty, "{path}");
     }

@@ -1,31 +1,10 @@
-//! Threads: lists, messages, deletion.
+//! Threads: lists, deletion.
 
 use serde_json::{Value, json};
 
+use super::messages::messages;
 use super::{ENDLESS, answered, faults, problem, shape};
-use crate::util::drill::{Act, Drill};
-use crate::util::{Client, Launch, sql};
-
-const MESSAGE: &[(&str, &str)] = &[
-    ("id", "string"),
-    ("threadId", "string"),
-    ("user", "string"),
-    ("content", "string"),
-    ("isUser", "bool"),
-    ("createdAt", "integer"),
-    ("error", "string?"),
-    ("meta", "object"),
-    ("queriesAndResults", "array"),
-    ("isLoading", "bool"),
-    ("startedAt", "integer?"),
-    ("isError", "bool"),
-];
-
-fn messages(client: &mut Client, thread_id: &str) -> Vec<Value> {
-    let answer = client.get(&format!("/chat/{}/messages", super::encoded(thread_id)));
-    assert_eq!(answer.status, 200, "{answer:?}");
-    answer.json().as_array().unwrap().clone()
-}
+use crate::util::{Launch, sql};
 
 #[test]
 fn threads_are_listed_newest_first_with_a_short_title() {
@@ -98,74 +77,15 @@ fn the_next_page_of_threads_is_in_the_link_header() {
 }
 
 #[test]
-fn a_run_is_two_messages_and_a_running_one_is_loading() {
-    let server = Launch::drill().start();
-    let mut ann = server.client("ann@example.org");
-    let thread_id = "Ä thread / with 100% odd characters?";
-    let done = ann.post("/analyze", &sql(thread_id, "SELECT species FROM penguins LIMIT 1")).json();
-    problem(&ann.post("/analyze", &sql(thread_id, "SELECT nope FROM penguins")), 422);
-    let drill = Drill::new("held", 1).on(1, Act::Wait);
-    let running = ann.submit(&drill.question(thread_id));
-    drill.wait_for_step(&server, 1, 1);
-    let queued = ann.submit(&sql(thread_id, "SELECT 1"));
-
-    let list = messages(&mut ann, thread_id);
-    assert_eq!(list.len(), 8);
-    for message in &list {
-        shape(message, MESSAGE);
-        shape(&message["meta"], &[("run_id", "string"), ("sqlQuery", "string?"), ("datasetsUsed", "array")]);
-        assert_eq!((&message["threadId"], &message["user"]), (&thread_id.into(), &"ann@example.org".into()));
-    }
-    let ids: std::collections::BTreeSet<&str> = list.iter().map(|message| message["id"].as_str().unwrap()).collect();
-    assert_eq!(ids.len(), 8, "each message has an id of its own");
-    let [question, answer, _, failed, _, loading, next, waiting] = &list[..] else { unreachable!("there are eight") };
-    assert!(list.iter().step_by(2).all(|message| message["isUser"] == true && message["isLoading"] == false));
-    assert!(list.iter().skip(1).step_by(2).all(|message| message["isUser"] == false));
-
-    assert_eq!(question["content"], "SELECT species FROM penguins LIMIT 1");
-    assert_eq!(
-        (&answer["content"], &answer["isError"], &answer["isLoading"]),
-        (&done["result"], &false.into(), &false.into())
-    );
-    assert_eq!(
-        answer["meta"],
-        json!({"run_id": done["run_id"], "sqlQuery": done["sql"], "datasetsUsed": ["penguins"]})
-    );
-    assert_eq!(answer["queriesAndResults"], done["queries_and_results"]);
-    assert!(answer["createdAt"].as_i64() >= question["createdAt"].as_i64());
-
-    assert_eq!(
-        (&failed["isError"], &failed["isLoading"], &failed["content"]),
-        (&true.into(), &false.into(), &"".into())
-    );
-    assert!(failed["error"].as_str().unwrap().contains("nope"));
-
-    assert_eq!(
-        (&loading["isLoading"], &loading["isError"], &loading["error"]),
-        (&true.into(), &false.into(), &Value::Null)
-    );
-    assert!(loading["startedAt"].is_u64() && loading["meta"]["run_id"] == *running);
-    assert_eq!((&waiting["isLoading"], &waiting["startedAt"]), (&true.into(), &Value::Null));
-    assert_eq!(next["meta"]["run_id"], *queued);
-
-    drill.open(&server, 1);
-    ann.wait_for_status(&queued, "succeeded");
-    assert!(messages(&mut ann, thread_id).iter().all(|message| message["isLoading"] == false));
-    let run_ids = ann.get(&format!("/chat/{}/run-ids", super::encoded(thread_id))).json();
-    let listed = run_ids["run_ids"].as_array().unwrap();
-    assert_eq!(listed.len(), 4);
-    for run in listed {
-        shape(run, &[("run_id", "string"), ("prompt", "string"), ("timestamp", "time")]);
-    }
-    assert_eq!((&listed[0]["run_id"], &listed[3]["run_id"]), (&done["run_id"], &queued.into()));
-}
-
-#[test]
 fn deleting_a_thread_stops_its_work_and_leaves_nothing() {
     let server = Launch::holdfast().env("MAX_CONCURRENT_ANALYSES", "1").start();
     let mut ann = server.client("ann@example.org");
     let done = answered(&mut ann, "going", "SELECT 1")["run_id"].as_str().unwrap().to_owned();
     let kept = answered(&mut ann, "staying", "SELECT 1")["run_id"].as_str().unwrap().to_owned();
+    for id in [&done, &kept] {
+        assert_eq!(ann.post("/feedback", &json!({"run_id": id, "feedback": 1})).status, 200);
+        assert_eq!(ann.post("/sentiment", &json!({"run_id": id, "sentiment": true})).status, 200);
+    }
     let running = ann.submit(&sql("going", ENDLESS));
     ann.wait_for_status(&running, "running");
     let queued = ann.submit(&sql("going", ENDLESS));
@@ -194,6 +114,10 @@ fn deleting_a_thread_stops_its_work_and_leaves_nothing() {
     }
     assert_eq!(messages(&mut ann, "going"), Vec::<Value>::new());
     assert_eq!(ann.get("/chat/going/run-ids").json(), json!({"run_ids": []}));
+    assert_eq!(ann.get("/chat/going/sentiments").json(), json!({}));
+    assert_eq!(ann.get("/chat/staying/sentiments").json(), json!({&kept: true}));
+    let all = ann.get("/chat/all-messages").json();
+    assert_eq!(all["runIds"].as_object().unwrap().keys().collect::<Vec<_>>(), ["staying"]);
     let threads = ann.get("/chat-threads").json();
     assert_eq!((threads.as_array().unwrap().len(), &threads[0]["thread_id"]), (1, &"staying".into()));
     assert_eq!(ann.run(&kept)["status"], "succeeded");

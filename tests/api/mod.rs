@@ -10,6 +10,8 @@ mod data;
 mod debug;
 mod envelope;
 mod events;
+mod feedback;
+mod messages;
 mod open;
 mod openapi;
 mod queue;

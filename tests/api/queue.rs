@@ -45,6 +45,36 @@ fn a_queued_run_knows_its_place_and_what_it_waits_for() {
 }
 
 #[test]
+fn a_run_that_waits_for_a_server_that_drains_says_so() {
+    let (mut server, first) = busy(Launch::drill());
+    let mut ann = server.client("ann@example.org");
+    let id = submit(&mut ann, "second", &Drill::new("second", 1)).run_id();
+    server.signal(rustix::process::Signal::TERM);
+    wait_until("the drain to begin", || server.health()["status"] == "draining");
+    let run = ann.run(&id);
+    assert_eq!((&run["status"], &run["position"]), (&"queued".into(), &1.into()));
+    assert_eq!(run["waiting_for"]["reason"], "draining", "{run}");
+    first.open(&server, 1);
+    assert_eq!(server.wait().code, Some(0));
+}
+
+/// A run takes almost all the memory there may be: others are accepted, and begin when it has given that back.
+#[test]
+fn a_run_that_waits_for_memory_says_so() {
+    let server = Launch::drill().env("MEMORY_LIMIT", "256MiB").env("MAX_CONCURRENT_ANALYSES", "2").start();
+    let mut ann = server.client("ann@example.org");
+    let greedy = Drill::new("greedy", 1).on(1, Act::WaitHolding(250 << 20));
+    assert_eq!(submit(&mut ann, "greedy", &greedy).status, 202);
+    greedy.wait_for_step(&server, 1, 1);
+    wait_until("memory to be critical", || server.health()["status"] == "critical_memory");
+    let run = submit(&mut ann, "t", &Drill::new("modest", 1)).json();
+    assert_eq!((&run["status"], &run["position"]), (&"queued".into(), &1.into()));
+    assert_eq!(run["waiting_for"]["reason"], "memory", "{run}");
+    greedy.open(&server, 1);
+    ann.wait_for_status(run["run_id"].as_str().unwrap(), "succeeded");
+}
+
+#[test]
 fn what_waits_is_limited_for_each_user_and_for_all() {
     let (server, first) = busy(Launch::drill().env("MAX_QUEUED_PER_USER", "2").env("MAX_QUEUED", "3"));
     let (mut ann, mut bob) = (server.client("ann@example.org"), server.client("bob@example.org"));
@@ -73,6 +103,58 @@ fn what_waits_is_limited_for_each_user_and_for_all() {
         }
     }
     assert_eq!(submit(&mut ann, "a3", &quick("a3")).status, 202, "there is room again");
+}
+
+/// How long whoever meets a full queue is asked to wait, for his own share and for the whole of it, in seconds. Two runs
+/// hold the two workers for so long meanwhile; what is queued is never begun, so they are what the server measures.
+fn asked_to_wait(server: &Server, round: u32, hold: Duration) -> (u64, u64) {
+    let mut ann = server.client("ann@example.org");
+    let holders = [1, 2].map(|n| held(&format!("held {n} in round {round}")));
+    let begun = Instant::now();
+    let mut stored = Vec::new();
+    for (n, drill) in holders.iter().enumerate() {
+        stored.push(submit(&mut ann, &format!("thread {n}"), drill).run_id());
+        drill.wait_for_step(server, 1, 1);
+    }
+    let mut queued = Vec::new();
+    for user in ["ann@example.org", "bob@example.org"] {
+        let answer = submit(&mut server.client(user), "queued", &held(&format!("of {user} in round {round}")));
+        assert_eq!(answer.status, 202, "{answer:?}");
+        queued.push((user, answer.run_id()));
+    }
+    let of_user = come_again(&submit(&mut ann, "refused", &held("refused")), 429);
+    let of_all = come_again(&submit(&mut server.client("cem@example.org"), "refused", &held("refused")), 503);
+    for (user, id) in queued {
+        let cancelled = server.client(user).request("POST", &format!("/runs/{id}/cancel"), &[], &[]);
+        assert_eq!(cancelled.status, 202, "{cancelled:?}");
+    }
+    std::thread::sleep(hold.saturating_sub(begun.elapsed()));
+    for (drill, id) in holders.iter().zip(&stored) {
+        drill.open(server, 1);
+        ann.wait_for_status(id, "succeeded");
+    }
+    (of_user, of_all)
+}
+
+/// Goal: `Retry-After` is what the server has measured: one whose runs take long asks for more patience than one whose
+/// runs are quick, and a user waits for a run of his own, whoever waits for the whole queue for the next one of any worker.
+#[test]
+fn whoever_meets_a_full_queue_is_asked_to_wait_for_about_as_long_as_runs_take() {
+    let start = || {
+        let launch = Launch::drill().env("MAX_CONCURRENT_ANALYSES", "2");
+        launch.env("MAX_QUEUED_PER_USER", "1").env("MAX_QUEUED", "2").start()
+    };
+    let slow = start();
+    assert_eq!(asked_to_wait(&slow, 1, Duration::from_millis(2100)), (10, 5), "nothing has been measured yet");
+    let (of_user, of_all) = asked_to_wait(&slow, 2, Duration::ZERO);
+    assert!((3..10).contains(&of_user) && (2..of_user).contains(&of_all), "{of_user} s, {of_all} s");
+
+    let quick = start();
+    let mut ann = quick.client("ann@example.org");
+    for n in 0..10 {
+        assert_eq!(ann.post("/analyze", &Drill::new(&format!("quick {n}"), 1).question("t")).status, 200);
+    }
+    assert_eq!(asked_to_wait(&quick, 1, Duration::ZERO), (1, 1));
 }
 
 #[test]

@@ -1,10 +1,14 @@
 //! What no answer and no log may tell: tokens, secrets, prompts, paths of the machine, the store's SQL.
 
+use serde_json::json;
+
 use super::ENDLESS;
 use crate::util::{Client, Intruder, Launch, sql};
 
 const SECRET: &str = "hush-hush-hush-hush-hush-hush-hush";
 const PROMPT: &str = "SELECT 'a prompt that nobody may find in a log'";
+const NOBODYS_RUN: &str = "00000000-0000-7000-8000-000000000000";
+const COMMENT: &str = "a comment that nobody may find in a log";
 
 /// Everything that a client can see of these requests.
 fn seen(clients: &mut [Client]) -> String {
@@ -22,6 +26,9 @@ fn seen(clients: &mut [Client]) -> String {
             ("GET", "/runs?limit=x"),
             ("GET", "/chat-threads"),
             ("GET", "/chat/t/messages"),
+            ("GET", "/chat/all-messages"),
+            ("GET", "/chat/t/sentiments"),
+            ("GET", "/debug/run-id/x"),
             ("DELETE", "/chat/nobody"),
             ("GET", "/catalog"),
             ("GET", "/data-table?table=penguins&limit=1"),
@@ -30,6 +37,13 @@ fn seen(clients: &mut [Client]) -> String {
         ] {
             let answer = client.request(method, path, &[], &[]);
             seen += &format!("{method} {path}\n{:?}\n{}\n", answer.headers, answer.text());
+        }
+        for (path, body) in [
+            ("/feedback", json!({"run_id": NOBODYS_RUN, "comment": COMMENT})),
+            ("/sentiment", json!({"run_id": NOBODYS_RUN, "sentiment": true})),
+        ] {
+            let answer = client.post(path, &body);
+            seen += &format!("{path}\n{:?}\n{}\n", answer.headers, answer.text());
         }
         for prompt in
             [PROMPT, "SELECT nope", "SELECT * FROM runs", "SELECT * FROM sqlite_master", "ATTACH 'x' AS y", "in words"]
@@ -105,7 +119,7 @@ fn neither_answers_nor_logs_tell_what_is_nobodys_business() {
             assert!(around.is_none(), "{place} tells {secret:?}: {}", around.unwrap_or_default());
         }
     }
-    for prompt in ["a prompt that nobody may find", "WITH RECURSIVE", "SELECT nope"] {
+    for prompt in ["a prompt that nobody may find", "a comment that nobody may find", "WITH RECURSIVE", "SELECT nope"] {
         assert!(!log.contains(prompt), "the log tells a prompt");
     }
     assert!(!log.contains("{\"prompt\""), "the log tells a body");

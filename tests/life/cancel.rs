@@ -11,6 +11,9 @@ const ANN: &str = "ann@example.org";
 /// Far more than an interruption takes, far less than waiting for the statement would.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
+/// How soon a running statement has to have stopped: a promise.
+const INTERRUPTED_WITHIN: Duration = Duration::from_millis(500);
+
 fn cancel(client: &mut Client, id: &str) -> Response {
     client.request("POST", &format!("/runs/{id}/cancel"), &[], b"")
 }
@@ -61,9 +64,9 @@ fn a_running_statement_is_interrupted_when_its_user_cancels() {
     let answer = cancel(&mut ann, &id);
     assert_eq!((answer.status, &answer.json()["status"]), (202, &"cancelling".into()));
     let answer = waiting.receive();
-    assert!(asked.elapsed() < AT_ONCE, "it took {:?}", asked.elapsed());
-    assert_eq!((answer.status, answer.run_id()), (409, id.clone()));
     assert_eq!(ann.run(&id)["status"], "cancelled");
+    assert!(asked.elapsed() < INTERRUPTED_WITHIN, "it took {:?}", asked.elapsed());
+    assert_eq!((answer.status, answer.run_id()), (409, id.clone()));
 
     let again = cancel(&mut ann, &id);
     assert_eq!((again.status, &again.json()["status"]), (202, &"cancelled".into()));

@@ -98,34 +98,6 @@ fn a_client_that_leaves_is_forgotten_and_its_run_ends_all_the_same() {
     assert_eq!(ann.wait_for_status(&id, "succeeded")["result"], drill.answer());
 }
 
-#[test]
-fn twenty_identical_requests_at_once_give_one_run() {
-    let server = Launch::drill().start();
-    let drill = Drill::new("once", 2);
-    let key = [("Idempotency-Key", "the-same-for-all")];
-    let answers: Vec<_> = std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..20)
-            .map(|_| {
-                let mut client = server.client(ANN);
-                let question = drill.question("a thread");
-                scope.spawn(move || client.post_with("/analyze", &key, &question))
-            })
-            .collect();
-        clients.into_iter().map(|client| client.join().unwrap()).collect()
-    });
-    for answer in &answers {
-        assert_eq!((answer.status, answer.run_id()), (200, answers[0].run_id()), "{answer:?}");
-    }
-    assert_eq!(drill.entered(&server, 1), 1);
-    let mut ann = server.client(ANN);
-    assert_eq!(ann.get("/runs").json()["runs"].as_array().map(Vec::len), Some(1));
-
-    let other = ann.post_with("/analyze", &key, &sql("a thread", "SELECT 1"));
-    assert_eq!((other.status, other.run_id()), (422, answers[0].run_id()));
-    let of_another_user = server.client("bob@example.org").post_with("/analyze", &key, &sql("a thread", "SELECT 1"));
-    assert_eq!(of_another_user.status, 200, "{of_another_user:?}");
-}
-
 /// Most of the crowd gets no descriptor. The server neither ends nor spins, and answers when the crowd has gone.
 #[test]
 fn a_crowd_that_uses_up_the_descriptors_costs_neither_the_server_nor_the_processor() {

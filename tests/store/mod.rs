@@ -7,6 +7,7 @@
 mod checkpoints;
 mod claims;
 mod conversations;
+mod feedback;
 mod histories;
 mod life;
 mod pgbouncer;
@@ -127,6 +128,14 @@ conformance! {
         a_thread_with_open_runs_is_not_deleted
         an_unknown_thread_is_not_deleted
         a_deleted_thread_may_be_begun_again;
+    feedback:
+        a_sentiment_is_kept_until_it_is_taken_back
+        what_is_said_of_a_run_leaves_what_was_said_otherwise
+        a_thread_tells_its_newest_sentiments_oldest_first
+        nobody_judges_anothers_run
+        what_was_said_goes_with_its_thread
+        the_latest_runs_of_all_threads_come_with_their_sentiments
+        the_latest_runs_end_where_their_texts_are_enough;
     histories:
         whatever_happens_in_whatever_order_every_promise_holds;
     life:

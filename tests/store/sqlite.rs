@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use holdfast::pool::connector;
 use holdfast::store::sqlite::{Options, SqliteStore};
-use holdfast::store::{RunStore, Store, StoreError};
+use holdfast::store::{ConversationStore, Opinion, RunStore, Store, StoreError};
+use refinery::Target;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::{LEASE, Opened, claim, events, step, submit, submit_and_claim, succeed};
+
+refinery::embed_migrations!("src/store/sqlite/migrations");
 
 const OPTIONS: Options = Options { readers_max: 3, readers_min: 0, lease_timeout: Duration::from_secs(20) };
 
@@ -87,6 +90,28 @@ fn a_crash_before_the_first_migration_is_mended_by_the_next_start() {
         applied_on VARCHAR(255), checksum VARCHAR(255))";
     Connection::open(directory.file()).unwrap().execute_batch(history).unwrap();
     submit(&directory.open().unwrap(), "ann", "thread");
+}
+
+/// Each version of the schema is taken for what it is, and nothing in it is lost.
+#[test]
+fn a_file_of_an_earlier_version_is_brought_up_to_date() {
+    let mut migrations = migrations::runner().get_migrations().clone();
+    migrations.sort();
+    let newest = migrations.pop().unwrap().version();
+    for version in migrations.iter().map(refinery::Migration::version) {
+        let directory = Directory::new();
+        let mut older = Connection::open(directory.file()).unwrap();
+        migrations::runner().set_target(Target::Version(version)).run(&mut older).unwrap();
+        let seed = "INSERT INTO threads (thread_key, owner, thread_id, run_count, latest_at, first_prompt)
+            VALUES (zeroblob(16), 'ann', 'old', 1, 1, 'SELECT 1')";
+        older.execute(seed, []).unwrap();
+        drop(older);
+        let store = directory.open().unwrap();
+        assert_eq!(store.threads("ann", None, 10).unwrap()[0].thread_id, "old", "from {version} to {newest}");
+        let (claim, run) = submit_and_claim(&store, "ann");
+        succeed(&store, &claim);
+        assert!(store.rate("ann", run.id, &Opinion::Sentiment(Some(true))).unwrap());
+    }
 }
 
 #[test]

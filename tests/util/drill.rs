@@ -32,6 +32,8 @@ pub(crate) enum Act {
     Wait,
     /// Waits until the test opens the step's gate, and does not listen meanwhile.
     WaitDeaf,
+    /// Waits until the test opens the step's gate, with so many bytes of memory in use.
+    WaitHolding(usize),
     Panic,
     /// Ends the run as failed.
     Fail,
@@ -45,11 +47,19 @@ pub(crate) enum Act {
     SetNul,
 }
 
+/// How many earlier turns a run is told that remembers.
+pub(crate) const REMEMBERED: usize = 12;
+
+/// The name of the engine that is told nothing of earlier turns, and of the one that is.
+const NAMES: [&str; 2] = ["drill", "drill-that-remembers"];
+
 /// The plan of one run. Its answer is `NAME: N steps`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Drill {
     name: String,
     steps: u32,
+    /// Whether it answers with what it was told of earlier turns.
+    remembers: bool,
     /// By step; the number 0 is `start`, which can only panic.
     acts: BTreeMap<u32, Act>,
 }
@@ -57,7 +67,13 @@ pub(crate) struct Drill {
 impl Drill {
     /// A run of so many steps that do nothing; the name is the journal's, so it is unique on a server.
     pub(crate) fn new(name: &str, steps: u32) -> Self {
-        Self { name: name.into(), steps, acts: BTreeMap::new() }
+        Self { name: name.into(), steps, remembers: false, acts: BTreeMap::new() }
+    }
+
+    /// Answers with what it was told of earlier turns when it began: an array of questions with their answers.
+    #[must_use]
+    pub(crate) fn remembering(self) -> Self {
+        Self { remembers: true, ..self }
     }
 
     /// What step `k` does.
@@ -70,7 +86,7 @@ impl Drill {
     /// The body of the question.
     pub(crate) fn question(&self, thread_id: &str) -> Value {
         let plan = serde_json::to_string(self).unwrap();
-        json!({"thread_id": thread_id, "prompt": plan, "engine": "drill"})
+        json!({"thread_id": thread_id, "prompt": plan, "engine": NAMES[usize::from(self.remembers)]})
     }
 
     /// What the run answers when nothing else was asked for.
@@ -82,6 +98,11 @@ impl Drill {
     pub(crate) fn journal(&self, server: &Server) -> Vec<String> {
         let text = std::fs::read_to_string(directory(server).join(&self.name)).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
+    }
+
+    /// What a run that remembers was told, each time that it was started.
+    pub(crate) fn told(&self, server: &Server) -> Vec<String> {
+        self.journal(server).iter().filter_map(|entry| entry.strip_prefix("start ").map(str::to_owned)).collect()
     }
 
     /// How often step `k` has been entered.
@@ -112,6 +133,7 @@ fn directory(server: &Server) -> PathBuf {
 
 struct DrillEngine {
     directory: PathBuf,
+    remembers: bool,
 }
 
 impl DrillEngine {
@@ -144,15 +166,25 @@ impl DrillEngine {
 
 impl Engine for DrillEngine {
     fn name(&self) -> &'static str {
-        "drill"
+        NAMES[usize::from(self.remembers)]
     }
 
-    fn start(&self, prompt: &str, _history: &[Turn]) -> State {
+    fn history_turns(&self) -> usize {
+        if self.remembers { REMEMBERED } else { 0 }
+    }
+
+    fn start(&self, prompt: &str, history: &[Turn]) -> State {
         let plan: Drill = serde_json::from_str(prompt).expect("the prompt is a plan");
         assert_ne!(plan.acts.get(&0), Some(&Act::Panic), "asked to panic before the first step");
         let mut state = State::default();
         state.set("plan", prompt);
         state.set("done", 0);
+        if self.remembers {
+            let told: Vec<[&str; 2]> = history.iter().map(|turn| [&*turn.prompt, &*turn.result]).collect();
+            let told = json!(told).to_string();
+            self.journal(&plan, &format!("start {told}"));
+            state.set("told", told);
+        }
         state
     }
 
@@ -160,11 +192,16 @@ impl Engine for DrillEngine {
         let plan: Drill = serde_json::from_str(state.text("plan")).unwrap();
         let k = state.get("done").and_then(Value::as_u64).unwrap() as u32 + 1;
         self.journal(&plan, &format!("enter {k}"));
-        let mut answer = plan.answer();
+        let mut answer = if plan.remembers { state.text("told").to_owned() } else { plan.answer() };
         match plan.acts.get(&k) {
             None => {}
             Some(Act::Wait) => self.wait_at_gate(&plan, k, || context.check())?,
             Some(Act::WaitDeaf) => self.wait_at_gate(&plan, k, || Ok(()))?,
+            Some(Act::WaitHolding(bytes)) => {
+                let held = std::hint::black_box(vec![1_u8; *bytes]);
+                self.wait_at_gate(&plan, k, || context.check())?;
+                drop(held);
+            }
             Some(Act::Panic) => panic!("asked to panic in step {k}"),
             Some(Act::Fail) => return Err(EngineError::Failed(ErrorKind::Engine, "it was asked to fail".into())),
             Some(Act::DieOnce) if !self.first_time(&plan, k) => {}
@@ -192,9 +229,10 @@ impl Engine for DrillEngine {
 #[ignore = "the harness starts it as a server"]
 fn server_process() {
     let Some(directory) = std::env::var_os(DIRECTORY) else { return };
-    let engine: Arc<dyn Engine> = Arc::new(DrillEngine { directory: directory.into() });
+    let directory = PathBuf::from(directory);
+    let engine = |remembers| -> Arc<dyn Engine> { Arc::new(DrillEngine { directory: directory.clone(), remembers }) };
     let code = match holdfast::config::load() {
-        Ok((config, _)) => holdfast::app::serve(&config, vec![engine]),
+        Ok((config, _)) => holdfast::app::serve(&config, vec![engine(false), engine(true)]),
         Err(faults) => panic!("{faults:?}"),
     };
     std::process::exit(code.into());

@@ -1,14 +1,17 @@
-//! Threads: listed, read, deleted.
+//! Threads: listed, read, judged, deleted.
 
+use postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::rows::{self, Fields};
 use super::types::{int, system_time};
 use super::{PostgresStore, queries};
-use crate::domain::Run;
-use crate::store::{Answers, CheckpointRows, ConversationStore, Deletion, StoreError, ThreadCursor, ThreadSummary};
+use crate::domain::{Run, RunId};
+use crate::store::{
+    Answers, CheckpointRows, ConversationStore, Deletion, Opinion, RatedRun, StoreError, ThreadCursor, ThreadSummary,
+};
 
-/// How often a deletion looks again at a thread to which somebody submits all the time; the open run is met long before.
+/// How often a deletion looks again at a thread that somebody writes to all the time; an open run is met long before.
 const LOOKS_MAX: u32 = 8;
 
 impl ConversationStore for PostgresStore {
@@ -54,18 +57,46 @@ impl ConversationStore for PostgresStore {
         Ok(runs)
     }
 
+    fn latest_runs(&self, owner: &str, limit: usize, bytes_max: usize) -> Result<Vec<RatedRun>, StoreError> {
+        let rows = self.run(&queries::LATEST_RUNS, &[&owner, &int(limit), &int(bytes_max)])?;
+        let rated = |row| {
+            let mut fields = Fields::of(row);
+            Ok(RatedRun { run: fields.run()?, sentiment: fields.take()? })
+        };
+        rows.iter().map(rated).collect()
+    }
+
+    fn rate(&self, owner: &str, id: RunId, opinion: &Opinion) -> Result<bool, StoreError> {
+        let (is_sentiment, sentiment, feedback, comment) = match opinion {
+            Opinion::Sentiment(sentiment) => (true, *sentiment, None, None),
+            Opinion::Feedback { feedback, comment } => (false, None, feedback.map(i16::from), comment.as_deref()),
+        };
+        let parameters: [&(dyn ToSql + Sync); 6] =
+            [&Uuid::from(&id), &owner, &is_sentiment, &sentiment, &feedback, &comment];
+        rows::only(&self.run(&queries::RATE, &parameters)?)?.take()
+    }
+
+    fn sentiments(&self, owner: &str, thread_id: &str, limit: usize) -> Result<Vec<(RunId, bool)>, StoreError> {
+        let rows = self.run(&queries::SENTIMENTS, &[&owner, &thread_id, &int(limit)])?;
+        let sentiment = |row| {
+            let mut fields = Fields::of(row);
+            Ok((fields.take()?, fields.take()?))
+        };
+        rows.iter().rev().map(sentiment).collect()
+    }
+
     fn delete(&self, owner: &str, thread_id: &str) -> Result<Deletion, StoreError> {
         for _ in 0..LOOKS_MAX {
             if let Some(deletion) = self.delete_unless_stale(owner, thread_id)? {
                 return Ok(deletion);
             }
         }
-        Err(StoreError::Unavailable("others submit to the thread all the time".into()))
+        Err(StoreError::Unavailable("others write to the thread all the time".into()))
     }
 }
 
 impl PostgresStore {
-    /// What became of the deletion; `None` if somebody submitted to the thread while the statement waited for it.
+    /// What became of the deletion; `None` if somebody wrote to the thread while the statement waited for it.
     fn delete_unless_stale(&self, owner: &str, thread_id: &str) -> Result<Option<Deletion>, StoreError> {
         let rows = self.run_once_long(&queries::THREAD_DELETE, &[&owner, &thread_id])?;
         let Some(row) = rows.first() else { return Ok(Some(Deletion::Unknown)) };

@@ -188,25 +188,65 @@ queries! {
         "SELECT ", run!(), ", answer_words, NULL::json FROM runs
         WHERE thread_key = $1 AND status = 'succeeded' AND number < (SELECT number FROM runs WHERE run_id = $2)
         ORDER BY number DESC LIMIT $3";
+    /// The sum is that of the rows before, so the newest run is there however long it is. Of the text of a run only its
+    /// length is read until it is known to be among those that are given. `= ANY` as in `RUNS`.
+    LATEST_RUNS: "threads.latest_runs" (TEXT, INT8, INT8) =
+        "SELECT ", run!(), ", answer_words, NULL::json,
+            (SELECT sentiment FROM feedback f WHERE f.run_id = measured.run_id)
+        FROM (SELECT *, coalesce(sum(octet_length(prompt) + coalesce(octet_length(answer_words::text), 0))
+                OVER (ORDER BY owner DESC, run_id DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
+            FROM (SELECT * FROM runs WHERE owner = ANY (ARRAY[$1]) ORDER BY owner DESC, run_id DESC LIMIT $2) newest) measured
+        WHERE bytes_before < $3
+        ORDER BY owner DESC, run_id DESC";
+    /// Stores what is said of a run, and says whether it is one of the owner's.
+    ///
+    /// The thread's row is locked and counted up first, so that a deletion which waits for it, or comes between its own
+    /// snapshot and its lock, sees that it does not know all that was said, and looks again; one that was first leaves
+    /// no row to lock here, and nothing is stored. The run's row is locked against whoever removes runs but not threads.
+    RATE: "feedback.rate" (UUID, TEXT, BOOL, BOOL, INT2, TEXT) =
+        "WITH thread AS (
+            UPDATE threads SET last_feedback = last_feedback + 1
+            WHERE thread_key = (SELECT thread_key FROM runs WHERE run_id = $1 AND owner = $2)
+            RETURNING thread_key),
+        run AS MATERIALIZED (
+            SELECT run_id, thread_key FROM runs
+            WHERE run_id = $1 AND thread_key = (SELECT thread_key FROM thread) FOR KEY SHARE),
+        stored AS (
+            INSERT INTO feedback AS f (run_id, thread_key, sentiment, feedback, comment, updated_at)
+            SELECT run_id, thread_key, $4, $5, $6, clock_timestamp() FROM run
+            ON CONFLICT (run_id) DO UPDATE SET
+                sentiment = CASE WHEN $3 THEN excluded.sentiment ELSE f.sentiment END,
+                feedback = coalesce(excluded.feedback, f.feedback), comment = coalesce(excluded.comment, f.comment),
+                updated_at = excluded.updated_at
+            RETURNING 1)
+        SELECT EXISTS (SELECT FROM stored)";
+    /// `= ANY` as in `RUNS`: the thread's index has the order, and the primary key is no way to it.
+    SENTIMENTS: "feedback.sentiments" (TEXT, TEXT, INT8) =
+        "SELECT run_id, sentiment FROM feedback
+        WHERE thread_key = ANY (ARRAY(SELECT thread_key FROM threads WHERE owner = $1 AND thread_id = $2))
+            AND sentiment IS NOT NULL
+        ORDER BY thread_key DESC, run_id DESC LIMIT $3";
     /// Deletes a thread that has no open run, and says what went.
     ///
-    /// The thread's row is locked first, so nothing is submitted to it until the commit. If its last number is still that
-    /// of the snapshot, the snapshot knows all its runs; those that it knows to have ended stay so, and nothing is
-    /// written of them any more. Otherwise `is_stale`, nothing is deleted, and the statement is to be repeated.
+    /// The thread's row is locked first, so nothing is submitted to it until the commit, and nothing said of its runs. If
+    /// its counters are still those of the snapshot, the snapshot knows all its runs and all that was said of them; those
+    /// that it knows to have ended stay so, and nothing is written of them any more. Otherwise nothing is deleted, and the
+    /// statement is to be repeated.
     THREAD_DELETE: "threads.delete" (TEXT, TEXT) =
         "WITH before AS MATERIALIZED (
-            SELECT thread_key, last_number FROM threads WHERE owner = $1 AND thread_id = $2),
+            SELECT thread_key, last_number, last_feedback FROM threads WHERE owner = $1 AND thread_id = $2),
         locked AS MATERIALIZED (
-            SELECT thread_key, last_number FROM threads WHERE owner = $1 AND thread_id = $2 FOR UPDATE),
+            SELECT thread_key, last_number, last_feedback FROM threads WHERE owner = $1 AND thread_id = $2 FOR UPDATE),
         open AS MATERIALIZED (
             SELECT run_id, number FROM runs WHERE thread_key = (SELECT thread_key FROM locked)
             AND status IN ('queued', 'running', 'cancelling')),
         doomed AS MATERIALIZED (
-            SELECT thread_key FROM locked JOIN before USING (thread_key, last_number)
+            SELECT thread_key FROM locked JOIN before USING (thread_key, last_number, last_feedback)
             WHERE NOT EXISTS (SELECT FROM open)),
         thread AS (DELETE FROM threads WHERE thread_key = (SELECT thread_key FROM doomed) RETURNING 1),
         run AS (DELETE FROM runs WHERE thread_key = (SELECT thread_key FROM doomed) RETURNING run_id),
         event AS (DELETE FROM run_events WHERE run_id = ANY (ARRAY(SELECT run_id FROM run))),
+        opinion AS (DELETE FROM feedback WHERE thread_key = (SELECT thread_key FROM doomed)),
         blob AS (DELETE FROM checkpoint_blobs WHERE thread_id = (SELECT thread_key::text FROM doomed) RETURNING 1),
         checkpoint AS (DELETE FROM checkpoints WHERE thread_id = (SELECT thread_key::text FROM doomed) RETURNING 1),
         write AS (DELETE FROM checkpoint_writes WHERE thread_id = (SELECT thread_key::text FROM doomed) RETURNING 1)

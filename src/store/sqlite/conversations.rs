@@ -1,12 +1,12 @@
-//! Threads: listed, read, deleted.
+//! Threads: listed, read, judged, deleted.
 
 use rusqlite::{OptionalExtension, ToSql, Transaction, params};
 
 use super::runs::AFTER_EVERY_ID;
-use super::{SqliteStore, checkpoints, int, queries, rows};
+use super::{SqliteStore, checkpoints, int, now, queries, rows};
 use crate::clock::Timestamp;
 use crate::domain::{Run, RunId, ThreadKey};
-use crate::store::{Answers, ConversationStore, Deletion, StoreError, ThreadCursor, ThreadSummary};
+use crate::store::{Answers, ConversationStore, Deletion, Opinion, RatedRun, StoreError, ThreadCursor, ThreadSummary};
 
 impl ConversationStore for SqliteStore {
     fn threads(
@@ -39,6 +39,34 @@ impl ConversationStore for SqliteStore {
         })
     }
 
+    fn latest_runs(&self, owner: &str, limit: usize, bytes_max: usize) -> Result<Vec<RatedRun>, StoreError> {
+        self.read("threads.latest_runs", |tx| latest_runs(tx, owner, limit, bytes_max))
+    }
+
+    fn rate(&self, owner: &str, id: RunId, opinion: &Opinion) -> Result<bool, StoreError> {
+        let (is_sentiment, sentiment, feedback, comment) = match opinion {
+            Opinion::Sentiment(sentiment) => (true, *sentiment, None, None),
+            Opinion::Feedback { feedback, comment } => (false, None, *feedback, comment.as_deref()),
+        };
+        self.write("feedback.rate", |tx| {
+            let now = now(tx)?.0;
+            let parameters = params![id.as_bytes(), owner, is_sentiment, sentiment, feedback, comment, now];
+            Ok(tx.prepare_cached(queries::RATE)?.execute(parameters)? > 0)
+        })
+    }
+
+    fn sentiments(&self, owner: &str, thread_id: &str, limit: usize) -> Result<Vec<(RunId, bool)>, StoreError> {
+        self.read("feedback.sentiments", |tx| {
+            let mut statement = tx.prepare_cached(queries::SENTIMENTS)?;
+            let newest = statement.query_map(params![owner, thread_id, int(limit)], |row| {
+                Ok((RunId::from_bytes(row.get(0)?), row.get(1)?))
+            })?;
+            let mut sentiments: Vec<_> = newest.collect::<Result<_, _>>()?;
+            sentiments.reverse();
+            Ok(sentiments)
+        })
+    }
+
     fn delete(&self, owner: &str, thread_id: &str) -> Result<Deletion, StoreError> {
         self.write("threads.delete", |tx| delete(tx, owner, thread_id))
     }
@@ -65,6 +93,20 @@ fn threads(
     Ok(threads.collect::<Result<_, _>>()?)
 }
 
+fn latest_runs(tx: &Transaction<'_>, owner: &str, limit: usize, bytes_max: usize) -> Result<Vec<RatedRun>, StoreError> {
+    let mut statement = tx.prepare_cached(queries::LATEST_RUNS)?;
+    let mut rows = statement.query(params![owner, int(limit)])?;
+    let mut runs = Vec::new();
+    let mut bytes = 0;
+    // Row by row: what is not given is not read.
+    while let Some(row) = if bytes < bytes_max { rows.next()? } else { None } {
+        let run = rows::run(row)?;
+        bytes += run.prompt.len() + rows::text_bytes(row, 16)?;
+        runs.push(RatedRun { run, sentiment: row.get(17)? });
+    }
+    Ok(runs)
+}
+
 /// The runs of a query that gives the newest first.
 fn oldest_first(tx: &Transaction<'_>, query: &str, parameters: &[&dyn ToSql]) -> Result<Vec<Run>, StoreError> {
     let mut runs: Vec<Run> = tx.prepare_cached(query)?.query_map(parameters, rows::run)?.collect::<Result<_, _>>()?;
@@ -85,6 +127,7 @@ fn delete(tx: &Transaction<'_>, owner: &str, thread_id: &str) -> Result<Deletion
     let delete = |query| -> Result<u64, StoreError> { Ok(tx.prepare_cached(query)?.execute([key.as_bytes()])? as u64) };
     let checkpoints = checkpoints::delete_thread(tx, &key.to_string())?;
     delete(queries::THREAD_DELETE_EVENTS)?;
+    delete(queries::THREAD_DELETE_FEEDBACK)?;
     let runs = delete(queries::THREAD_DELETE_RUNS)?;
     delete(queries::THREAD_DELETE)?;
     Ok(Deletion::Deleted { runs, checkpoints })

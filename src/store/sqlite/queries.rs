@@ -128,10 +128,23 @@ queries! {
     HISTORY = "SELECT ", run!(), ", json_set(answer, '$.columns', json('[]'), '$.rows', json('[]')) FROM runs
         WHERE thread_key = ?1 AND status = 'succeeded' AND number < (SELECT number FROM runs WHERE run_id = ?2)
         ORDER BY number DESC LIMIT ?3";
+    LATEST_RUNS = "SELECT ", run!(), ", json_set(answer, '$.columns', json('[]'), '$.rows', json('[]')),
+            (SELECT sentiment FROM feedback f WHERE f.run_id = runs.run_id)
+        FROM runs WHERE owner = ?1 ORDER BY run_id DESC LIMIT ?2";
+    RATE = "INSERT INTO feedback (run_id, thread_key, sentiment, feedback, comment, updated_at)
+        SELECT run_id, thread_key, ?4, ?5, ?6, ?7 FROM runs WHERE run_id = ?1 AND owner = ?2
+        ON CONFLICT (run_id) DO UPDATE SET sentiment = iif(?3, excluded.sentiment, sentiment),
+            feedback = coalesce(excluded.feedback, feedback), comment = coalesce(excluded.comment, comment),
+            updated_at = excluded.updated_at";
+    SENTIMENTS = "SELECT run_id, sentiment FROM feedback
+        WHERE thread_key = (SELECT thread_key FROM threads WHERE owner = ?1 AND thread_id = ?2)
+            AND sentiment IS NOT NULL
+        ORDER BY run_id DESC LIMIT ?3";
     THREAD_OPEN = "SELECT run_id FROM runs
         WHERE thread_key = ?1 AND status IN ('queued', 'running', 'cancelling') ORDER BY number";
     THREAD_DELETE_EVENTS =
         "DELETE FROM run_events WHERE run_id IN (SELECT run_id FROM runs WHERE thread_key = ?1)";
+    THREAD_DELETE_FEEDBACK = "DELETE FROM feedback WHERE thread_key = ?1";
     THREAD_DELETE_RUNS = "DELETE FROM runs WHERE thread_key = ?1";
     THREAD_DELETE = "DELETE FROM threads WHERE thread_key = ?1";
 

@@ -82,6 +82,11 @@ pub(super) fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     u64::try_from(number).map_err(|_| Error::IntegralValueOutOfRange(column, number))
 }
 
+/// How long a text is, in bytes.
+pub(super) fn text_bytes(row: &Row<'_>, column: usize) -> rusqlite::Result<usize> {
+    Ok(row.get_ref(column)?.as_str_or_null()?.map_or(0, str::len))
+}
+
 fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {
     let Some(text) = row.get_ref(column)?.as_str_or_null()? else { return Ok(None) };
     serde_json::from_str(text)

@@ -10,8 +10,8 @@ use super::{Options, SqliteStore};
 use crate::domain::{Answer, Checkpoint, InstanceId, NewCheckpoint, RunId, new_checkpoint_id};
 use crate::pool::connector;
 use crate::store::{
-    Answers, Claim, ClaimRequest, ConversationStore, Ending, NewRun, QueueLimits, RunStore, StepRecord, Store,
-    StoreError, Submission,
+    Answers, Claim, ClaimRequest, ConversationStore, Ending, Idempotency, NewRun, Opinion, QueueLimits, RunStore,
+    StepRecord, Store, StoreError, Submission,
 };
 
 const OPTIONS: Options = Options { readers_max: 3, readers_min: 0, lease_timeout: Duration::from_secs(20) };
@@ -30,16 +30,19 @@ fn open() -> Opened {
     Opened { store, _directory: directory }
 }
 
-fn submit(store: &SqliteStore, prompt: &str) -> Result<Submission, StoreError> {
-    let new = NewRun {
+fn new_run(prompt: &str) -> NewRun {
+    NewRun {
         id: RunId::new(),
         owner: "ann".into(),
         thread_id: "thread".into(),
         prompt: prompt.into(),
         engine: "analyst".into(),
         idempotency: None,
-    };
-    store.submit(&new, LIMITS, None)
+    }
+}
+
+fn submit(store: &SqliteStore, prompt: &str) -> Result<Submission, StoreError> {
+    store.submit(&new_run(prompt), LIMITS, None)
 }
 
 fn step(claim: &Claim, number: u32) -> StepRecord {
@@ -97,6 +100,46 @@ fn each_operation_commits_once_and_one_without_effect_not_at_all() {
         0,
         "a probe of a store that was proved healthy"
     );
+}
+
+/// A key that makes a repetition safe is looked up and stored in the transaction of its run.
+#[test]
+fn a_key_costs_no_further_commit_and_its_repetition_none_at_all() {
+    let Opened { store, _directory } = &open();
+    let submit = |body: u8| {
+        let idempotency = Some(Idempotency { key: "key".into(), fingerprint: [body; 32] });
+        store.submit(&NewRun { idempotency, ..new_run("?") }, LIMITS, None).expect("there is room")
+    };
+    assert_eq!(commits(store, || assert!(matches!(submit(1), Submission::Accepted(_)))), 1, "as without a key");
+    assert_eq!(commits(store, || assert!(matches!(submit(1), Submission::Repeated(_)))), 0, "the same again");
+    assert_eq!(commits(store, || assert!(matches!(submit(2), Submission::KeyReused(_)))), 0, "something else");
+}
+
+/// What a user says is one row a run; each part of it stays until it is said otherwise, and it goes with its thread.
+#[test]
+fn what_is_said_of_a_run_is_one_row() {
+    let Opened { store, _directory } = &open();
+    let Ok(Submission::Accepted(run)) = submit(store, "?") else { panic!("there is room") };
+    let rows = || -> Vec<(Option<bool>, Option<u8>, Option<String>)> {
+        let reader = store.readers.lease("test").expect("open");
+        let mut statement = reader.prepare("SELECT sentiment, feedback, comment FROM feedback").expect("it is there");
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).expect("it can be read");
+        rows.collect::<Result<_, _>>().expect("rows")
+    };
+    let feedback = |feedback, comment: Option<&str>| Opinion::Feedback { feedback, comment: comment.map(Into::into) };
+    for (opinion, expected) in [
+        (feedback(Some(1), None), (None, Some(1), None)),
+        (feedback(None, Some("a comment")), (None, Some(1), Some("a comment".to_owned()))),
+        (Opinion::Sentiment(Some(true)), (Some(true), Some(1), Some("a comment".to_owned()))),
+        (feedback(Some(0), Some("another one")), (Some(true), Some(0), Some("another one".to_owned()))),
+        (Opinion::Sentiment(None), (None, Some(0), Some("another one".to_owned()))),
+    ] {
+        assert_eq!(commits(store, || assert!(store.rate("ann", run.id, &opinion).expect("stored"))), 1, "{opinion:?}");
+        assert_eq!(rows(), [expected], "{opinion:?}");
+    }
+    store.cancel("ann", run.id).expect("it is queued");
+    store.delete("ann", "thread").expect("it has ended");
+    assert_eq!(rows(), []);
 }
 
 /// Goal: a full disk is met without losing anything, is told apart from other faults, shows in the probe until there is

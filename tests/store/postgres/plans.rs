@@ -2,7 +2,7 @@
 
 use holdfast::domain::{CheckpointRef, InstanceId, RunId, Status};
 use holdfast::store::postgres::Options;
-use holdfast::store::{Answers, ClaimRequest, Ending, Idempotency, Lost, NewRun, Store, Submission};
+use holdfast::store::{Answers, ClaimRequest, Ending, Idempotency, Lost, NewRun, Opinion, Store, Submission};
 
 use super::super::{ATTEMPTS_MAX, LEASE, NO_LEASE, NO_LIMITS, answer, claim, new_run, step, submit};
 use super::{database, initialised, options};
@@ -34,6 +34,7 @@ const SEED: &str = "
         FROM runs;
     INSERT INTO checkpoint_blobs SELECT thread_key::text, '', 'a', number::text, 'json', '1' FROM runs;
     INSERT INTO checkpoint_writes SELECT thread_key::text, '', run_id::text, 'task', 0, 'a', 'json', '1' FROM runs;
+    INSERT INTO feedback SELECT run_id, thread_key, true, 1, NULL, now() FROM runs;
     DROP TABLE seed;
     ANALYZE";
 
@@ -75,7 +76,7 @@ impl Read {
         database.wait_for_no_sessions();
         let mut client = database.client();
         let scans = "SELECT relname::text, seq_scan FROM pg_stat_user_tables
-            WHERE relname IN ('runs', 'threads', 'run_events', 'checkpoints', 'checkpoint_blobs', 'checkpoint_writes')
+            WHERE relname IN ('runs', 'threads', 'run_events', 'checkpoints', 'checkpoint_blobs', 'checkpoint_writes', 'feedback')
             ORDER BY relname";
         let scans = client.query(scans, &[]).unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
         let indexes = "SELECT indexrelname::text, idx_tup_read FROM pg_stat_user_indexes ORDER BY idx_tup_read DESC";
@@ -122,12 +123,15 @@ fn operate(store: &dyn Store) -> i64 {
             assert_eq!(store.runs(owner, None, Some(RunId::new()), 20).unwrap().len(), 20);
             assert_eq!(store.runs(owner, Some(Status::Failed), None, 20).unwrap().len(), 20);
             store.runs(owner, Some(Status::Running), None, 20).unwrap();
+            assert_eq!(store.latest_runs(owner, 20, usize::MAX).unwrap().len(), 20);
         }
+        assert!(store.rate("user 1", run.id, &Opinion::Sentiment(Some(true))).unwrap());
+        assert_eq!(store.sentiments("user 1", "thread 1", 20).unwrap().len(), 20);
         let threads = store.threads("user 2", None, 20).unwrap();
         assert_eq!(store.threads("user 2", threads.last().map(|thread| thread.cursor), 20).unwrap().len(), 20);
         assert_eq!(store.thread_runs("user 1", "thread 1", 20, Answers::InWords).unwrap().len(), 20);
         store.delete(&format!("user {}", (2 * number + 10) % 4), &format!("thread {}", 2 * number + 10)).unwrap();
-        operations += 32;
+        operations += 36;
     }
     operations
 }

@@ -8,7 +8,7 @@ use std::sync::{Barrier, Mutex};
 use holdfast::domain::{ErrorKind, InstanceId, Run, RunId, Status};
 use holdfast::store::postgres::PostgresStore;
 use holdfast::store::{
-    Answers, Cancellation, Claim, ClaimRequest, ConversationStore, Deletion, Ending, NewRun, RunStore, Store,
+    Answers, Cancellation, Claim, ClaimRequest, ConversationStore, Deletion, Ending, NewRun, Opinion, RunStore, Store,
     StoreError, Submission,
 };
 
@@ -180,6 +180,48 @@ fn a_run_submitted_while_its_thread_is_deleted_is_not_lost() {
     assert!(matches!(deleted.into_inner().unwrap(), Some(Deletion::Deleted { runs: 2, .. })));
     let left = store.thread_runs("ann", "thread", 10, Answers::Omitted).unwrap();
     assert_eq!(left.iter().map(|run| run.id).collect::<Vec<_>>(), [submitted.into_inner().unwrap().unwrap()]);
+}
+
+/// Goal: nothing that is said of a run outlives it, whichever of the two came first: a deletion that waited for what was said
+/// does not know of it by its snapshot, and whoever waited for a deletion finds no run any more.
+#[test]
+fn what_is_said_of_a_run_while_its_thread_is_deleted_goes_with_it() {
+    if !require_postgres() {
+        return;
+    }
+    let database = database();
+    let store = instance(&database);
+    let left = || {
+        let query = "SELECT count(*) FROM feedback";
+        database.client().query_one(query, &[]).unwrap().get::<_, i64>(0)
+    };
+    for says_first in [true, false] {
+        submit(&store, "ann", "thread");
+        let (claim, run) = claim(&store);
+        succeed(&store, &claim);
+        let (said, deleted) = (Mutex::new(None), Mutex::new(None));
+        let saying: Work<()> = Box::new(|| {
+            *said.lock().unwrap() = Some(store.rate("ann", run.id, &Opinion::Sentiment(Some(true))).unwrap());
+        });
+        let deleting: Work<()> = Box::new(|| *deleted.lock().unwrap() = Some(store.delete("ann", "thread").unwrap()));
+        meet(&database, THREAD, if says_first { vec![saying, deleting] } else { vec![deleting, saying] });
+        assert_eq!(said.into_inner().unwrap(), Some(says_first));
+        assert!(matches!(deleted.into_inner().unwrap(), Some(Deletion::Deleted { runs: 1, .. })));
+        assert_eq!(left(), 0, "says first: {says_first}");
+    }
+    // Whoever removes a run and not its thread is waited for as well.
+    submit(&store, "ann", "thread");
+    let run = claim(&store).1;
+    let mut client = database.client();
+    let mut removal = client.transaction().unwrap();
+    removal.execute("DELETE FROM runs", &[]).unwrap();
+    std::thread::scope(|scope| {
+        let saying = scope.spawn(|| store.rate("ann", run.id, &Opinion::Sentiment(Some(true))).unwrap());
+        database.wait_for_blocked(1);
+        removal.commit().unwrap();
+        assert!(!saying.join().unwrap());
+    });
+    assert_eq!(left(), 0);
 }
 
 /// Goal: an operation that is repeated because its answer was lost meets its first self, which is still going on.

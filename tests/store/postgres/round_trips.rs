@@ -2,9 +2,9 @@
 
 use holdfast::domain::{CheckpointRef, InstanceId};
 use holdfast::store::postgres::Options;
-use holdfast::store::{Answers, ClaimRequest, Ending, Lost, Store, Submission};
+use holdfast::store::{Answers, ClaimRequest, Ending, Lost, Opinion, Store, Submission};
 
-use super::super::{ATTEMPTS_MAX, LEASE, NO_LIMITS, answer, new_run, step, submit};
+use super::super::{ATTEMPTS_MAX, LEASE, NO_LIMITS, answer, keyed, new_run, step, submit};
 use super::{database, initialised, options};
 use crate::util::{Cluster, Proxy, require_postgres};
 
@@ -40,6 +40,19 @@ fn costs(store: &dyn Store, count: impl Fn() -> u64) -> Vec<(&'static str, u64)>
     let before = count();
     submit(store, "ann", "two");
     note("submit", before);
+    // A key costs nothing: not when it is new, not when it is known, not when it was used for something else.
+    let key = InstanceId::new().to_string();
+    let (new, again, other) = (keyed("ann", &key, 1), keyed("ann", &key, 1), keyed("ann", &key, 2));
+    let before = count();
+    assert!(matches!(store.submit(&new, NO_LIMITS, None).unwrap(), Submission::Accepted(_)));
+    note("submit with a key", before);
+    let before = count();
+    assert!(matches!(store.submit(&again, NO_LIMITS, None).unwrap(), Submission::Repeated(_)));
+    note("submit with a key that is known", before);
+    let before = count();
+    assert!(matches!(store.submit(&other, NO_LIMITS, None).unwrap(), Submission::KeyReused(_)));
+    note("submit with a key that was used for another body", before);
+    store.cancel("ann", new.id).unwrap();
     let before = count();
     let (second, run) = store.claim(&ClaimRequest::new(InstanceId::new(), LEASE)).unwrap().unwrap();
     note("claim", before);
@@ -74,6 +87,15 @@ fn costs(store: &dyn Store, count: impl Fn() -> u64) -> Vec<(&'static str, u64)>
     let before = count();
     store.thread_runs("ann", "two", 10, Answers::InWords).unwrap();
     note("thread_runs", before);
+    let before = count();
+    store.latest_runs("ann", 10, usize::MAX).unwrap();
+    note("latest_runs", before);
+    let before = count();
+    assert!(store.rate("ann", run.id, &Opinion::Sentiment(Some(true))).unwrap());
+    note("rate", before);
+    let before = count();
+    store.sentiments("ann", "two", 10).unwrap();
+    note("sentiments", before);
     let before = count();
     store.cancel("ann", run.id).unwrap();
     note("cancel", before);

@@ -1,10 +1,12 @@
 //! How the schema comes into being, and who is refused.
 
-use holdfast::store::{RunStore, Store, StoreError};
+use holdfast::store::{ConversationStore, Opinion, RunStore, Store, StoreError};
 
 use super::super::{submit_and_claim, succeed};
 use super::{database, initialised, options, store};
 use crate::util::{Database, require_postgres};
+
+refinery::embed_migrations!("src/store/postgres/migrations");
 
 /// The versions that were run, in order, with how often each was.
 fn history(database: &Database) -> Vec<(i32, i64)> {
@@ -65,6 +67,42 @@ fn a_database_of_a_newer_version_is_refused_and_left_as_it_is() {
         other => panic!("not refused: {other:?}"),
     }
     assert_eq!(history(&database), before);
+}
+
+/// Each version of the schema is taken for what it is, and nothing in it is lost.
+#[test]
+fn a_database_of_an_earlier_version_is_brought_up_to_date() {
+    if !require_postgres() {
+        return;
+    }
+    let mut known = migrations::runner().get_migrations().clone();
+    known.sort();
+    for count in 1..known.len() {
+        let database = Database::new();
+        let mut client = postgres::Client::connect(&database.url(), postgres::NoTls).unwrap();
+        client
+            .batch_execute(
+                "CREATE TABLE holdfast_schema_history (version int4 PRIMARY KEY, name varchar(255),
+            applied_on varchar(255), checksum varchar(255))",
+            )
+            .unwrap();
+        for done in &known[..count] {
+            client.batch_execute(done.sql().unwrap()).unwrap();
+            let note = "INSERT INTO holdfast_schema_history VALUES ($1, $2, '2026-01-01T00:00:00Z', $3)";
+            let (version, checksum) = (done.version(), done.checksum().to_string());
+            client.execute(note, &[&version, &done.name(), &checksum]).unwrap();
+        }
+        let seed = "INSERT INTO threads (thread_key, owner, thread_id, run_count, last_number, latest_at, first_prompt)
+            VALUES (gen_random_uuid(), 'ann', 'old', 1, 1, 'epoch', 'SELECT 1')";
+        client.batch_execute(seed).unwrap();
+        drop(client);
+        let store = initialised(&database.url(), options());
+        assert_eq!(history(&database).len(), known.len());
+        assert_eq!(store.threads("ann", None, 10).unwrap()[0].thread_id, "old", "from {:?}", known[count - 1]);
+        let (claim, run) = submit_and_claim(&store, "ann");
+        succeed(&store, &claim);
+        assert!(store.rate("ann", run.id, &Opinion::Sentiment(Some(true))).unwrap());
+    }
 }
 
 #[test]
