@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use crate::util::drill::{Act, Drill};
 use crate::util::record::{Accepted, assert_whole};
-use crate::util::{Client, Launch};
+use crate::util::{Client, Launch, wait_until};
 
 const ANN: &str = "ann@example.org";
 
@@ -36,6 +36,11 @@ pub(super) fn a_server_that_is_stopped_past_its_claims_goes_on_and_ends_each_run
             client
         })
         .collect();
+    // Whoever asks the store at that moment is refused perhaps; they have asked.
+    wait_until("them to wait", || {
+        ann.get("/runs").status == 200
+            && server.anonymous().get("/debug/pool-status").json()["operations"] == serde_json::json!([])
+    });
     let watching: Vec<_> = accepted.iter().map(|run| server.client(ANN).watch(&run.id, 0)).collect();
 
     server.signal(Signal::STOP);

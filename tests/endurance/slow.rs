@@ -37,9 +37,9 @@ pub(super) fn a_store_that_answers_after_five_seconds_loses_nothing() {
     std::thread::sleep((began + LASTING).saturating_duration_since(Instant::now()));
     slow.set(Duration::ZERO);
 
+    wait_until("health to be as before", || server.health()["database"] == "connected");
     ann.wait_for_status(&run, "succeeded");
     load.wait_for_answers(8);
-    wait_until("health to be as before", || server.health()["database"] == "connected");
     let mut accepted = load.stop();
     watch.end();
     accepted.push(Accepted { id: run.clone(), answer: running.answer() });

@@ -16,15 +16,20 @@ const STEPS: u32 = 60;
 const READ_AT_ONCE: u64 = 7;
 
 /// Goal: a viewer that loses its stream loses nothing else, however often, in the middle of whatever, and although the server is
-/// shut down and killed meanwhile. Each goes on after the last event that it has read whole, and has in the end what is stored.
+/// shut down and killed meanwhile. Each goes on after the last event that it has read whole, and has in the end what is stored. The
+/// runs wait before their ends, so that they are at work at both restarts.
 #[test]
 fn a_thousand_disconnects_and_two_restarts_cost_no_viewer_an_event_and_repeat_none() {
     let mut random = Random::new();
     let launch = Launch::drill().on_one_port().env("MAX_CONCURRENT_ANALYSES", &RUNS.to_string());
-    let mut server = launch.start();
+    let mut server = launch.env("DRAIN_TIMEOUT", "4s").start();
     let steps = STEPS * endurance();
+    let gate = steps * 5 / 6;
     let drills: Vec<Drill> = (0..RUNS)
-        .map(|n| (1..=steps).fold(Drill::new(&format!("run {n}"), steps), |drill, k| drill.on(k, Act::Last(20))))
+        .map(|n| {
+            let drill = Drill::new(&format!("run {n}"), steps);
+            (1..=steps).fold(drill, |drill, k| drill.on(k, Act::Last(20))).on(gate, Act::Wait)
+        })
         .collect();
     let user = |n: usize| format!("user-{}@example.org", n % USERS);
     let accepted: Vec<Accepted> = drills
@@ -54,6 +59,7 @@ fn a_thousand_disconnects_and_two_restarts_cost_no_viewer_an_event_and_repeat_no
             end(&mut server);
             server.restart_early();
         }
+        drills.iter().for_each(|drill| drill.open(&server, gate));
         viewers.into_iter().map(|viewer| viewer.join().expect("a viewer has seen something wrong")).collect()
     });
     let disconnects = disconnects.load(Ordering::SeqCst);

@@ -1,5 +1,7 @@
 //! A server loses its runs: it is stopped, it is killed, it gives up on a database that is away, or that one's clock jumps.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 
 use super::{ANN, HEALED_WITHIN, RESCUED_WITHIN, clock, database_state, launch, within};
@@ -7,6 +9,9 @@ use crate::util::drill::{Act, Drill};
 use crate::util::load::Load;
 use crate::util::record::{Accepted, assert_whole};
 use crate::util::{Client, Cluster, Database, Proxy, require_postgres, wait_until};
+
+/// How long a server waits for an answer of its database.
+const ANSWER_WITHIN: Duration = Duration::from_secs(12);
 
 /// Each of these waits for a claim to expire, 30 s by the database's clock; so they wait at the same time.
 #[test]
@@ -19,6 +24,7 @@ fn lost_runs_end_once_when_their_claims_have_expired() {
             an_instance_that_is_stopped_past_its_claim_writes_nothing_when_it_goes_on,
             the_runs_of_an_instance_that_is_killed_end_on_another,
             a_run_whose_worker_gave_up_on_the_database_is_rescued_when_it_is_back,
+            an_answer_that_came_while_its_server_was_stopped_is_read_when_it_goes_on,
             clock::a_database_whose_clock_jumps_forward_has_a_run_rescued_early_and_its_worker_fenced,
             clock::a_database_whose_clock_jumps_back_has_a_run_rescued_late,
         ] {
@@ -69,6 +75,27 @@ fn an_instance_that_is_stopped_past_its_claim_writes_nothing_when_it_goes_on() {
 
     wait_until("the instance to be well", || database_state(&stopped) == "connected");
     let answer = ann.post("/analyze", &Drill::new("after", 1).question("a thread"));
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+/// The database has answered in time, and the server was stopped for longer than it would have waited.
+fn an_answer_that_came_while_its_server_was_stopped_is_read_when_it_goes_on() {
+    let database = Database::new();
+    let proxy = Proxy::to(Cluster::shared().address());
+    let server = launch().env("DATABASE_URL", &proxy.url(&database)).start();
+    let mut ann = server.client(ANN);
+    assert_eq!(ann.get("/runs").status, 200);
+    proxy.freeze();
+    ann.send("GET", "/runs", &[], b"");
+    wait_until("the list to be asked for", || {
+        let status = server.anonymous().get("/debug/pool-status").json();
+        status["operations"].as_array().unwrap().iter().any(|operation| operation["name"] == "runs.list")
+    });
+    server.signal(Signal::STOP);
+    proxy.thaw();
+    std::thread::sleep(ANSWER_WITHIN + Duration::from_secs(1));
+    server.signal(Signal::CONT);
+    let answer = ann.receive();
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
