@@ -109,16 +109,15 @@ impl Person {
             }
             (drill, None)
         });
-        let answer = match id {
-            Some(id) => client.try_request("GET", &format!("/runs/{id}/wait"), &[], b""),
-            None => {
-                let key = format!("question-{number}");
-                let mut headers = vec![("Idempotency-Key", &*key)];
-                if random.once_in(2) {
-                    headers.push(("Prefer", "respond-async"));
-                }
-                client.try_post("/analyze", &headers, &drill.question(&format!("thread {}", number % 3)))
+        let answer = if let Some(id) = id {
+            client.try_request("GET", &format!("/runs/{id}/wait"), &[], b"")
+        } else {
+            let key = format!("question-{number}");
+            let mut headers = vec![("Idempotency-Key", &*key)];
+            if random.once_in(2) {
+                headers.push(("Prefer", "respond-async"));
             }
+            client.try_post("/analyze", &headers, &drill.question(&format!("thread {}", number % 3)))
         };
         let Ok(answer) = answer else { return Asked::Unanswered };
         let known = answer.json().get("run_id").map(|id| id.as_str().unwrap().to_owned());

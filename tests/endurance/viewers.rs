@@ -58,7 +58,9 @@ fn a_thousand_disconnects_and_two_restarts_cost_no_viewer_an_event_and_repeat_no
             end(&mut server);
             server.restart_early();
         }
-        drills.iter().for_each(|drill| drill.open(&server, gate));
+        for drill in &drills {
+            drill.open(&server, gate);
+        }
         viewers.into_iter().map(|viewer| viewer.join().expect("a viewer has seen something wrong")).collect()
     });
     let disconnects = disconnects.load(Ordering::SeqCst);

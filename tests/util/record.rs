@@ -129,7 +129,8 @@ impl Ended {
     fn with(self, id: &str, events: &[Event]) -> Self {
         let kinds = events.iter().map(|event| event.kind.clone()).collect();
         let run = Self { events: kinds, ..self };
-        assert!(events.iter().map(|event| event.sequence).eq(1..=events.len() as i64), "run {id} has a gap: {run:?}");
+        let numbers = events.iter().map(|event| event.sequence);
+        assert!(numbers.eq((1..).take(events.len())), "run {id} has a gap: {run:?}");
         assert_eq!(run.events.first().map(String::as_str), Some("queued"), "run {id}: {run:?}");
         let last = events.last().map(|event| (&*event.kind, event.payload["status"].as_str()));
         assert_eq!(last, Some(("finished", Some(&*run.status))), "run {id}: {run:?}");
