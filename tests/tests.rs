@@ -7,6 +7,8 @@ mod util;
 mod api;
 /// The connection to PostgreSQL: how it is made, who waits for it how long, what breaks it and what heals it.
 mod connection;
+/// What a server endures in the long run on either store: kills, drains, disconnects, pauses, wrong clocks, slow disks.
+mod endurance;
 /// Faults of the database, the network and the servers: nothing accepted is lost, and everything heals.
 mod faults;
 /// The harness itself: what tests rely on when they break things.

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
 
-use super::health::Watch;
-use super::load::Load;
-use super::record::assert_whole;
-use super::{ANN, HEALED_WITHIN, NOTICED_WITHIN, database_state, endurance, launch, until, within};
-use crate::util::{Cluster, Database, require_postgres, sql, wait_until};
+use super::{ANN, HEALED_WITHIN, NOTICED_WITHIN, database_state, launch, until, within};
+use crate::util::health::Watch;
+use crate::util::load::Load;
+use crate::util::record::assert_whole;
+use crate::util::{Cluster, Database, endurance, require_postgres, sql, wait_until};
 
 #[test]
 fn connections_that_are_terminated_every_second_cost_nobody_an_answer() {
@@ -33,7 +33,7 @@ fn connections_that_are_terminated_every_second_cost_nobody_an_answer() {
     assert_eq!(load.refused(), 0, "what broke was repeated on a fresh connection");
     let accepted = load.stop();
     assert_eq!(watch.end(), ["connected"], "a fresh connection was never far");
-    assert_whole(database.client(), &accepted);
+    assert_whole(&database, &accepted);
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn a_database_that_crashes_and_recovers_has_lost_nothing() {
     // Between two probes a crash may pass unseen; what is said in between is one of the two.
     assert!(states.iter().all(|state| ["connected", "disconnected"].contains(&&**state)), "{states:?}");
     assert_eq!(states.last().map(String::as_str), Some("connected"));
-    assert_whole(database.client(), &accepted);
+    assert_whole(&database, &accepted);
 }
 
 /// So many connections has a database for everybody that has 16: three are kept for superusers.
@@ -101,5 +101,5 @@ fn a_database_without_a_free_connection_is_waited_for() {
     // Until the others had them all, the server may have got one again.
     let states = watch.end();
     assert!(states[0] == "connected" && states.ends_with(&["disconnected".into(), "connected".into()]), "{states:?}");
-    assert_whole(database.client(), &accepted);
+    assert_whole(&database, &accepted);
 }

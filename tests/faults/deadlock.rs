@@ -8,9 +8,9 @@ use holdfast::store::{Claim, ClaimRequest, RunStore, Submission};
 use postgres::Client;
 use uuid::Uuid;
 
-use super::health::Watch;
 use super::{ANN, NO_LIMITS, launch, new_run, store};
 use crate::util::drill::Drill;
+use crate::util::health::Watch;
 use crate::util::{Cluster, Database, require_postgres, wait_until};
 
 /// Somebody who locks one row, waits until the other side waits for it, and then locks a row of theirs.

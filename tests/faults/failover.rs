@@ -1,11 +1,11 @@
 //! The database's server is replaced by another one.
 
-use super::health::Watch;
-use super::load::Load;
-use super::record::{Accepted, assert_whole};
 use super::{ANN, HEALED_WITHIN, NOTICED_WITHIN, database_state, launch, within};
 use crate::util::drill::{Act, Drill};
-use crate::util::{Cluster, require_postgres};
+use crate::util::health::Watch;
+use crate::util::load::Load;
+use crate::util::record::{Accepted, assert_whole};
+use crate::util::{Cluster, Intruder, require_postgres};
 
 /// Goal: a server follows its database to the host that can be written. Of two clusters the first one has the database;
 /// it stops taking writes, everything that it has is copied to the second, and that one begins to take them.
@@ -53,6 +53,6 @@ fn a_server_moves_on_to_the_host_that_can_be_written() {
     accepted.push(Accepted { id: answer.run_id(), answer: Drill::new("after", 1).answer() });
     accepted.push(Accepted { id: run, answer: running.answer() });
     assert_eq!(watch.end(), ["connected", "disconnected", "connected"]);
-    assert_whole(new.client(name), &accepted);
+    assert_whole(Intruder::Postgres(new.client(name)), &accepted);
     assert_eq!(running.entered(&server, 2), 1);
 }

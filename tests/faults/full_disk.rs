@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use super::health::Watch;
-use super::load::Load;
-use super::record::{Accepted, assert_whole};
 use super::{ANN, HEALED_WITHIN, launch, within};
 use crate::util::drill::{Act, Drill};
+use crate::util::health::Watch;
+use crate::util::load::Load;
+use crate::util::record::{Accepted, assert_whole};
 use crate::util::{Cluster, require_small_disk, sql};
 
 /// More than fits into the room that is left in the tables' pages, however well it is compressed.
@@ -50,7 +50,7 @@ fn a_full_disk_of_the_database_refuses_loses_nothing_and_recovers() {
     let mut accepted = load.stop();
     accepted.push(Accepted { id: run.clone(), answer: "x".repeat(ANSWER_BYTES) });
     watch.end();
-    let ended = assert_whole(database.client(), &accepted);
+    let ended = assert_whole(&database, &accepted);
     assert_eq!(ended[&run].attempt, 1);
     assert_eq!(running.entered(&server, 2), 1, "a worker waits for room and repeats nothing");
 }

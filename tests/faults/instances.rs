@@ -1,12 +1,17 @@
-//! A server loses its runs: it is stopped, it is killed, or it gives up on a database that is away.
+//! A server loses its runs: it is stopped, it is killed, it gives up on a database that is away, or that one's clock jumps.
+
+use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::load::Load;
-use super::record::{Accepted, assert_whole};
-use super::{ANN, HEALED_WITHIN, RESCUED_WITHIN, database_state, launch, within};
+use super::{ANN, HEALED_WITHIN, RESCUED_WITHIN, clock, database_state, launch, within};
 use crate::util::drill::{Act, Drill};
+use crate::util::load::Load;
+use crate::util::record::{Accepted, assert_whole};
 use crate::util::{Client, Cluster, Database, Proxy, require_postgres, wait_until};
+
+/// How long a server waits for an answer of its database.
+const ANSWER_WITHIN: Duration = Duration::from_secs(12);
 
 /// Each of these waits for a claim to expire, 30 s by the database's clock; so they wait at the same time.
 #[test]
@@ -19,6 +24,9 @@ fn lost_runs_end_once_when_their_claims_have_expired() {
             an_instance_that_is_stopped_past_its_claim_writes_nothing_when_it_goes_on,
             the_runs_of_an_instance_that_is_killed_end_on_another,
             a_run_whose_worker_gave_up_on_the_database_is_rescued_when_it_is_back,
+            an_answer_that_came_while_its_server_was_stopped_is_read_when_it_goes_on,
+            clock::a_database_whose_clock_jumps_forward_has_a_run_rescued_early_and_its_worker_fenced,
+            clock::a_database_whose_clock_jumps_back_has_a_run_rescued_late,
         ] {
             scope.spawn(scenario);
         }
@@ -60,13 +68,34 @@ fn an_instance_that_is_stopped_past_its_claim_writes_nothing_when_it_goes_on() {
         let answer = client.receive();
         assert_eq!((answer.status, &answer.json()["result"]), (200, &running.answer().into()), "{answer:?}");
     }
-    let ended = assert_whole(database.client(), &[Accepted { id: id.clone(), answer: running.answer() }]);
+    let ended = assert_whole(&database, &[Accepted { id: id.clone(), answer: running.answer() }]);
     assert_eq!((ended[&id].attempt, ended[&id].count("retrying")), (1, 1));
     let kinds: Vec<String> = events.rest().into_iter().map(|event| event.kind).collect();
     assert_eq!(kinds, ended[&id].events, "whoever watched has seen each event once");
 
     wait_until("the instance to be well", || database_state(&stopped) == "connected");
     let answer = ann.post("/analyze", &Drill::new("after", 1).question("a thread"));
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+/// The database has answered in time, and the server was stopped for longer than it would have waited.
+fn an_answer_that_came_while_its_server_was_stopped_is_read_when_it_goes_on() {
+    let database = Database::new();
+    let proxy = Proxy::to(Cluster::shared().address());
+    let server = launch().env("DATABASE_URL", &proxy.url(&database)).start();
+    let mut ann = server.client(ANN);
+    assert_eq!(ann.get("/runs").status, 200);
+    proxy.freeze();
+    ann.send("GET", "/runs", &[], b"");
+    wait_until("the list to be asked for", || {
+        let status = server.anonymous().get("/debug/pool-status").json();
+        status["operations"].as_array().unwrap().iter().any(|operation| operation["name"] == "runs.list")
+    });
+    server.signal(Signal::STOP);
+    proxy.thaw();
+    std::thread::sleep(ANSWER_WITHIN + Duration::from_secs(1));
+    server.signal(Signal::CONT);
+    let answer = ann.receive();
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
@@ -102,7 +131,7 @@ fn the_runs_of_an_instance_that_is_killed_end_on_another() {
     });
     let of_killed: Vec<String> = accepted.iter().map(|run| run.id.clone()).collect();
     accepted.extend(load.stop());
-    let ended = assert_whole(database.client(), &accepted);
+    let ended = assert_whole(&database, &accepted);
     for (drill, id) in running.iter().zip(&of_killed) {
         assert_eq!((ended[id].attempt, ended[id].count("retrying")), (1, 1));
         let entered: Vec<usize> = (1..=3).map(|k| drill.entered(&killed, k)).collect();
@@ -139,7 +168,7 @@ fn a_run_whose_worker_gave_up_on_the_database_is_rescued_when_it_is_back() {
     });
     assert_eq!(ann.run(&accepted[0].id)["status"], "running", "nobody knows that it was left");
     within(RESCUED_WITHIN, "the run to be rescued", || ann.run(&accepted[0].id)["status"] == "succeeded");
-    let ended = assert_whole(database.client(), &accepted);
+    let ended = assert_whole(&database, &accepted);
     assert_eq!(ended[&accepted[0].id].count("retrying"), 1);
     assert_eq!(ended[&accepted[0].id].attempt, 1, "a step was stored under the claim, so nothing is charged");
     assert_eq!(running.entered(&server, 2), 2, "the step that was not stored is repeated");

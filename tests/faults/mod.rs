@@ -1,20 +1,18 @@
 //! Faults of the database, of the network and of servers, each forced on real processes under load: what users see
 //! before, during and after it, and that nothing accepted is lost or done twice. ARCHITECTURE.md has the table.
 //!
-//! A load is [`Load`]; what must be true of every run in the end is read past the servers, by [`record`]. With
-//! `HOLDFAST_TEST_ENDURANCE=N` the faults that are repeated are repeated N times as often.
+//! With `HOLDFAST_TEST_ENDURANCE=N` the faults that are repeated are repeated N times as often. What either store has to endure
+//! is tested in `tests/endurance/`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod backends;
+mod clock;
 mod deadlock;
 mod failover;
 mod full_disk;
-mod health;
 mod instances;
-mod load;
 mod network;
-mod record;
 mod recycle;
 mod shutdown;
 
@@ -47,14 +45,6 @@ fn new_run(thread_id: &str) -> NewRun {
 /// The server with the drill engine, and with a queue that no load of these tests fills.
 fn launch() -> Launch {
     Launch::drill().env("MAX_QUEUED_PER_USER", "1000")
-}
-
-/// How many times as often as usual the faults are repeated.
-fn endurance() -> u32 {
-    match std::env::var("HOLDFAST_TEST_ENDURANCE") {
-        Ok(text) => text.parse().expect("HOLDFAST_TEST_ENDURANCE is a number"),
-        Err(_) => 1,
-    }
 }
 
 /// Waits for something that must not take longer than that; says how long it took.

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::health::Watch;
-use super::load::Load;
-use super::record::{Accepted, assert_whole};
 use super::{ANN, HEALED_WITHIN, NOTICED_WITHIN, database_state, launch, until, within};
 use crate::util::drill::{Act, Drill};
+use crate::util::health::Watch;
+use crate::util::load::Load;
+use crate::util::record::{Accepted, assert_whole};
 use crate::util::{Cluster, Database, Proxy, Server, require_postgres};
 
 /// How long a client waits at most for being refused once the fault is known.
@@ -76,7 +76,7 @@ impl Scene {
         accepted.push(Accepted { id: answer.run_id(), answer: Drill::new("after", 1).answer() });
         accepted.push(Accepted { id: run.clone(), answer: running.answer() });
         assert_eq!(watch.end(), ["connected", "disconnected", "connected"]);
-        let ended = assert_whole(database.client(), &accepted);
+        let ended = assert_whole(&database, &accepted);
         assert_eq!((ended[&run].attempt, ended[&run].count("retrying")), (1, 0), "its worker kept it");
         assert_eq!(running.entered(&server, 2), 1, "nothing is repeated that only had to be stored");
     }

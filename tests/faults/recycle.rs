@@ -2,11 +2,11 @@
 
 use rustix::process::Signal;
 
-use super::health::Watch;
-use super::load::Load;
-use super::record::assert_whole;
-use super::{endurance, launch};
-use crate::util::{Database, Server, require_postgres, wait_until};
+use super::launch;
+use crate::util::health::Watch;
+use crate::util::load::Load;
+use crate::util::record::assert_whole;
+use crate::util::{Database, Server, endurance, require_postgres, wait_until};
 
 const RECYCLES: u64 = 100;
 
@@ -34,5 +34,5 @@ fn a_hundred_hangups_replace_the_pool_and_nobody_notices() {
     assert_eq!(load.refused(), 0);
     let accepted = load.stop();
     assert_eq!(watch.end(), ["connected"]);
-    assert_whole(database.client(), &accepted);
+    assert_whole(&database, &accepted);
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use holdfast::store::{ConversationStore, RunStore, Store, StoreError};
 use rustix::process::Signal;
 
-use super::record::{Accepted, assert_whole};
 use super::{ANN, NO_LIMITS, launch, new_run, store_with};
 use crate::util::drill::Drill;
+use crate::util::record::{Accepted, assert_whole};
 use crate::util::{Client, Cluster, Database, Proxy, require_postgres, wait_until};
 
 const OPERATIONS: usize = 50;
@@ -90,7 +90,7 @@ fn no_request_in_flight_sees_a_closed_pool_when_its_server_ends() {
     assert!(!finished.stderr.contains("pool.abandoned"), "{}", finished.stderr);
 
     server.restart();
-    let ended = assert_whole(database.client(), &accepted);
+    let ended = assert_whole(&database, &accepted);
     assert!(ended.values().all(|run| run.attempt == 1), "a drained run is not charged");
 }
 

@@ -1,11 +1,10 @@
 //! Processes that die and engines that panic.
 
-use holdfast::domain::{EventKind, Status};
-use rustix::process::Signal;
+use holdfast::domain::EventKind;
 
 use super::Past;
 use crate::util::drill::{Act, Drill};
-use crate::util::{Client, Launch, sql, wait_until};
+use crate::util::{Launch, sql};
 
 const ANN: &str = "ann@example.org";
 
@@ -45,69 +44,6 @@ fn five_analyses_survive_a_kill_and_each_repeats_at_most_one_step() {
         assert!((steps..=steps + 1).contains(&executed), "{steps} steps were executed {executed} times");
     }
     assert_eq!(drills[1].entered(&server, 2), 1, "what was stored is not repeated");
-}
-
-/// Goal: whatever a worker, the dispatcher or the store is doing when the process dies, nothing is lost or done twice.
-/// A client submits and cancels without pause, and the server is killed when a run of many short steps reaches a random
-/// one, so mostly in the middle of something. In the end every run that was accepted has one proper past.
-#[test]
-fn kills_at_any_moment_lose_nothing() {
-    const KILLS: usize = 8;
-    const STEPS: u32 = 30;
-    let mut server = Launch::drill().env("MAX_ATTEMPTS", "100").env("MAX_QUEUED_PER_USER", "1000").start();
-    let mut accepted = Vec::new();
-    for round in 0..KILLS {
-        let mark = Drill::new(&format!("mark {round}"), STEPS);
-        let mut client = server.client(ANN);
-        accepted.push((client.submit(&mark.question(&mark.answer())), mark.clone()));
-        let moment = 1 + u32::from(uuid::Uuid::new_v4().as_bytes()[0]) % STEPS;
-        std::thread::scope(|scope| {
-            let busy = scope.spawn(|| submit_and_cancel(client, round));
-            mark.wait_for_step(&server, moment, 1);
-            server.signal(Signal::KILL);
-            accepted.extend(busy.join().unwrap());
-        });
-        assert_eq!(server.wait().code, None);
-        server.restart();
-    }
-    wait_until("all runs to end", || {
-        let analyses = &server.health()["analyses"];
-        analyses["running"] == 0 && analyses["queued"] == 0
-    });
-    server.terminate();
-    for (id, drill) in &accepted {
-        let past = Past::of(&server, ANN, id);
-        let mut most = past.count(EventKind::Step) + past.count(EventKind::Retrying);
-        match past.run.status {
-            Status::Succeeded => assert_eq!(past.result(), drill.answer()),
-            status => {
-                assert_eq!(status, Status::Cancelled);
-                most += 1;
-            }
-        }
-        let executed = drill.journal(&server).iter().filter(|entry| entry.starts_with("enter")).count();
-        assert!(executed <= most, "{executed} steps were executed where {most} had to be");
-    }
-}
-
-/// Submits runs of one to four steps to five threads and cancels every third, until there is no answer any more; gives
-/// those that were accepted.
-fn submit_and_cancel(mut client: Client, round: usize) -> Vec<(String, Drill)> {
-    let mut accepted = Vec::new();
-    for n in 0.. {
-        let drill = Drill::new(&format!("run {n} of round {round}"), 1 + n % 4);
-        client.send_post("/analyze", &[("Prefer", "respond-async")], &drill.question(&format!("thread {}", n % 5)));
-        let Some(answer) = client.try_receive() else { break };
-        let id = answer.run_id();
-        accepted.push((id.clone(), drill));
-        if n % 3 == 0 {
-            client.send("POST", &format!("/runs/{id}/cancel"), &[], b"");
-            if client.try_receive().is_none() {
-                break;
-            }
-        }
-    }
-    accepted
 }
 
 /// The first death comes after a step was stored, so it is not charged; the next three are.

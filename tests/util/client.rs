@@ -60,6 +60,25 @@ impl Client {
         self.receive_answer_to(method)
     }
 
+    /// The same of a server that may be gone, or go before it has answered.
+    pub(crate) fn try_request(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> std::io::Result<Response> {
+        self.try_connection()?;
+        self.send(method, path, headers, body);
+        self.read_answer(method)
+    }
+
+    /// The same for a `POST` of JSON.
+    pub(crate) fn try_post(&mut self, path: &str, headers: &[(&str, &str)], body: &Value) -> std::io::Result<Response> {
+        let headers = [headers, &[("Content-Type", "application/json")]].concat();
+        self.try_request("POST", path, &headers, body.to_string().as_bytes())
+    }
+
     /// Sends a request and leaves the answer to [`Client::receive`].
     pub(crate) fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) {
         let mut head = vec![format!("{method} {path} HTTP/1.1"), format!("Host: {}", self.address)];
@@ -91,12 +110,24 @@ impl Client {
     /// The same with these headers.
     #[track_caller]
     pub(crate) fn watch_with(&mut self, path: &str, headers: &[(&str, &str)]) -> Events {
+        match self.try_watch(path, headers).expect("the server answers") {
+            Ok(events) => events,
+            Err(refusal) => panic!("{refusal:?}"),
+        }
+    }
+
+    /// The same of a server that may be gone, which is an error, or refuse, whose answer's head is given then.
+    pub(crate) fn try_watch(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> std::io::Result<Result<Events, Response>> {
         self.hang_up();
+        self.try_connection()?;
         self.send("GET", path, headers, &[]);
         let mut connection = self.connection.take().expect("something was just sent");
-        let head = read_head(&mut connection).expect("the server answers");
-        assert_eq!(head.status, 200, "{head:?}");
-        Events::new(head, connection)
+        let head = read_head(&mut connection)?;
+        Ok(if head.status == 200 { Ok(Events::new(head, connection)) } else { Err(head) })
     }
 
     /// Reads the next answer.
@@ -112,13 +143,18 @@ impl Client {
 
     /// The connection, for whatever this client does not know; opened if need be.
     pub(crate) fn connection(&mut self) -> &mut BufReader<TcpStream> {
-        self.connection.get_or_insert_with(|| {
-            let stream = TcpStream::connect_timeout(&self.address, PATIENCE).expect("the server listens");
+        self.try_connection().expect("the server listens")
+    }
+
+    fn try_connection(&mut self) -> std::io::Result<&mut BufReader<TcpStream>> {
+        if self.connection.is_none() {
+            let stream = TcpStream::connect_timeout(&self.address, PATIENCE)?;
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
             stream.set_write_timeout(Some(PATIENCE)).unwrap();
             stream.set_nodelay(true).unwrap();
-            BufReader::new(stream)
-        })
+            self.connection = Some(BufReader::new(stream));
+        }
+        Ok(self.connection.as_mut().expect("it was just made"))
     }
 
     /// Closes the connection without a word.

@@ -9,7 +9,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast::domain::{Answer, ErrorKind};
 use holdfast::engine::{Engine, EngineError, Next, State, StepContext, Turn};
@@ -37,6 +37,8 @@ pub(crate) enum Act {
     Panic,
     /// Ends the run as failed.
     Fail,
+    /// Takes so many milliseconds; stops when it is asked to.
+    Last(u64),
     /// Kills its process, every time.
     Die,
     /// Kills its process the first time.
@@ -105,10 +107,15 @@ impl Drill {
         self.journal(server).iter().filter_map(|entry| entry.strip_prefix("start ").map(str::to_owned)).collect()
     }
 
+    /// The steps in the order in which they were entered.
+    pub(crate) fn entries(&self, server: &Server) -> Vec<u32> {
+        let journal = self.journal(server);
+        journal.iter().filter_map(|entry| entry.strip_prefix("enter ")?.parse().ok()).collect()
+    }
+
     /// How often step `k` has been entered.
     pub(crate) fn entered(&self, server: &Server, k: u32) -> usize {
-        let line = format!("enter {k}");
-        self.journal(server).iter().filter(|entry| **entry == line).count()
+        self.entries(server).iter().filter(|entered| **entered == k).count()
     }
 
     /// Waits until step `k` has been entered for the `times`th time.
@@ -202,6 +209,7 @@ impl Engine for DrillEngine {
                 self.wait_at_gate(&plan, k, || context.check())?;
                 drop(held);
             }
+            Some(Act::Last(ms)) => wait_out(Duration::from_millis(*ms), context)?,
             Some(Act::Panic) => panic!("asked to panic in step {k}"),
             Some(Act::Fail) => return Err(EngineError::Failed(ErrorKind::Engine, "it was asked to fail".into())),
             Some(Act::DieOnce) if !self.first_time(&plan, k) => {}
@@ -221,6 +229,15 @@ impl Engine for DrillEngine {
         }
         Ok(Next::Done("drill", Answer { result: answer, ..Answer::default() }))
     }
+}
+
+fn wait_out(time: Duration, context: &StepContext) -> Result<(), EngineError> {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        context.check()?;
+        std::thread::sleep(until.saturating_duration_since(Instant::now()).min(Duration::from_millis(2)));
+    }
+    Ok(())
 }
 
 /// Not a test: what the harness starts as the drill server. Without its variable, as in `cargo test -- --ignored`, it

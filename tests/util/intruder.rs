@@ -3,7 +3,7 @@
 use postgres::NoTls;
 use rusqlite::Connection;
 
-use super::Server;
+use super::{Database, Server};
 
 /// Another connection to what a server stores in, past that server, whichever store it is.
 pub(crate) enum Intruder {
@@ -38,11 +38,33 @@ impl Intruder {
         }
     }
 
+    /// When the last of the claims expires, by the store's clock, in milliseconds; 0 if there is none.
+    pub(crate) fn expires_at_ms(&mut self) -> i64 {
+        let newest = "SELECT coalesce(max(claim_expires_at), 0) FROM runs";
+        let newest_ms = "SELECT (extract(epoch FROM max(claim_expires_at)) * 1000)::bigint FROM runs";
+        match self {
+            Self::Embedded(store) => store.query_row(newest, [], |row| row.get(0)).unwrap(),
+            Self::Postgres(store) => store.query_one(newest_ms, &[]).unwrap().get::<_, Option<i64>>(0).unwrap_or(0),
+        }
+    }
+
     /// Takes away the table that almost every request needs.
     pub(crate) fn drop_runs(&mut self) {
         match self {
             Self::Embedded(store) => store.execute_batch("PRAGMA foreign_keys = OFF; DROP TABLE runs").unwrap(),
             Self::Postgres(store) => store.batch_execute("DROP TABLE runs CASCADE").unwrap(),
         }
+    }
+}
+
+impl From<&Server> for Intruder {
+    fn from(server: &Server) -> Self {
+        Self::of(server)
+    }
+}
+
+impl From<&Database> for Intruder {
+    fn from(database: &Database) -> Self {
+        Self::Postgres(database.client())
     }
 }

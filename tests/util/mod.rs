@@ -35,6 +35,17 @@
 //! With `HOLDFAST_TEST_STORE=postgres` every server that a test starts is given a database of its own, unless the test
 //! names another store: `Launch::on`, `Launch::embedded`.
 //!
+//! What is broken at random is chosen by [`Random`], which can be repeated, and as often as [`endurance`] says. The load of
+//! clients that goes on meanwhile is [`load`], health is watched by [`health`], and what must be true of every run in the end
+//! is read past the servers by [`record`]. `World` is a wrong clock and a slow disk.
+//!
+//! ```text
+//! let server = Launch::drill().on_one_port().start();      // at the same address after every restart
+//! let world = World::new();                                // set_clock_ahead, set_sync_takes
+//! let server = Launch::drill().in_world(&world).start();   // and so does Cluster::own().in_world(&world)
+//! let ended = record::assert_whole(&server, &accepted);    // or &database: every run ended once, with the right answer
+//! ```
+//!
 //! `Launch::drill()` starts the same server with one more engine, whose steps do what the prompt asks for: [`drill`].
 //! A server is ended by its id when it is dropped; what it wrote to standard error is shown if the test failed.
 
@@ -47,15 +58,20 @@ mod database;
 pub(crate) mod drill;
 mod events;
 mod frontend;
+pub(crate) mod health;
 mod installation;
 mod intruder;
+pub(crate) mod load;
 mod pgbouncer;
 mod ports;
 pub(crate) mod postgres;
 mod proxy;
+mod random;
+pub(crate) mod record;
 mod relay;
 mod server;
 mod supervisor;
+mod world;
 
 use std::time::{Duration, Instant};
 
@@ -68,8 +84,10 @@ pub(crate) use intruder::Intruder;
 pub(crate) use pgbouncer::PgBouncer;
 pub(crate) use postgres::Cluster;
 pub(crate) use proxy::{Proxy, proxied};
+pub(crate) use random::{Random, endurance};
 pub(crate) use relay::{Fate, Lost, Relay};
 pub(crate) use server::{Finished, Launch, Server};
+pub(crate) use world::World;
 
 /// How long anything may take in a test: long enough for a busy machine, short enough to fail rather than hang.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

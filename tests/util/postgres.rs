@@ -14,7 +14,7 @@ use super::certificates::Certificates;
 use super::installation::{Installation, User};
 use super::ports::free_port;
 use super::supervisor::{Supervisor, directory, give};
-use super::{Database, PATIENCE, wait_until};
+use super::{Database, PATIENCE, World, wait_until};
 
 /// Who the servers under test are: an ordinary role, so that a superuser still gets in when all connections are taken.
 pub(super) const ROLE: &str = "holdfast";
@@ -29,6 +29,8 @@ const SMALL_DISK: &str = "/mnt";
 /// stopped by a signal would not hear of its end.
 const SUPERVISOR: &str = r#"
 binaries=$1 home=$2
+shift 2
+[ $# = 0 ] || export "$@"
 control() {
     timeout 90 "$binaries/pg_ctl" --pgdata="$home/data" --wait --timeout=60 --silent "$@" >>"$home/log" 2>&1 </dev/null
 }
@@ -87,6 +89,8 @@ pub(crate) struct Setup {
     authentication: Vec<String>,
     has_tls: bool,
     small_disk_mib: Option<u32>,
+    /// What its processes find in their environment, as `NAME=VALUE`.
+    environment: Vec<String>,
 }
 
 impl Cluster {
@@ -99,7 +103,8 @@ impl Cluster {
 
     /// A cluster for one test, which may do with it what it likes.
     pub(crate) fn own() -> Setup {
-        Setup { settings: Vec::new(), authentication: Vec::new(), has_tls: false, small_disk_mib: None }
+        let (settings, authentication, environment) = Default::default();
+        Setup { settings, authentication, has_tls: false, small_disk_mib: None, environment }
     }
 
     /// A fresh database of this cluster.
@@ -327,6 +332,13 @@ impl Setup {
         self
     }
 
+    /// Has the database's processes live in this world; it has to outlive the cluster.
+    #[must_use]
+    pub(crate) fn in_world(mut self, world: &World) -> Self {
+        self.environment = world.environment().map(|(name, value)| format!("{name}={value}")).into();
+        self
+    }
+
     /// Whether this machine lets the tests mount a file system; only root may ask.
     pub(crate) fn may_have_small_disk() -> bool {
         let mut probe = Command::new("unshare");
@@ -341,7 +353,8 @@ impl Setup {
         let user = installation.user;
         let home = directory(user);
         let mount = self.small_disk_mib.map(|mib| self::mount(user, mib));
-        let arguments = [installation.binaries.to_str().unwrap(), home.to_str().unwrap()];
+        let mut arguments = vec![installation.binaries.to_str().unwrap(), home.to_str().unwrap()];
+        arguments.extend(self.environment.iter().map(String::as_str));
         let cluster = Cluster {
             port: free_port(),
             supervisor: Mutex::new(Supervisor::start(SUPERVISOR, &arguments, user, mount.as_deref())),

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::ports::free_port;
-use super::{Client, Database, PATIENCE, drill, wait_for, wait_until};
+use super::{Client, Database, PATIENCE, World, drill, wait_for, wait_until};
 
 /// The secret of every server that is not told otherwise.
 const SECRET: &str = "what the servers of these tests sign with";
@@ -86,6 +86,18 @@ impl Launch {
     pub(crate) fn without(mut self, name: &str) -> Self {
         self.environment.remove(name);
         self
+    }
+
+    /// Has the same address after every restart, for clients that come again by themselves.
+    #[must_use]
+    pub(crate) fn on_one_port(self) -> Self {
+        self.env("BIND", &format!("127.0.0.1:{}", free_port()))
+    }
+
+    /// Starts in this world; it has to outlive the server.
+    #[must_use]
+    pub(crate) fn in_world(self, world: &World) -> Self {
+        world.environment().iter().fold(self, |launch, (name, value)| launch.env(name, value))
     }
 
     /// Shares the journals and gates of another drill server, as another instance of it.
@@ -163,7 +175,8 @@ impl Launch {
     /// A token of this user for the servers that verify with the tests' secret.
     pub(crate) fn token(user: &str) -> String {
         let secret = auth::Secret::new(SECRET).unwrap();
-        auth::issue(&secret, &auth::VerifierOptions::default(), user, Duration::from_hours(1)).unwrap()
+        // Longer than any test puts a clock forward.
+        auth::issue(&secret, &auth::VerifierOptions::default(), user, Duration::from_hours(24)).unwrap()
     }
 }
 
@@ -245,7 +258,7 @@ impl Server {
         self.wait()
     }
 
-    /// Starts it again on the same state directory, once it has ended; its address is another one.
+    /// Starts it again on the same state directory, once it has ended; its address is another one, unless it has one port.
     #[track_caller]
     pub(crate) fn restart(&mut self) {
         self.restart_with(|launch| launch);
@@ -254,11 +267,17 @@ impl Server {
     /// The same with another environment.
     #[track_caller]
     pub(crate) fn restart_with(&mut self, change: impl FnOnce(Launch) -> Launch) {
-        assert!(self.process.child.try_wait().unwrap().is_some(), "a server that still runs is not restarted");
         self.launch = change(self.launch.clone());
+        self.restart_early();
+        self.wait_for_store();
+    }
+
+    /// As [`Server::restart`], but waits for nothing but its answer, as [`Launch::start_early`].
+    #[track_caller]
+    pub(crate) fn restart_early(&mut self) {
+        assert!(self.process.child.try_wait().unwrap().is_some(), "a server that still runs is not restarted");
         self.process = Process::start(&self.launch, &[]);
         self.banner = self.process.banner();
-        self.wait_for_store();
     }
 
     /// A number out of `/proc/PID/status`, such as `Threads`.

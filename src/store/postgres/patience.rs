@@ -26,6 +26,9 @@ pub(super) const CHECK: Duration = Duration::from_secs(1);
 pub(super) const UNREACHABLE: Duration = Duration::from_millis(250);
 /// No further attempt begins this long after the first: whoever asked is told, and decides.
 pub(super) const REPEAT_WITHIN: Duration = Duration::from_secs(5);
+/// How long whoever has waited for too long goes on listening. What comes in this time has come before, and nobody has looked:
+/// the process was stopped, or the machine. Looking takes microseconds.
+pub(super) const LAST_LOOK: Duration = Duration::from_millis(10);
 /// How long an interrupted operation has to end in an orderly way before its connection is broken: half of what a close
 /// waits for it.
 pub(super) const INTERRUPT: Duration = Duration::from_millis(500);

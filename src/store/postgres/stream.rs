@@ -24,13 +24,15 @@ pub(super) struct Watched<S> {
     operation: u64,
     /// Whether `expiry` is that of an interrupt, which nothing postpones.
     is_final: bool,
+    /// Whether `expiry` is that of the last look.
+    is_last_look: bool,
 }
 
 impl<S> Watched<S> {
     /// Watches a stream whose connection is being made. Only within a runtime.
     pub(super) fn new(stream: S, link: Arc<Link>) -> Self {
         let expiry = Box::pin(sleep(link.silence_max()));
-        Self { stream, link, expiry, operation: 0, is_final: false }
+        Self { stream, link, expiry, operation: 0, is_final: false, is_last_look: false }
     }
 
     pub(super) fn get_ref(&self) -> &S {
@@ -38,6 +40,7 @@ impl<S> Watched<S> {
     }
 
     fn postpone(&mut self) {
+        self.is_last_look = false;
         if !self.is_final {
             self.expiry.as_mut().reset(Instant::now() + self.link.silence_max());
         }
@@ -61,10 +64,16 @@ impl<S> Watched<S> {
     }
 
     /// What is said while the stream itself has to wait: that the peer's time is up, or that somebody will wake us.
+    ///
+    /// A process that was stopped meanwhile finds the time over before it has looked what came in that time: so it looks once more.
     fn wait<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        if self.expiry.as_mut().poll(cx).is_ready() {
-            self.link.set_late();
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        while self.expiry.as_mut().poll(cx).is_ready() {
+            if self.is_last_look {
+                self.link.set_late();
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            self.is_last_look = true;
+            self.expiry.as_mut().reset(Instant::now() + patience::LAST_LOOK);
         }
         Poll::Pending
     }

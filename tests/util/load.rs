@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::drill::Drill;
 use super::record::Accepted;
-use crate::util::drill::Drill;
-use crate::util::{Client, PATIENCE, Response, Server, wait_until};
+use super::{Client, PATIENCE, Response, Server, wait_until};
 
 /// How many steps each run of a load has.
 const STEPS: u32 = 3;
@@ -20,7 +20,7 @@ const WAIT: &str = "5";
 
 /// Clients at work, each on threads of its own: half of them wait for their answers where they ask, the others look for
 /// them afterwards. What is refused is asked for again under the same key until it is accepted.
-pub(super) struct Load {
+pub(crate) struct Load {
     shared: Arc<Shared>,
     clients: Vec<JoinHandle<Vec<Accepted>>>,
 }
@@ -34,7 +34,7 @@ struct Shared {
 
 impl Load {
     /// So many clients, spread over the servers; their runs' names begin with `name`.
-    pub(super) fn on(servers: &[&Server], name: &str, clients: usize) -> Self {
+    pub(crate) fn on(servers: &[&Server], name: &str, clients: usize) -> Self {
         let shared = Arc::<Shared>::default();
         let spawn = |n: usize| {
             let user = format!("{name}-{n}@example.org");
@@ -51,25 +51,25 @@ impl Load {
     }
 
     /// How many runs have been answered with their result.
-    pub(super) fn answered(&self) -> usize {
+    pub(crate) fn answered(&self) -> usize {
         self.shared.answered.load(Ordering::SeqCst)
     }
 
     /// How many requests have been answered with 503.
-    pub(super) fn refused(&self) -> usize {
+    pub(crate) fn refused(&self) -> usize {
         self.shared.refused.load(Ordering::SeqCst)
     }
 
     /// Waits until so many more runs have been answered.
     #[track_caller]
-    pub(super) fn wait_for_answers(&self, more: usize) {
+    pub(crate) fn wait_for_answers(&self, more: usize) {
         let enough = self.answered() + more;
         wait_until("the load to be answered", || self.assert_goes_on() && self.answered() >= enough);
     }
 
     /// Has the clients end with what they have begun; gives everything that was accepted.
     #[track_caller]
-    pub(super) fn stop(self) -> Vec<Accepted> {
+    pub(crate) fn stop(self) -> Vec<Accepted> {
         self.shared.is_over.store(true, Ordering::SeqCst);
         self.clients.into_iter().flat_map(|client| client.join().expect("a client was answered wrongly")).collect()
     }

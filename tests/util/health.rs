@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::util::{Client, Server};
+use super::{Client, Server};
 
 /// How often health is asked for.
 const ASK_EVERY: Duration = Duration::from_millis(20);
@@ -15,7 +15,7 @@ const USUAL: Duration = Duration::from_millis(50);
 const SLOWEST: Duration = Duration::from_millis(500);
 
 /// Somebody who asks for `/health` all the time.
-pub(super) struct Watch {
+pub(crate) struct Watch {
     is_over: Arc<AtomicBool>,
     asker: Option<JoinHandle<Vec<Look>>>,
 }
@@ -26,7 +26,7 @@ struct Look {
 }
 
 impl Watch {
-    pub(super) fn over(server: &Server) -> Self {
+    pub(crate) fn over(server: &Server) -> Self {
         let is_over = Arc::<AtomicBool>::default();
         let (seen, mut client) = (Arc::clone(&is_over), server.anonymous());
         let ask = move || {
@@ -42,7 +42,7 @@ impl Watch {
 
     /// Checks that every answer was fast; gives what health said of the database, without repetitions.
     #[track_caller]
-    pub(super) fn end(mut self) -> Vec<String> {
+    pub(crate) fn end(mut self) -> Vec<String> {
         self.is_over.store(true, Ordering::SeqCst);
         let looks = self.asker.take().unwrap().join().expect("health was not answered");
         let mut times: Vec<Duration> = looks.iter().map(|look| look.took).collect();
