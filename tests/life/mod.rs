@@ -13,6 +13,7 @@ mod disk;
 mod drain;
 mod hangup;
 mod order;
+mod retention;
 mod several;
 mod start;
 mod waiting;
