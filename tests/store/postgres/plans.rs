@@ -27,6 +27,8 @@ const SEED: &str = "
             FROM generate_series(1, 20000) n) n;
     INSERT INTO threads SELECT id(t), CASE t WHEN 1001 THEN 'user 9' ELSE 'user ' || t % 4 END, 'thread ' || t, count(*),
         count(*), now() - t * interval '1 second', 'question' FROM seed GROUP BY t;
+    INSERT INTO threads SELECT id(t), 'somebody', 'thread ' || t, 0, 0, now(), 'so that it is worth an index'
+        FROM generate_series(2001, 8000) t;
     INSERT INTO runs (run_id, owner, thread_key, thread_id, number, engine, status, attempt, step, spent_ms, submitted_at,
         started_at, finished_at, progressed, last_event, prompt)
     SELECT id(n), owner, thread_key, thread_id, number, 'analyst',
