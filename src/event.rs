@@ -30,6 +30,9 @@ events! {
     RUN_FENCED = "run.fenced";
     /// A worker gave up on storing; a rescue takes the run from its last step.
     RUN_LEFT = "run.left";
+    /// Runs that ended longer ago than `RETENTION_DAYS` were removed with everything of theirs, until none was left or the
+    /// server ended.
+    RETENTION_REMOVED = "retention.removed";
     /// A viewer fell so far behind a run's events that its stream was closed; it catches up by coming again.
     STREAM_LAGGED = "stream.lagged";
     /// A token was refused; the reason says why.

@@ -104,7 +104,7 @@ struct Ask {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    config::parse_duration(text)
+    config::parse_duration(text, 1)
         .filter(|duration| !duration.is_zero())
         .ok_or_else(|| "a duration such as 90s, 30m, 12h or 30d is wanted".to_owned())
 }

@@ -134,6 +134,11 @@ impl Api {
         self.probes.refresh(&*self.store, now);
     }
 
+    /// Whether the store could be used when it was last asked.
+    pub fn is_store_connected(&self) -> bool {
+        self.probes.database().is_connected()
+    }
+
     /// What the housekeeper does for the API, several times a second: waiters and viewers that are late or gone.
     pub fn housekeep(&self, now: Instant) {
         self.runner.sweep(now);

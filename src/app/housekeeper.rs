@@ -1,19 +1,16 @@
 //! What has to be done again and again.
 //!
 //! Two threads, because one kind of chore may block: the prober asks the store, which may be gone, and the housekeeper
-//! does everything that must not be late for it.
+//! does everything that must not be late for it. (Removing what expired has a third, in `retention`.)
 
 use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-
+use super::ticker::Ticker;
 use crate::api::Api;
 use crate::http::Server;
 use crate::memory::Memory;
-use crate::runner::survive;
 use crate::store::Store;
 
 /// How often deadlines are looked at: a client waits at most so much longer than promised.
@@ -54,11 +51,12 @@ impl Housekeeper {
                 forgotten = now;
                 chores.api.limiter.forget_idle();
             }
+            TICK
         })
         .map(Self)
     }
 
-    pub(super) fn stop(self, deadline: Instant) {
+    pub(super) fn stop(mut self, deadline: Instant) {
         self.0.stop(deadline);
     }
 }
@@ -66,40 +64,14 @@ impl Housekeeper {
 impl Prober {
     /// Probes again and again.
     pub(super) fn start(api: Arc<Api>) -> io::Result<Self> {
-        Ticker::start("prober", move || api.probe(Instant::now())).map(Self)
+        let probe = move || {
+            api.probe(Instant::now());
+            TICK
+        };
+        Ticker::start("prober", probe).map(Self)
     }
 
-    pub(super) fn stop(self, deadline: Instant) {
+    pub(super) fn stop(mut self, deadline: Instant) {
         self.0.stop(deadline);
-    }
-}
-
-/// A thread that does the same every [`TICK`].
-struct Ticker {
-    stop: Sender<()>,
-    /// Disconnected once the thread has ended.
-    ended: Receiver<()>,
-    thread: JoinHandle<()>,
-}
-
-impl Ticker {
-    fn start(name: &'static str, mut work: impl FnMut() + Send + 'static) -> io::Result<Self> {
-        let (stop, stopped): (_, Receiver<()>) = bounded(0);
-        let (alive, ended) = bounded(0);
-        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
-            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(TICK) {
-                survive(name, &mut work);
-            }
-            drop(alive);
-        })?;
-        Ok(Self { stop, ended, thread })
-    }
-
-    /// Returns when the thread has ended, at most at `deadline`.
-    fn stop(self, deadline: Instant) {
-        drop(self.stop);
-        if let Err(RecvTimeoutError::Disconnected) = self.ended.recv_deadline(deadline) {
-            drop(self.thread.join());
-        }
     }
 }

@@ -4,8 +4,10 @@ mod backend;
 mod housekeeper;
 mod logging;
 mod opening;
+mod retention;
 mod signals;
 mod state_directory;
+mod ticker;
 mod welcome;
 
 use std::io::Write;
@@ -34,6 +36,7 @@ use crate::streams::{self, Streams};
 use backend::Backend;
 use housekeeper::{Housekeeper, Prober};
 use opening::Opening;
+use retention::Retention;
 
 /// The file of the store, in the state directory.
 pub const STORE_FILE: &str = "holdfast.sqlite";
@@ -101,6 +104,8 @@ pub struct App {
     store: Arc<dyn Store>,
     housekeeper: Housekeeper,
     prober: Prober,
+    /// `None` where everything is kept.
+    retention: Option<Retention>,
     opening: Opening,
     address: SocketAddr,
     /// Held to the end: nobody else may have the store meanwhile.
@@ -181,10 +186,25 @@ impl App {
             memory: Arc::clone(&memory),
             leak_detection: config.leak_detection,
         })?;
+        let retain = |age| Retention::start(Arc::clone(&store), Arc::clone(&api), age);
+        let retention = config.retention.map(retain).transpose()?;
         memory.mark_ready();
         let opening = Opening::begin(Arc::clone(&store))?;
         tracing::info!(event = event::SERVER_STARTED, %address, version = env!("CARGO_PKG_VERSION"));
-        Ok(Self { http, api, runner, streams, datasets, store, housekeeper, prober, opening, address, _state: state })
+        Ok(Self {
+            http,
+            api,
+            runner,
+            streams,
+            datasets,
+            store,
+            housekeeper,
+            prober,
+            retention,
+            opening,
+            address,
+            _state: state,
+        })
     }
 
     /// Where it listens.
@@ -209,9 +229,12 @@ impl App {
 
     /// Drains and stops, within `timeout`: workers first, then the pools, so that whoever waits for
     /// a connection is refused, then the threads.
-    pub fn stop(self, timeout: Duration) {
+    pub fn stop(mut self, timeout: Duration) {
         let deadline = Instant::now() + timeout;
         tracing::info!(event = event::DRAIN_BEGAN, running = self.runner.running());
+        if let Some(retention) = &mut self.retention {
+            retention.tell_to_end();
+        }
         let left = || deadline.saturating_duration_since(Instant::now());
         // A close may take a second more than it is given, for what it has to interrupt.
         let closing = || left().saturating_sub(CLOSE_OVERRUN) / 2;
@@ -226,6 +249,9 @@ impl App {
         self.streams.stop(deadline);
         self.runner.join(deadline);
         self.http.stop(SEND_GRACE.min(left()));
+        if let Some(retention) = &mut self.retention {
+            retention.stop(deadline);
+        }
         self.prober.stop(deadline);
         self.housekeeper.stop(deadline);
         tracing::info!(event = event::SERVER_STOPPED);

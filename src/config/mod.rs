@@ -35,6 +35,8 @@ pub enum Kind {
     Number(u64, u64),
     /// A duration within these bounds; a plain number is seconds.
     Duration(Duration, Duration),
+    /// A duration within these bounds; a plain number is days.
+    Days(Duration, Duration),
     /// A size within these bounds; a plain number is bytes.
     Bytes(u64, u64),
     /// A size within these bounds; a plain number is megabytes.
@@ -60,6 +62,8 @@ const fn seconds(n: u64) -> Duration {
 }
 
 const MIB: u64 = 1024 * 1024;
+/// In seconds.
+const DAY: u64 = 86_400;
 
 /// Every variable, in the order in which `holdfast check` prints them.
 pub const VARIABLES: &[Variable] = &[
@@ -128,6 +132,12 @@ pub const VARIABLES: &[Variable] = &[
         default: Some("25s"),
         kind: Kind::Duration(seconds(1), seconds(3_600)),
         meaning: "how long a shutdown may take",
+    },
+    Variable {
+        name: "RETENTION_DAYS",
+        default: None,
+        kind: Kind::Days(seconds(1), seconds(36_500 * DAY)),
+        meaning: "how long analyses are kept after they have ended (unset: for ever)",
     },
     Variable {
         name: "DATABASE_OUTAGE_TOLERANCE",
@@ -254,7 +264,6 @@ pub const VARIABLES: &[Variable] = &[
 /// Settings that would be dangerous to ignore and that this version does not know how to obey.
 const REFUSED: &[(&str, &str)] = &[
     ("JWT_JWKS", "this version verifies tokens with JWT_SECRET only; remove the variable"),
-    ("RETENTION_DAYS", "this version keeps everything; remove the variable"),
     ("TRUSTED_PROXIES", "this version counts a proxy's requests as one client's; remove the variable"),
 ];
 
@@ -283,6 +292,8 @@ pub struct Config {
     pub max_queued_per_user: u64,
     /// `DRAIN_TIMEOUT`.
     pub drain_timeout: Duration,
+    /// `RETENTION_DAYS`; `None` keeps everything.
+    pub retention: Option<Duration>,
     /// `DATABASE_OUTAGE_TOLERANCE`.
     pub database_outage_tolerance: Duration,
     /// `POSTGRES_POOL_MAX`.
@@ -448,6 +459,10 @@ impl<'a> Reader<'a> {
         let max_connections = number("MAX_CONNECTIONS").unwrap_or(0) as usize;
         let memory_limit = number("MEMORY_LIMIT");
         let web_memory = number("WEB_MEMORY");
+        let retention = match take("RETENTION_DAYS") {
+            Some(Value::Duration(duration)) => Some(duration),
+            _ => None,
+        };
         let mut duration = |name| match take(name) {
             Some(Value::Duration(duration)) => duration,
             _ => Duration::ZERO,
@@ -486,6 +501,7 @@ impl<'a> Reader<'a> {
             max_queued,
             max_queued_per_user,
             drain_timeout,
+            retention,
             database_outage_tolerance,
             pool_max,
             pool_min,
@@ -610,7 +626,10 @@ impl Kind {
         match self {
             Kind::Number(min, max) => text.parse().ok().filter(|n| (min..=max).contains(&n)).map(Value::Number),
             Kind::Duration(min, max) => {
-                parse_duration(text).filter(|duration| (min..=max).contains(&duration)).map(Value::Duration)
+                parse_duration(text, 1).filter(|duration| (min..=max).contains(&duration)).map(Value::Duration)
+            }
+            Kind::Days(min, max) => {
+                parse_duration(text, DAY).filter(|duration| (min..=max).contains(&duration)).map(Value::Duration)
             }
             Kind::Bytes(min, max) => parse_bytes(text, 1).filter(|n| (min..=max).contains(&n)).map(Value::Number),
             Kind::Megabytes(min, max) => {
@@ -644,6 +663,10 @@ impl fmt::Display for Kind {
             Kind::Duration(min, max) => {
                 write!(f, "a duration from {} to {} (500ms, 30s, 5m, 2h)", Plain(*min), Plain(*max))
             }
+            Kind::Days(min, max) => {
+                let days = max.as_secs() / DAY;
+                write!(f, "a whole number of days from 1 to {days}, or a duration from {} on (12h, 90m)", Plain(*min))
+            }
             Kind::Bytes(min, max) => write!(f, "a size from {min} to {max} bytes (64KB, 64MB, 1GiB)"),
             Kind::Megabytes(min, max) => write!(f, "a size from {min} to {max} MB"),
             Kind::Choice(words) => write!(f, "one of {}", words.join(", ")),
@@ -673,16 +696,17 @@ impl fmt::Display for Plain {
     }
 }
 
-/// Reads `500ms`, `30s`, `5m`, `2h`, `7d`, or a plain number of seconds.
-pub fn parse_duration(text: &str) -> Option<Duration> {
+/// Reads `500ms`, `30s`, `5m`, `2h`, `7d`, or a plain number of `plain` seconds.
+pub fn parse_duration(text: &str, plain: u64) -> Option<Duration> {
     let (digits, unit) = split_unit(text)?;
     let n: u64 = digits.parse().ok()?;
     let seconds = match unit {
         "ms" => return Some(Duration::from_millis(n)),
-        "" | "s" => 1,
+        "" => plain,
+        "s" => 1,
         "m" => 60,
         "h" => 3_600,
-        "d" => 86_400,
+        "d" => DAY,
         _ => return None,
     };
     n.checked_mul(seconds).map(Duration::from_secs)
@@ -775,8 +799,24 @@ mod tests {
 
     #[test]
     fn a_setting_that_would_be_dangerous_to_ignore_is_refused() {
-        let faults = read_from(&[("RETENTION_DAYS", "30")]).unwrap_err();
-        assert!(faults[0].0.starts_with("RETENTION_DAYS is set"), "{}", faults[0]);
+        let faults = read_from(&[("TRUSTED_PROXIES", "127.0.0.1")]).unwrap_err();
+        assert!(faults[0].0.starts_with("TRUSTED_PROXIES is set"), "{}", faults[0]);
+    }
+
+    #[test]
+    fn retention_is_in_days_unless_a_unit_says_otherwise() {
+        let retention = |text| read_from(&[("RETENTION_DAYS", text)]).map(|(config, _)| config.retention);
+        assert_eq!(read_from(&[]).unwrap().0.retention, None);
+        for (text, hours) in [("30", 30 * 24), ("1", 24), ("12h", 12), ("2d", 48)] {
+            assert_eq!(retention(text).unwrap(), Some(Duration::from_hours(hours)), "{text}");
+        }
+        for wrong in ["0", "-1", "1.5", "36501", "500ms", "forever"] {
+            let faults = retention(wrong).unwrap_err();
+            assert!(
+                faults[0].0.contains("a whole number of days from 1 to 36500, or a duration from 1s on"),
+                "{wrong}"
+            );
+        }
     }
 
     #[test]
@@ -823,11 +863,11 @@ mod tests {
 
     #[test]
     fn durations_and_sizes_are_read_with_their_units() {
-        assert_eq!(parse_duration("500ms"), Some(Duration::from_millis(500)));
-        assert_eq!(parse_duration("30"), Some(Duration::from_secs(30)));
-        assert_eq!(parse_duration("5m"), Some(Duration::from_secs(300)));
+        assert_eq!(parse_duration("500ms", 1), Some(Duration::from_millis(500)));
+        assert_eq!(parse_duration("30", 1), Some(Duration::from_secs(30)));
+        assert_eq!(parse_duration("5m", 1), Some(Duration::from_secs(300)));
         for wrong in ["", "s", "-1s", "1.5s", "5 weeks", "99999999999999999999"] {
-            assert_eq!(parse_duration(wrong), None, "{wrong}");
+            assert_eq!(parse_duration(wrong, 1), None, "{wrong}");
         }
         assert_eq!(parse_bytes("64MB", 1), Some(64_000_000));
         assert_eq!(parse_bytes("1GiB", 1), Some(1 << 30));

@@ -448,6 +448,14 @@ pub trait ConversationStore: Send + Sync {
     fn delete(&self, owner: &str, thread_id: &str) -> Result<Deletion, StoreError>;
 }
 
+/// How long what has ended is kept.
+pub trait RetentionStore: Send + Sync {
+    /// Removes runs that ended at least `age` ago, those that ended first first, at most `limit`, with their events and
+    /// checkpoints and whatever else is theirs alone; a thread goes with its last run. Says how many runs went: fewer when
+    /// somebody else is at work on their threads. Repeating it after an unknown outcome is safe.
+    fn remove_expired(&self, age: Duration, limit: usize) -> Result<u64, StoreError>;
+}
+
 /// How the store is doing.
 #[derive(Clone, Debug)]
 pub struct Probe {
@@ -460,7 +468,7 @@ pub struct Probe {
 }
 
 /// A store as a whole: every subject, and its life.
-pub trait Store: RunStore + CheckpointStore + ConversationStore {
+pub trait Store: RunStore + CheckpointStore + ConversationStore + RetentionStore {
     /// Brings the schema up to date; every other operation is `Unavailable` before. Blocks for as long as that takes, and
     /// may be called again until it succeeds.
     ///

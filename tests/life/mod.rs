@@ -18,6 +18,7 @@ mod history;
 mod order;
 mod recovery;
 mod repeat;
+mod retention;
 mod several;
 mod start;
 mod waiting;

@@ -12,6 +12,7 @@ mod histories;
 mod life;
 mod pgbouncer;
 mod postgres;
+mod retention;
 mod runs;
 mod sqlite;
 
@@ -22,7 +23,9 @@ use holdfast::domain::{
     Answer, ChannelBlob, ChannelValue, Checkpoint, ErrorKind, InstanceId, NewCheckpoint, Run, RunError, RunEvent,
     RunId, ThreadKey, new_checkpoint_id,
 };
-use holdfast::store::{Claim, ClaimRequest, Ending, Idempotency, NewRun, QueueLimits, StepRecord, Store, Submission};
+use holdfast::store::{
+    CheckpointStore, Claim, ClaimRequest, Ending, Idempotency, NewRun, QueueLimits, StepRecord, Store, Submission,
+};
 use serde_json::{Value, json};
 
 macro_rules! conformance {
@@ -36,7 +39,7 @@ macro_rules! conformance {
                         fn $behaviour() {
                             // Nothing to open: what the backend needs is not installed.
                             let Some(opened) = crate::store::$backend::open() else { return };
-                            crate::store::$subject::$behaviour(&*opened.store);
+                            crate::store::$subject::$behaviour((&opened).into());
                         })+
                     })+
                 }
@@ -136,6 +139,20 @@ conformance! {
         what_was_said_goes_with_its_thread
         the_latest_runs_of_all_threads_come_with_their_sentiments
         the_latest_runs_end_where_their_texts_are_enough;
+    retention:
+        what_ended_long_enough_ago_goes_with_everything_of_its_own
+        what_was_said_of_a_run_goes_with_it
+        what_is_younger_or_has_not_ended_stays
+        a_batch_is_those_that_ended_first
+        a_thread_goes_with_its_last_run_and_with_what_others_added
+        a_thread_that_stays_keeps_its_title_and_its_order
+        a_run_that_ended_before_an_earlier_one_of_its_thread_takes_nothing_with_it
+        checkpoints_go_up_to_the_last_one_of_the_run_in_every_namespace
+        the_newest_checkpoint_of_a_namespace_stays_with_its_thread
+        a_checkpoint_of_a_run_that_stays_stays_wherever_it_sorts
+        a_blob_stays_as_long_as_any_checkpoint_names_it
+        a_run_goes_on_from_its_checkpoint_after_earlier_ones_are_gone
+        an_idempotency_key_lives_as_long_as_its_run;
     histories:
         whatever_happens_in_whatever_order_every_promise_holds;
     life:
@@ -153,7 +170,21 @@ mod every {
 /// A store of its own for one test, and what has to outlive it.
 struct Opened {
     store: Box<dyn Store>,
+    /// Has a run have ended so much earlier, past the store.
+    age: Box<dyn Fn(RunId, Duration)>,
     _kept: Box<dyn std::any::Any>,
+}
+
+impl<'a> From<&'a Opened> for &'a dyn Store {
+    fn from(opened: &'a Opened) -> Self {
+        &*opened.store
+    }
+}
+
+impl<'a> From<&'a Opened> for &'a dyn CheckpointStore {
+    fn from(opened: &'a Opened) -> Self {
+        &*opened.store
+    }
 }
 
 /// Longer than any test.

@@ -3,7 +3,7 @@
 use holdfast::store::postgres::Options;
 
 use super::Opened;
-use super::postgres::{database, initialised, options};
+use super::postgres::{database, initialised, opened, options};
 use crate::util::{PgBouncer, require_pgbouncer};
 
 pub(super) fn open() -> Option<Opened> {
@@ -11,6 +11,6 @@ pub(super) fn open() -> Option<Opened> {
         let database = database();
         let unprepared = Options { prepares: false, ..options() };
         let store = initialised(&PgBouncer::shared().url(&database), unprepared);
-        Opened { store: Box::new(store), _kept: Box::new(database) }
+        opened(store, database)
     })
 }

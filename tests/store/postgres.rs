@@ -5,9 +5,10 @@ mod races;
 mod round_trips;
 mod schema;
 
+use std::rc::Rc;
 use std::time::Duration;
 
-use holdfast::domain::InstanceId;
+use holdfast::domain::{InstanceId, RunId};
 use holdfast::store::Store;
 use holdfast::store::postgres::{Options, PostgresStore};
 
@@ -17,8 +18,23 @@ use crate::util::{Cluster, Database, require_postgres};
 pub(super) fn open() -> Option<Opened> {
     require_postgres().then(|| {
         let database = database();
-        Opened { store: Box::new(initialised(&database.url(), options())), _kept: Box::new(database) }
+        opened(initialised(&database.url(), options()), database)
     })
+}
+
+/// The store with what the suite needs beside it.
+pub(super) fn opened(store: PostgresStore, database: Database) -> Opened {
+    let database = Rc::new(database);
+    let aged = Rc::clone(&database);
+    let age = move |run: RunId, by: Duration| age(&aged, run, by);
+    Opened { store: Box::new(store), age: Box::new(age), _kept: Box::new(database) }
+}
+
+/// Has a run have ended so much earlier.
+fn age(database: &Database, run: RunId, by: Duration) {
+    let by = by.as_millis();
+    let update = format!("UPDATE runs SET finished_at = finished_at - interval '{by} ms' WHERE run_id = '{run}'");
+    assert_eq!(database.client().execute(&update, &[]).unwrap(), 1);
 }
 
 /// As a server of its own would ask for it.

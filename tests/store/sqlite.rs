@@ -6,11 +6,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use holdfast::domain::RunId;
 use holdfast::pool::connector;
 use holdfast::store::sqlite::{Options, SqliteStore};
 use holdfast::store::{ConversationStore, Opinion, RunStore, Store, StoreError};
 use refinery::Target;
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 use tempfile::TempDir;
 
 use super::{LEASE, Opened, claim, events, step, submit, submit_and_claim, succeed};
@@ -21,7 +22,14 @@ const OPTIONS: Options = Options { readers_max: 3, readers_min: 0, lease_timeout
 
 pub(super) fn open() -> Option<Opened> {
     let directory = Directory::new();
-    Some(Opened { store: Box::new(directory.open().unwrap()), _kept: Box::new(directory) })
+    let store = Box::new(directory.open().unwrap());
+    let file = directory.file();
+    let age = move |run: RunId, by: Duration| {
+        let update = "UPDATE runs SET finished_at = finished_at - ?2 WHERE run_id = ?1";
+        let by = i64::try_from(by.as_millis()).unwrap();
+        assert_eq!(Connection::open(&file).unwrap().execute(update, params![run.as_bytes(), by]).unwrap(), 1);
+    };
+    Some(Opened { store, age: Box::new(age), _kept: Box::new(directory) })
 }
 
 /// A state directory of its own.

@@ -1,5 +1,7 @@
 //! Somebody else in the store of a server.
 
+use std::time::Duration;
+
 use postgres::NoTls;
 use rusqlite::Connection;
 
@@ -46,6 +48,23 @@ impl Intruder {
             Self::Embedded(store) => store.query_row(newest, [], |row| row.get(0)).unwrap(),
             Self::Postgres(store) => store.query_one(newest_ms, &[]).unwrap().get::<_, Option<i64>>(0).unwrap_or(0),
         }
+    }
+
+    /// Has a run have ended so much earlier.
+    pub(crate) fn age(&mut self, run_id: &str, by: Duration) {
+        let by = by.as_millis();
+        let aged = match self {
+            Self::Embedded(store) => {
+                let update = format!("UPDATE runs SET finished_at = finished_at - {by} WHERE run_id = unhex(?1, '-')");
+                store.execute(&update, [run_id]).unwrap() as u64
+            }
+            Self::Postgres(store) => {
+                let by = format!("interval '{by} ms'");
+                let update = format!("UPDATE runs SET finished_at = finished_at - {by} WHERE run_id::text = $1");
+                store.execute(&update, &[&run_id]).unwrap()
+            }
+        };
+        assert_eq!(aged, 1);
     }
 
     /// Takes away the table that almost every request needs.

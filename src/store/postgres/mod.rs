@@ -4,8 +4,8 @@
 //! `link` (what watches it), `manager` and `session` (one connection with its statements), `reach` (what a pool knows of its
 //! database), `error` and `repeat` (what a failure means, and whether it is tried again), `patience` (who waits how long),
 //! `probe` and `capacity` (what the scout looks at). "The claim protocol" and "PostgreSQL: one statement an operation": `runs`,
-//! `claims`, `steps`, `conversations` and `checkpoints` are the traits, each beside its statements (`queries`, `…_queries`);
-//! `rows` and `types` are what they take and give. "Migrations": `schema` (ours) and `checkpoint_schema` (LangGraph's).
+//! `claims`, `steps`, `conversations`, `retention` and `checkpoints` are the traits, each beside its statements (`queries`,
+//! `…_queries`); `rows` and `types` are what they take and give. "Migrations": `schema` (ours) and `checkpoint_schema` (LangGraph's).
 
 mod capacity;
 mod checkpoint_queries;
@@ -23,6 +23,7 @@ mod probe;
 mod queries;
 mod reach;
 mod repeat;
+mod retention;
 mod rows;
 mod runs;
 mod schema;
@@ -159,6 +160,12 @@ impl PostgresStore {
     /// As [`PostgresStore::run`], and `OutcomeUnknown` when an attempt was not answered and no later one was either.
     fn run_told(&self, query: &'static Query, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
         self.perform(&self.clients, query, parameters, self.terms(Repeatable::Told))
+    }
+
+    /// As [`PostgresStore::run`], for a statement that may take up to a minute.
+    fn run_long(&self, query: &'static Query, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
+        let terms = Terms { silence_max: patience::LONG_ANSWER, is_long: true, ..self.terms(Repeatable::Yes) };
+        self.perform(&self.clients, query, parameters, terms)
     }
 
     /// Runs a statement whose repetition would be another operation, and that may take up to a minute.

@@ -258,12 +258,13 @@ queries! {
 
 #[cfg(test)]
 mod tests {
-    use crate::store::postgres::{checkpoint_queries, claim_queries, health_queries};
+    use crate::store::postgres::{checkpoint_queries, claim_queries, health_queries, retention};
 
     /// A statement that is not prepared is sent with the types that it names: one for each parameter.
     #[test]
     fn every_statement_names_the_types_of_its_parameters() {
-        for (name, query) in [super::ALL, checkpoint_queries::ALL, claim_queries::ALL, health_queries::ALL].concat() {
+        let all = [super::ALL, checkpoint_queries::ALL, claim_queries::ALL, health_queries::ALL, retention::ALL];
+        for (name, query) in all.concat() {
             let numbers = query.text.split('$').skip(1).map(|rest| {
                 let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
                 rest[..end].parse::<usize>().unwrap_or_else(|_| panic!("{name} has a $ without a number"))

@@ -27,7 +27,7 @@ const WAL_BYTES_MAX: i64 = 8 << 20;
 /// Another process has no business here; this only bridges the moment in which one opens the file to look at it.
 const BUSY_TIMEOUT_MS: i64 = 250;
 /// More than there are statements, so that each is prepared once per connection.
-const STATEMENTS_CACHED: usize = 64;
+const STATEMENTS_CACHED: usize = 96;
 
 /// Refuses a file that is not ours or that a newer version has written; whatever it finds, it changes nothing.
 pub(super) fn check(path: &Path) -> Result<(), StoreError> {

@@ -8,6 +8,7 @@ mod events;
 mod file;
 mod json;
 mod queries;
+mod retention;
 mod rows;
 mod runs;
 #[cfg(test)]

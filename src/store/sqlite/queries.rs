@@ -189,6 +189,38 @@ queries! {
     BLOBS_DELETE = "DELETE FROM checkpoint_blobs WHERE thread_id = ?1";
     WRITES_DELETE = "DELETE FROM checkpoint_writes WHERE thread_id = ?1";
 
+    // Retention.
+    EXPIRED = "SELECT run_id, thread_key, checkpoint_id FROM runs
+        WHERE finished_at <= ?1 ORDER BY finished_at LIMIT ?2";
+    THREAD_RUN_COUNT = "SELECT run_count FROM threads WHERE thread_key = ?1";
+    /// Those of a thread up to an id, but for those of runs that stay, which are all but ?3, and but for the newest of each
+    /// namespace that somebody may come back to.
+    OLD_CHECKPOINTS = "SELECT checkpoint_ns, checkpoint_id FROM checkpoints c
+        WHERE thread_id = ?1 AND checkpoint_id <= ?2
+        AND (instr(checkpoint_ns, ':') > 0 OR EXISTS (SELECT 1 FROM checkpoints n
+            WHERE n.thread_id = ?1 AND n.checkpoint_ns = c.checkpoint_ns AND n.checkpoint_id > c.checkpoint_id))
+        AND NOT EXISTS (SELECT 1 FROM runs k
+            WHERE k.run_id = unhex(replace(c.metadata ->> '$.run_id', '-', ''))
+            AND c.metadata ->> '$.run_id' NOT IN (SELECT v.value FROM json_each(?3) v))";
+    /// The blobs at the versions that the checkpoint names.
+    BLOBS_NAMED = "SELECT b.channel, b.version
+        FROM checkpoints c CROSS JOIN json_each(c.checkpoint, '$.channel_versions') v CROSS JOIN checkpoint_blobs b
+        ON b.thread_id = ?1 AND b.checkpoint_ns = ?2 AND b.channel = v.key AND b.version = CAST(v.value AS TEXT)
+        WHERE c.thread_id = ?1 AND c.checkpoint_ns = ?2 AND c.checkpoint_id = ?3";
+    /// All versions that the checkpoints of a thread name.
+    VERSIONS_NAMED = "SELECT c.checkpoint_ns, c.checkpoint_id, v.key, CAST(v.value AS TEXT)
+        FROM checkpoints c CROSS JOIN json_each(c.checkpoint, '$.channel_versions') v
+        WHERE c.thread_id = ?1";
+    EXPIRED_DELETE_FEEDBACK = "DELETE FROM feedback WHERE run_id = ?1";
+    EXPIRED_DELETE_EVENTS = "DELETE FROM run_events WHERE run_id = ?1";
+    EXPIRED_DELETE = "DELETE FROM runs WHERE run_id = ?1";
+    THREAD_COUNT_DOWN = "UPDATE threads SET run_count = run_count - ?2 WHERE thread_key = ?1";
+    OLD_DELETE = "DELETE FROM checkpoints WHERE thread_id = ?1 AND checkpoint_ns = ?2 AND checkpoint_id = ?3";
+    OLD_DELETE_WRITES =
+        "DELETE FROM checkpoint_writes WHERE thread_id = ?1 AND checkpoint_ns = ?2 AND checkpoint_id = ?3";
+    ORPHAN_DELETE = "DELETE FROM checkpoint_blobs
+        WHERE thread_id = ?1 AND checkpoint_ns = ?2 AND channel = ?3 AND version = ?4";
+
     // Health.
     READ_PROBE = "SELECT max(version) FROM refinery_schema_history";
     WRITE_PROBE = "INSERT INTO write_probe (ballast) VALUES (zeroblob(65536))";
@@ -224,7 +256,7 @@ mod tests {
             // Open runs only: as many as the queue may hold.
             "INDEX runs_queued",
             "INDEX runs_claimed",
-            // The channels of one checkpoint.
+            // The channels of one checkpoint; the runs of one batch.
             "SCAN v VIRTUAL TABLE",
             "SCAN write_probe",
             "SCAN CONSTANT ROW",

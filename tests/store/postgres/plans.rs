@@ -1,5 +1,7 @@
 //! How statements find their rows: what they read does not grow with what is stored.
 
+use std::time::Duration;
+
 use holdfast::domain::{CheckpointRef, InstanceId, RunId, Status};
 use holdfast::store::postgres::Options;
 use holdfast::store::{Answers, ClaimRequest, Ending, Idempotency, Lost, NewRun, Opinion, Store, Submission};
@@ -12,6 +14,8 @@ use crate::util::{Database, require_postgres};
 const ROWS_READ_MAX: i64 = 150;
 /// More often than the server tries plans of its own for a prepared statement before it settles for one.
 const TIMES: usize = 8;
+/// Longer ago than this some of the runs have ended.
+const RETENTION: Duration = Duration::from_hours(30 * 24);
 
 /// Ended runs with their events and checkpoints, as unevenly spread as they may be: one thread has half of them, most users
 /// have many and the last one a hundred that are older than all others.
@@ -23,12 +27,16 @@ const SEED: &str = "
             FROM generate_series(1, 20000) n) n;
     INSERT INTO threads SELECT id(t), CASE t WHEN 1001 THEN 'user 9' ELSE 'user ' || t % 4 END, 'thread ' || t, count(*),
         count(*), now() - t * interval '1 second', 'question' FROM seed GROUP BY t;
+    INSERT INTO threads SELECT id(t), 'somebody', 'thread ' || t, 0, 0, now(), 'so that it is worth an index'
+        FROM generate_series(2001, 8000) t;
     INSERT INTO runs (run_id, owner, thread_key, thread_id, number, engine, status, attempt, step, spent_ms, submitted_at,
         started_at, finished_at, progressed, last_event, prompt)
     SELECT id(n), owner, thread_key, thread_id, number, 'analyst',
         (ARRAY['succeeded', 'failed', 'cancelled'])[n % 3 + 1], 1, 2, 5, now() - interval '1 day' + n * interval '1 second',
         now(), now(), true, 3, 'question'
     FROM seed JOIN threads ON thread_key = id(t);
+    UPDATE runs SET finished_at = now() - interval '40 days' + number * interval '1 hour', checkpoint_id = run_id::text
+        WHERE thread_key IN (id(2), id(4), id(6));
     INSERT INTO run_events SELECT run_id, sequence, 'step', '{}', now() FROM runs, generate_series(1, 3) sequence;
     INSERT INTO checkpoints SELECT thread_key::text, '', run_id::text, NULL, NULL, '{\"channel_versions\": {\"a\": \"1\"}}', '{}'
         FROM runs;
@@ -130,8 +138,10 @@ fn operate(store: &dyn Store) -> i64 {
         let threads = store.threads("user 2", None, 20).unwrap();
         assert_eq!(store.threads("user 2", threads.last().map(|thread| thread.cursor), 20).unwrap().len(), 20);
         assert_eq!(store.thread_runs("user 1", "thread 1", 20, Answers::InWords).unwrap().len(), 20);
+        // Of three threads, whole in the end.
+        assert_eq!(store.remove_expired(RETENTION, 7).unwrap(), 7);
         store.delete(&format!("user {}", (2 * number + 10) % 4), &format!("thread {}", 2 * number + 10)).unwrap();
-        operations += 36;
+        operations += 37;
     }
     operations
 }

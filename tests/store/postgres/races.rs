@@ -2,25 +2,29 @@
 //! transaction holds the row that both need until both wait for it.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Barrier, Mutex};
+use std::time::Duration;
 
 use holdfast::domain::{ErrorKind, InstanceId, Run, RunId, Status};
 use holdfast::store::postgres::PostgresStore;
 use holdfast::store::{
-    Answers, Cancellation, Claim, ClaimRequest, ConversationStore, Deletion, Ending, NewRun, Opinion, RunStore, Store,
-    StoreError, Submission,
+    Answers, Cancellation, Claim, ClaimRequest, ConversationStore, Deletion, Ending, NewRun, Opinion, RetentionStore,
+    RunStore, Store, StoreError, Submission,
 };
 
 use super::super::{
     LEASE, NO_LIMITS, answer, checkpoints_of, claim, error, events, keyed, kinds, new_run, step, submit,
     submit_and_claim, succeed,
 };
-use super::{database, initialised, options};
+use super::{age, database, initialised, options};
 use crate::util::{Database, require_postgres};
 
 const THREAD: &str = "SELECT FROM threads WHERE owner = 'ann' AND thread_id = 'thread' FOR UPDATE";
 const RUNS: &str = "SELECT FROM runs FOR UPDATE";
+const CHECKPOINTS: &str = "SELECT FROM checkpoints FOR UPDATE";
+
+const DAY: Duration = Duration::from_hours(24);
 
 type Work<'a, T> = Box<dyn FnOnce() -> T + Send + 'a>;
 
@@ -311,8 +315,12 @@ fn renewals_lock_in_one_order_whatever_order_they_are_given() {
     ];
     let oldest = "SELECT FROM runs ORDER BY run_id LIMIT 1 FOR UPDATE";
     assert_eq!(meet(&database, oldest, work), [2, 2]);
-    // Sessions tell of deadlocks when they end.
-    for store in &stores {
+    assert_no_deadlock(&database, &stores);
+}
+
+/// Closes the stores: sessions tell of deadlocks when they end.
+fn assert_no_deadlock(database: &Database, stores: &[PostgresStore]) {
+    for store in stores {
         assert!(store.close(LEASE).is_empty());
     }
     database.wait_for_no_sessions();
@@ -376,4 +384,103 @@ fn many_instances_share_the_queue() {
         let of_thread: Vec<RunId> = claimed.iter().filter(|(key, _)| key == thread).map(|(_, id)| *id).collect();
         assert!(of_thread.is_sorted(), "submitted one after another, so their ids tell the order");
     }
+}
+
+/// Goal: a run that is submitted while its thread is removed begins the thread anew; one that is submitted while an earlier run of
+/// its thread is removed is counted. The removal waits for another library's write to a checkpoint, and so holds the thread.
+#[test]
+fn a_run_submitted_while_its_thread_expires_is_not_lost() {
+    if !require_postgres() {
+        return;
+    }
+    let database = database();
+    let store = instance(&database);
+    let expire = || {
+        submit(&store, "ann", "thread");
+        age(&database, succeed(&store, &claim(&store).0).id, DAY * 2);
+    };
+    let meet_removal = || {
+        let (removed, submitted) = (Mutex::new(None), Mutex::new(None));
+        let removing = || *removed.lock().unwrap() = Some(store.remove_expired(DAY, 10).unwrap());
+        let submitting = || *submitted.lock().unwrap() = Some(submit(&store, "ann", "thread"));
+        meet(&database, CHECKPOINTS, vec![Box::new(removing), Box::new(submitting)]);
+        assert_eq!(removed.into_inner().unwrap(), Some(1));
+        submitted.into_inner().unwrap().unwrap()
+    };
+    expire();
+    let anew = meet_removal();
+    let of_thread = || -> Vec<RunId> {
+        store.thread_runs("ann", "thread", 10, Answers::Omitted).unwrap().iter().map(|run| run.id).collect()
+    };
+    assert_eq!((anew.number, of_thread()), (1, vec![anew.id]));
+    assert_eq!(store.threads("ann", None, 10).unwrap()[0].run_count, 1);
+
+    succeed(&store, &claim(&store).0);
+    expire();
+    let third = meet_removal();
+    assert_eq!((third.number, of_thread()), (3, vec![anew.id, third.id]));
+    assert_eq!(store.threads("ann", None, 10).unwrap()[0].run_count, 2);
+}
+
+/// Goal: a removal waits for nobody who holds a thread or a run, and leaves alone what is theirs.
+#[test]
+fn what_somebody_is_at_work_on_is_left_to_the_next_removal() {
+    if !require_postgres() {
+        return;
+    }
+    let database = database();
+    let store = instance(&database);
+    submit(&store, "ann", "thread");
+    age(&database, succeed(&store, &claim(&store).0).id, DAY * 2);
+    for held in [THREAD, RUNS] {
+        let mut client = database.client();
+        let mut transaction = client.transaction().unwrap();
+        transaction.execute(held, &[]).unwrap();
+        assert_eq!(store.remove_expired(DAY, 10).unwrap(), 0, "{held}");
+        transaction.rollback().unwrap();
+        assert_eq!(store.threads("ann", None, 10).unwrap()[0].run_count, 1);
+    }
+    assert_eq!(store.remove_expired(DAY, 10).unwrap(), 1);
+}
+
+/// Goal: several servers remove at the same time while users submit to the same threads: each run goes once, none that is
+/// young goes, and each thread's count is that of its runs.
+#[test]
+fn many_instances_remove_together() {
+    const THREADS: usize = 12;
+    const OLD_EACH: usize = 10;
+    const YOUNG: usize = 60;
+    if !require_postgres() {
+        return;
+    }
+    let database = database();
+    let stores: Vec<_> = (0..4).map(|_| instance(&database)).collect();
+    for number in 0..THREADS * OLD_EACH {
+        submit(&stores[0], "ann", &format!("thread {}", number % THREADS));
+        let ended = stores[0].finish(&claim(&stores[0]).0, &Ending::Failed(error(ErrorKind::Engine))).unwrap();
+        age(&database, ended.id, DAY * 2);
+    }
+    let removed = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for store in &stores[1..] {
+            let removed = &removed;
+            scope.spawn(move || {
+                while removed.load(Ordering::SeqCst) < (THREADS * OLD_EACH) as u64 {
+                    removed.fetch_add(store.remove_expired(DAY, 7).unwrap(), Ordering::SeqCst);
+                }
+            });
+        }
+        // Only half of the threads live on.
+        for number in 0..YOUNG {
+            submit(&stores[0], "ann", &format!("thread {}", number % (THREADS / 2)));
+        }
+    });
+    assert_eq!(removed.into_inner(), (THREADS * OLD_EACH) as u64);
+    let threads = stores[0].threads("ann", None, 100).unwrap();
+    assert_eq!(threads.len(), THREADS / 2);
+    for thread in threads {
+        let runs = stores[0].thread_runs("ann", &thread.thread_id, 1000, Answers::Omitted).unwrap();
+        assert_eq!((thread.run_count, runs.len()), (10, YOUNG / (THREADS / 2)), "{}", thread.thread_id);
+    }
+    assert_no_deadlock(&database, &stores);
 }

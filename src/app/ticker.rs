@@ -1,0 +1,52 @@
+//! A thread that does the same again and again.
+
+use std::io;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use crate::runner::survive;
+
+/// The first pause, and the pause after a panic.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// A thread that does its work, pauses for as long as the work says, and begins anew.
+pub(super) struct Ticker {
+    /// `None` once it was told to end.
+    stop: Option<Sender<()>>,
+    /// Disconnected once the thread has ended.
+    ended: Receiver<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ticker {
+    pub(super) fn start(name: &'static str, mut work: impl FnMut() -> Duration + Send + 'static) -> io::Result<Self> {
+        let (stop, stopped): (_, Receiver<()>) = bounded(0);
+        let (alive, ended) = bounded(0);
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+            let mut pause = PAUSE;
+            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(pause) {
+                pause = PAUSE;
+                survive(name, || pause = work());
+            }
+            drop(alive);
+        })?;
+        Ok(Self { stop: Some(stop), ended, thread: Some(thread) })
+    }
+
+    /// Has it begin nothing more: a pause ends at once, and work with what it is doing.
+    pub(super) fn tell_to_end(&mut self) {
+        self.stop = None;
+    }
+
+    /// Returns when the thread has ended, at most at `deadline`. May be called twice.
+    pub(super) fn stop(&mut self, deadline: Instant) {
+        self.tell_to_end();
+        if let Err(RecvTimeoutError::Disconnected) = self.ended.recv_deadline(deadline)
+            && let Some(thread) = self.thread.take()
+        {
+            drop(thread.join());
+        }
+    }
+}
