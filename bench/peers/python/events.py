@@ -128,7 +128,7 @@ def here():
 
 def elsewhere():
     with contextlib.ExitStack() as servers:
-        viewers_server = servers.enter_context(Server(DATABASE_URL=DATABASE_URL, MAX_CONCURRENT_ANALYSES="1"))
+        viewers_server = servers.enter_context(Server(DATABASE_URL=DATABASE_URL, MAX_CONCURRENT_ANALYSES="1", ANALYSIS_TIMEOUT="1h"))
         # Its only worker has something to do, so that it executes none of the runs that are watched.
         held = viewers_server.submit(ENDLESS, user=OTHER)
         while viewers_server.running() != 1:
