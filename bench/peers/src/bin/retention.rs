@@ -1,9 +1,10 @@
 //! What clients notice of retention: p99 of `/health` and of submissions while expired runs are removed.
 //!
-//! `retention HOLDFAST DIRECTORY RUNS SECONDS` fills the store (that of `DATABASE_URL`, else a file in the directory) with so many
+//! `retention HOLDFAST DIRECTORY RUNS SECONDS MINUTES` fills the store (that of `DATABASE_URL`, else a file in the directory) with so many
 //! expired runs, copies of one that went through the store; four in a thread, and in every second thread a fifth that is
 //! young, so that the thread stays. Then the server runs in turns of so many seconds, once without `RETENTION_DAYS` and once with
-//! it, until nothing is left to remove, while one client asks for `/health` and another submits, each at a fixed rate.
+//! it, until nothing is left to remove or so many minutes have passed, while one client asks for `/health` and another submits,
+//! each at a fixed rate.
 
 use std::net::TcpStream;
 use std::path::Path;
@@ -28,9 +29,7 @@ const HEALTH_PER_SECOND: u32 = 100;
 const SUBMISSIONS_PER_SECOND: u32 = 40;
 /// At the beginning of a turn this does not count: connections, statements and caches are made.
 const WARM: Duration = Duration::from_secs(1);
-/// For one store; what is not removed by then is projected.
-const AT_MOST: Duration = Duration::from_secs(600);
-/// The least difference that means something: turns without removal differ by as much among themselves.
+/// How much more is still called unchanged, unless neighbouring turns without removal differ by more than that.
 const RATIO_MAX: f64 = 1.3;
 
 /// Direct access to what the server stores in.
@@ -47,19 +46,20 @@ struct Turn {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [program, directory, runs, seconds] = arguments.as_slice() else {
-        panic!("usage: retention HOLDFAST DIRECTORY RUNS SECONDS")
+    let [program, directory, runs, seconds, minutes] = arguments.as_slice() else {
+        panic!("usage: retention HOLDFAST DIRECTORY RUNS SECONDS MINUTES")
     };
     let directory = Path::new(directory);
     let runs: u64 = runs.parse().expect("a number of runs");
     let turn = Duration::from_secs(seconds.parse().expect("a number of seconds"));
+    let at_most = Duration::from_secs(minutes.parse::<u64>().expect("a number of minutes") * 60);
     let mut rows = seed(directory, runs);
     let mut turns = Vec::new();
     let begun = Instant::now();
     let mut removing = Duration::ZERO;
     let mut left = rows.expired();
     println!("{left} expired runs stored");
-    while left > 0 && begun.elapsed() < AT_MOST {
+    while left > 0 && begun.elapsed() < at_most {
         let keeping = measure(program, directory, None, turn);
         let before = left;
         let on = Instant::now();
@@ -108,7 +108,13 @@ fn judge(what: &str, turns: &[(Turn, Turn)], figures: fn(&Turn) -> &Vec<f64>) ->
         on[on.len() / 2],
         median(ratios(0.5)),
     );
-    verdict(&format!("p99 of {what} by that without removal (median of turns)"), median(ratios(0.99)), "x", RATIO_MAX)
+    let neighbours = turns.windows(2).map(|pair| p(&pair[0].0, 0.99) / p(&pair[1].0, 0.99));
+    let mut apart: Vec<f64> = neighbours.map(|ratio| ratio.max(1.0 / ratio)).collect();
+    apart.push(1.0);
+    let apart = median(apart);
+    println!("{what}: neighbouring turns without removal are {apart:.2} x apart (median)");
+    let what = format!("p99 of {what} by that without removal (median)");
+    verdict(&what, median(ratios(0.99)), "x", RATIO_MAX.max(apart))
 }
 
 /// One turn of a server that keeps what has ended for so many days, or everything.
