@@ -197,9 +197,11 @@ fn asking(arguments: Ask) -> Result<Asking, Vec<Fault>> {
         let prompt = question(prompt).map_err(|fault| vec![fault])?;
         Subject::Question { prompt: if sql { format!("sql: {prompt}") } else { prompt }, thread_id: thread }
     };
+    // As it was called, which need not be in the search path.
+    let program = std::env::args_os().next().map_or_else(|| "holdfast".into(), |name| name.display().to_string());
     let command = match &server {
-        Some(address) => format!("holdfast ask --server {address}"),
-        None => "holdfast ask".into(),
+        Some(address) => format!("{program} ask --server {address}"),
+        None => format!("{program} ask"),
     };
     let client = if server.is_some() && token.is_some() { config::Client::default() } else { config::Client::load()? };
     let configured = client.url.as_deref().map(|url| {

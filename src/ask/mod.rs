@@ -183,7 +183,11 @@ impl Client {
                 Ok(answer) => return Ok(answer),
                 Err(Trouble::Refused(why)) => return Err(Failure::Refused(why)),
                 Err(Trouble::Stranger(why)) => return Err(Failure::Unreachable(why)),
-                Err(Trouble::Away(why)) => (None, false, why),
+                Err(Trouble::Absent(why)) => (None, false, why),
+                Err(Trouble::Away(why)) => {
+                    self.screen.may_be_stored();
+                    (None, false, why)
+                }
                 Err(Trouble::Busy { after, is_ours, why }) => (after, is_ours, why),
             };
             self.screen.waits(&why);

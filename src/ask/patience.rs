@@ -34,12 +34,12 @@ impl Patience {
         self.limit.saturating_sub(self.heard.elapsed())
     }
 
-    /// Waits before the next try, as long as the server has asked for or a little longer each time; false, without
-    /// waiting, when the next try would come too late.
+    /// Waits before the next try: a little longer each time, or as long as the server has asked for if that is longer, but
+    /// never past the end, at which there is a last try; false, without waiting, after that.
     pub(super) fn wait(&mut self, asked: Option<Duration>) -> bool {
         let left = self.left();
-        let pause = asked.unwrap_or_else(|| self.pause.min(left));
-        if left.is_zero() || pause > left {
+        let pause = asked.map_or(self.pause, |asked| asked.max(self.pause)).min(left);
+        if left.is_zero() {
             return false;
         }
         self.pause = (self.pause * 2).min(PAUSE_MAX);
@@ -55,9 +55,9 @@ mod tests {
     #[test]
     fn it_ends_and_begins_anew_with_each_word() {
         let mut patience = Patience::new(Duration::from_millis(150));
-        assert!(!patience.wait(Some(Duration::from_secs(5))), "so long nobody waits");
-        assert!(patience.wait(None));
-        assert!(patience.wait(None), "a last try at the end");
+        assert!(patience.wait(Some(Duration::ZERO)));
+        assert!(patience.left() < Duration::from_millis(60), "nobody asks without a pause, whatever the server says");
+        assert!(patience.wait(Some(Duration::from_secs(5))), "a last try at the end");
         assert!(!patience.wait(None));
         patience.renew();
         assert!(patience.left() > Duration::from_millis(100));

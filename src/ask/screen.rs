@@ -37,6 +37,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     run: Option<RunId>,
+    /// Whether a question was sent that nobody has answered.
+    may_be_stored: bool,
     is_waiting: bool,
 }
 
@@ -73,6 +75,11 @@ impl Screen {
         self.shared.bar.set_message("waiting for a worker");
     }
 
+    /// A question was sent, and not answered.
+    pub(super) fn may_be_stored(&self) {
+        self.shared.state.lock().may_be_stored = true;
+    }
+
     /// Something has happened to the run.
     pub(super) fn event(&self, number: u64, event: &Event) {
         let data = serde_json::from_str(&event.data).unwrap_or_default();
@@ -106,7 +113,7 @@ impl Screen {
         self.shared.bar.finish_and_clear();
     }
 
-    /// How to see more of the run, once it is known.
+    /// How to see more of the run, once it is known or may be there.
     pub(super) fn way_back(&self) -> Option<String> {
         self.shared.way_back(&self.shared.state.lock())
     }
@@ -126,7 +133,12 @@ impl Screen {
 
 impl Shared {
     fn way_back(&self, state: &State) -> Option<String> {
-        state.run.map(|run| format!("the run goes on; see it with: {} --run {run}", self.command))
+        match state.run {
+            Some(run) => Some(format!("the run goes on; see it with: {} --run {run}", self.command)),
+            None => state.may_be_stored.then(|| {
+                "the question was sent and not answered; if it was stored it goes on, and GET /runs shows it".into()
+            }),
+        }
     }
 
     fn line(&self, line: &str) {

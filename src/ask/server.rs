@@ -86,7 +86,9 @@ impl std::fmt::Display for Address {
 /// Why a request did not get what it asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
-    /// Nobody answers, or not to the end. The same again may well be answered.
+    /// Nobody is there to be asked; nothing was sent.
+    Absent(String),
+    /// Nobody answers, or not to the end, so nobody knows whether it was done. The same again may well be answered.
     Away(String),
     /// It answers that it cannot do this now.
     Busy {
@@ -309,9 +311,12 @@ fn trouble(error: Error) -> Trouble {
         Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
             Trouble::Stranger(format!("no encrypted connection can be made: {}", clause(&error.to_string())))
         }
+        Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            Trouble::Absent(error.kind().to_string())
+        }
         Error::Io(error) => Trouble::Away(error.kind().to_string()),
         Error::Timeout(_) => Trouble::Away("it does not answer in time".into()),
-        Error::HostNotFound => Trouble::Away("its name cannot be resolved".into()),
+        Error::HostNotFound => Trouble::Absent("its name cannot be resolved".into()),
         Error::Protocol(_) | Error::LargeResponseHeader(..) => {
             Trouble::Stranger("what answers there does not speak HTTP".into())
         }

@@ -9,9 +9,11 @@ use super::plain;
 const GAP: &str = "  ";
 /// A column of text is cut down to so many places at most; a table that is too wide even then wraps.
 const WIDTH_MIN: usize = 8;
+/// Where nothing is cut, so many places at most are kept for a column of text: one long cell must not pad all others.
+const PADDED_MAX: usize = 80;
 
 /// A table with its header, numbers to the right and everything else to the left; cells of text are cut so that a line
-/// has at most `width_max` places, as far as that can be.
+/// has at most `width_max` places, as far as that can be. Without it nothing is cut, and long cells stand out.
 pub(super) fn layout(columns: &[String], rows: &[Vec<Value>], width_max: Option<usize>) -> String {
     let is_number: Vec<bool> = (0..columns.len()).map(|column| has_numbers(rows, column)).collect();
     let header = columns.iter().map(|name| plain::cell(name)).collect();
@@ -20,14 +22,16 @@ pub(super) fn layout(columns: &[String], rows: &[Vec<Value>], width_max: Option<
     let lines: Vec<Vec<String>> = std::iter::once(header).chain(body).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].width()).max().unwrap_or(0);
     let mut widths: Vec<usize> = (0..columns.len()).map(width).collect();
-    if let Some(width_max) = width_max {
-        fit(&mut widths, &is_number, width_max);
+    match width_max {
+        Some(width_max) => fit(&mut widths, &is_number, width_max),
+        None => cap(&mut widths, &is_number, PADDED_MAX),
     }
     let rule: Vec<String> = widths.iter().map(|width| "-".repeat(*width)).collect();
     let mut text = String::new();
     for line in lines[..1].iter().chain([&rule]).chain(&lines[1..]) {
         let places = line.iter().zip(&widths).zip(&is_number);
-        let padded: Vec<String> = places.map(|((cell, width), to_right)| pad(cell, *width, *to_right)).collect();
+        let padded: Vec<String> =
+            places.map(|((cell, width), to_right)| pad(cell, *width, *to_right, width_max.is_some())).collect();
         text += padded.join(GAP).trim_end();
         text.push('\n');
     }
@@ -55,25 +59,30 @@ fn fit(widths: &mut [usize], is_number: &[bool], width_max: usize) {
         let capped = widths.iter().zip(is_number).map(|(width, keeps)| if *keeps { *width } else { *width.min(&cap) });
         capped.sum::<usize>() + gaps > width_max
     };
-    let mut cap = widths.iter().copied().max().unwrap_or(0);
-    while cap > WIDTH_MIN && too_wide(widths, cap) {
-        cap -= 1;
+    let mut text_max = widths.iter().copied().max().unwrap_or(0).min(width_max);
+    while text_max > WIDTH_MIN && too_wide(widths, text_max) {
+        text_max -= 1;
     }
+    cap(widths, is_number, text_max);
+}
+
+/// Narrows columns of text to so many places.
+fn cap(widths: &mut [usize], is_number: &[bool], text_max: usize) {
     for (width, _) in widths.iter_mut().zip(is_number).filter(|(_, keeps)| !**keeps) {
-        *width = (*width).min(cap);
+        *width = (*width).min(text_max);
     }
 }
 
-/// The cell in so many places, cut where it is wider.
-fn pad(cell: &str, width: usize, to_right: bool) -> String {
+/// The cell in so many places, cut where it is wider if it is to be cut.
+fn pad(cell: &str, width: usize, to_right: bool, is_cut: bool) -> String {
     let cut;
-    let shown = if cell.width() <= width {
+    let shown = if cell.width() <= width || !is_cut {
         cell
     } else {
         cut = shorten(cell, width);
         &cut
     };
-    let space = " ".repeat(width - shown.width());
+    let space = " ".repeat(width.saturating_sub(shown.width()));
     if to_right { space + shown } else { shown.to_owned() + &space }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::{COME_AGAIN, assert_refused};
+use super::{COME_AGAIN, Limit, assert_refused};
 use crate::util::drill::{Act, Drill};
 use crate::util::record::{Accepted, assert_whole};
 use crate::util::{Client, Launch, Random, Response, endurance, wait_until};
@@ -80,7 +80,9 @@ impl Person {
 
     /// Asks until the server drains. Gives when it asked what was not answered, if anything.
     fn ask_until_it_drains(&mut self, mut client: Client, answered: &AtomicUsize) -> Option<Instant> {
+        let limit = Limit::begin();
         loop {
+            limit.check();
             let asked = Instant::now();
             match self.ask(&mut client) {
                 Asked::Answered => drop(answered.fetch_add(1, Ordering::SeqCst)),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::process::Signal;
 
-use super::{COME_AGAIN, assert_refused};
+use super::{COME_AGAIN, Limit, assert_refused};
 use crate::util::drill::{Act, Drill};
 use crate::util::{Client, Launch, PATIENCE, Random, Server, endurance, record};
 
@@ -174,7 +174,9 @@ impl Person {
                 _ => {}
             }
         }
+        let limit = Limit::begin();
         loop {
+            limit.check();
             client.try_request("GET", "/runs?limit=3", &[], b"").ok()?;
             std::thread::sleep(COME_AGAIN);
         }
@@ -212,7 +214,9 @@ impl Person {
         if asked.key.is_none() || !self.random.once_in(4) {
             headers.push(("Prefer", "respond-async"));
         }
+        let limit = Limit::begin();
         loop {
+            limit.check();
             let answer = client.try_post("/analyze", &headers, &question).ok()?;
             match answer.status {
                 200 => assert_eq!(answer.json()["result"], asked.drill.answer()),

@@ -13,12 +13,26 @@ mod pause;
 mod slow;
 mod viewers;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::util::Response;
+use crate::util::{PATIENCE, Response, endurance};
 
 /// How soon a client comes again that was refused, or that found nobody: much sooner than it is asked to, for more load.
 const COME_AGAIN: Duration = Duration::from_millis(5);
+
+/// Ends whoever goes on for so much longer than anything takes: what has gone wrong elsewhere would not be told otherwise.
+struct Limit(Instant);
+
+impl Limit {
+    fn begin() -> Self {
+        Self(Instant::now() + 4 * PATIENCE * endurance())
+    }
+
+    #[track_caller]
+    fn check(&self) {
+        assert!(Instant::now() < self.0, "this takes for ever");
+    }
+}
 
 /// Each of these has to wait for a claim to expire, or to be renewed, 10 to 30 s by a real clock; so they wait at the same time.
 #[test]

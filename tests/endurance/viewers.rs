@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::COME_AGAIN;
+use super::{COME_AGAIN, Limit};
 use crate::util::drill::{Act, Drill};
 use crate::util::record::{Accepted, assert_whole};
 use crate::util::{Client, Finished, Launch, Random, Server, endurance, wait_until};
@@ -86,8 +86,9 @@ struct Viewer {
 impl Viewer {
     /// Watches until the end; gives the kinds of the events, which have to be numbered from 1 on.
     fn watch(mut self, mut client: Client, disconnects: &AtomicUsize) -> Vec<String> {
-        let mut seen = Vec::new();
+        let (mut seen, limit) = (Vec::new(), Limit::begin());
         loop {
+            limit.check();
             let last = seen.len().to_string();
             let (query, header) = (format!("{}?after={last}", self.path), [("Last-Event-ID", &*last)]);
             // A page that is loaded again begins with what it had when it was made.

@@ -182,7 +182,7 @@ fn a_busy_server_is_asked_again_when_it_says() {
 #[test]
 fn a_server_that_stays_busy_is_given_up() {
     let asked_too_much = Relay::saying(&busy("429 Too Many Requests", "Retry-After: 3600\r\n"));
-    let finished = Asker::of(ANN, asked_too_much.address()).run(&["SELECT 1"]);
+    let finished = Asker::of(ANN, asked_too_much.address()).run(&["--patience", "300ms", "SELECT 1"]);
     ended(&finished, 5, "the server refuses: The queue of analyses is full");
     assert!(finished.took < Duration::from_secs(5), "nobody waits for an hour: {finished:?}");
     let overloaded = Relay::saying(&busy("503 Service Unavailable", ""));
@@ -306,7 +306,8 @@ fn an_interrupted_client_leaves_its_run_and_says_how_to_see_it() {
         waiting.signal(signal);
         let finished = waiting.wait();
         assert_eq!((finished.code, &*finished.stdout), (Some(code), ""), "{finished:?}");
-        let word = format!("holdfast: interrupted; the run goes on; see it with: holdfast ask --run {id}.");
+        let program = env!("CARGO_BIN_EXE_holdfast");
+        let word = format!("holdfast: interrupted; the run goes on; see it with: {program} ask --run {id}.");
         assert_eq!(finished.stderr.lines().last(), Some(&*word));
         assert_eq!(ann.run(&id)["status"], "running");
         drill.open(&server, 1);

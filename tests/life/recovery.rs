@@ -171,6 +171,7 @@ fn a_client_that_gives_up_says_how_to_see_its_run() {
     server.kill9();
     let finished = asker.wait();
     assert_eq!(finished.code, Some(6), "{finished:?}");
-    let way = format!("; the run goes on; see it with: holdfast ask --server {place} --run {id}.\n");
+    let program = env!("CARGO_BIN_EXE_holdfast");
+    let way = format!("; the run goes on; see it with: {program} ask --server {place} --run {id}.\n");
     assert!(finished.stderr.ends_with(&way), "{finished:?}");
 }
