@@ -353,7 +353,9 @@ fn on_a_terminal_progress_is_one_line_and_the_table_fits() {
         return;
     }
     let server = Launch::holdfast().start();
-    let statement = "SELECT 'a text that is far too long for so narrow a terminal' AS words, 123456789 AS number";
+    // Long enough for its steps to be seen.
+    let statement = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000000)
+        SELECT 'a text that is far too long for so narrow a terminal' AS words, 123456789 AS number FROM n WHERE i = 1";
     // The shell that would become the client gives it a terminal.
     let terminal = "export P=\"$0\" Q=\"$2\"; exec script -qec 'stty cols 40; exec \"$P\" ask \"$Q\"' /dev/null";
     let asker = Asker::of(ANN, server.address()).env("TERM", "xterm").shell(terminal);
@@ -361,7 +363,9 @@ fn on_a_terminal_progress_is_one_line_and_the_table_fits() {
     assert_eq!(finished.code, Some(0), "{finished:?}");
     let shown = finished.stdout.replace('\r', "");
     assert!(shown.contains("a text that is far too long …  123456789\n1 row\n"), "{finished:?}");
-    assert!(shown.contains("\u{1b}["), "the progress line is cleared: {finished:?}");
+    let (progress, _) = shown.split_once("a text").unwrap();
+    assert!(progress.contains("step 1 is stored"), "what happens is drawn: {finished:?}");
+    assert!(progress.contains("\u{1b}["), "and drawn anew: {finished:?}");
 }
 
 #[test]
