@@ -135,9 +135,7 @@ impl Shared {
     fn way_back(&self, state: &State) -> Option<String> {
         match state.run {
             Some(run) => Some(format!("the run goes on; see it with: {} --run {run}", self.command)),
-            None => state.may_be_stored.then(|| {
-                "the question was sent and not answered; if it was stored it goes on, and GET /runs shows it".into()
-            }),
+            None => state.may_be_stored.then(|| "if the question was stored it goes on, and GET /runs shows it".into()),
         }
     }
 

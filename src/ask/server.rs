@@ -314,6 +314,10 @@ fn trouble(error: Error) -> Trouble {
         Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
             Trouble::Absent(error.kind().to_string())
         }
+        // A resolver's error has no kind of its own.
+        Error::Io(error) if error.to_string().starts_with("failed to lookup address") => {
+            Trouble::Absent("its name cannot be resolved".into())
+        }
         Error::Io(error) => Trouble::Away(error.kind().to_string()),
         Error::Timeout(_) => Trouble::Away("it does not answer in time".into()),
         Error::HostNotFound => Trouble::Absent("its name cannot be resolved".into()),
