@@ -35,7 +35,14 @@ events! {
     RETENTION_REMOVED = "retention.removed";
     /// A viewer fell so far behind a run's events that its stream was closed; it catches up by coming again.
     STREAM_LAGGED = "stream.lagged";
-    /// A token was refused; the reason says why.
+    /// A user asked a question that was stored; a repetition under its `Idempotency-Key` is not told again.
+    RUN_SUBMITTED = "run.submitted";
+    /// A user asked for a run of theirs to be cancelled.
+    RUN_CANCEL_ASKED = "run.cancel.asked";
+    /// A user deleted a conversation with everything of it.
+    THREAD_DELETED = "thread.deleted";
+    /// A token was refused; the reason says why, and `unlogged` how many more were refused since the last such line because
+    /// there were too many.
     TOKEN_REFUSED = "token.refused";
     /// A request failed in a way that it should not; the client got 500.
     REQUEST_FAILED = "request.failed";

@@ -12,6 +12,7 @@ use super::routes::{Document, Lane, Parameter, Route, schema};
 use super::runs::{RunView, ended_or_accepted};
 use super::{Api, WAIT_MAX};
 use crate::domain::RunId;
+use crate::event;
 use crate::http::Request;
 use crate::store::{Idempotency, NewRun, StoreError, Submission};
 
@@ -97,7 +98,11 @@ fn analyze(api: &Api, call: &Call) -> Result<Reply, Problem> {
         error => error.into(),
     })?;
     let run = match submitted {
-        Submission::Accepted(run) | Submission::Claimed(_, run) | Submission::Repeated(run) => run,
+        Submission::Accepted(run) | Submission::Claimed(_, run) => {
+            tracing::info!(event = event::RUN_SUBMITTED, user = call.user, run_id = %run.id, address = %call.address);
+            run
+        }
+        Submission::Repeated(run) => run,
         Submission::KeyReused(id) => {
             let fault = Fault::header(
                 "Idempotency-Key",

@@ -1,5 +1,6 @@
 //! One request on its way through a handler, and what the handler makes of it.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -16,6 +17,8 @@ pub(super) struct Call {
     pub(super) params: Params,
     /// The user; empty on the open endpoints.
     pub(super) user: String,
+    /// Where the request comes from, as far as that can be known.
+    pub(super) address: IpAddr,
 }
 
 /// What a handler answers.

@@ -11,6 +11,7 @@ use super::problem::Problem;
 use super::routes::{Document, Lane, Parameter, Route, schema};
 use crate::clock::Timestamp;
 use crate::domain::{Run, RunId};
+use crate::event;
 use crate::store::{Answers, Cancellation, Deletion, ThreadCursor, ThreadSummary};
 
 /// How many threads a page has when the request does not say.
@@ -169,6 +170,8 @@ fn delete(api: &Api, call: &Call) -> Result<Reply, Problem> {
     loop {
         match api.store.delete(&call.user, call.thread_id())? {
             Deletion::Deleted { runs, checkpoints } => {
+                // Without its name, which the user has chosen and may be about anything.
+                tracing::info!(event = event::THREAD_DELETED, user = call.user, runs, address = %call.address);
                 return Ok(Reply::json(&DeletedThread {
                     message: "The thread was deleted.",
                     thread_id: call.thread_id(),

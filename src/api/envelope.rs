@@ -6,9 +6,11 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use uuid::Uuid;
 
+use super::Api;
 use super::problem::Problem;
 use super::routes::Route;
 use crate::http::{Found, Request, Response, Router};
+use crate::limits::Standing;
 
 /// An incoming `X-Request-Id` may be so long.
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -18,10 +20,28 @@ const GZIP_BYTES_MIN: usize = 1024;
 const METHODS: &str = "GET, HEAD, POST, DELETE, OPTIONS";
 /// Request headers that a page may send.
 const ALLOWED_HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, X-Request-Id";
-/// Response headers that a page may read.
-const EXPOSED_HEADERS: &str = "Link, Location, Preference-Applied, Retry-After, WWW-Authenticate, X-Request-Id";
 /// How long a browser may remember a preflight, in seconds: two hours, which is what browsers cap it at.
 const PREFLIGHT_SECONDS: &str = "7200";
+
+/// What holds for every answer: it is what its type says it is, it tells no other site where its reader came from, and no
+/// page elsewhere embeds it (which leaves to CORS what scripts read).
+const SECURITY: &str = "X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n\
+    Cross-Origin-Resource-Policy: same-origin\r\n";
+
+/// What a browser may do with an answer that is no page: nothing.
+const POLICY: &str = "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n";
+
+/// Nobody keeps what only its user may see, nor a refusal, which may not hold any more.
+const NO_STORE: &str = "Cache-Control: no-store\r\n";
+
+/// What one page may read another may not: no cache shall give it to that.
+const VARY_ORIGIN: &str = "Vary: Origin\r\n";
+
+const ANY_ORIGIN: &str = "Access-Control-Allow-Origin: *\r\n";
+
+/// Response headers that a page may read.
+const EXPOSED: &str = "Access-Control-Expose-Headers: Link, Location, Preference-Applied, RateLimit, RateLimit-Policy, \
+    Retry-After, WWW-Authenticate, X-Request-Id\r\n";
 
 /// The origins whose pages may call.
 #[derive(Clone, Debug)]
@@ -35,9 +55,19 @@ pub enum Origins {
 /// What of a request decides over the form of its answer.
 pub(super) struct Envelope {
     pub(super) request_id: String,
-    allow_origin: Option<String>,
-    vary_origin: bool,
+    /// Whether the answer is for one user only.
+    pub(super) is_private: bool,
+    /// How its client stands, if the request was counted.
+    pub(super) standing: Option<Standing>,
+    allow: Allow,
     gzip: bool,
+}
+
+/// Whose pages may read the answer.
+enum Allow {
+    Everybody,
+    /// The one that asks, if it is listed.
+    Listed(Option<String>),
 }
 
 impl Envelope {
@@ -45,9 +75,9 @@ impl Envelope {
         let mut envelope = Self::of_refused(request.header("x-request-id"), origins);
         if let Origins::Listed(listed) = origins {
             let origin = request.header("origin").unwrap_or_default();
-            envelope.allow_origin = listed.iter().find(|known| *known == origin).cloned();
+            envelope.allow = Allow::Listed(listed.iter().find(|known| *known == origin).cloned());
         }
-        envelope.gzip = request.header_values("accept-encoding").any(accepts_gzip);
+        envelope.gzip = accepts_gzip(request.header_values("accept-encoding"));
         envelope
     }
 
@@ -61,24 +91,42 @@ impl Envelope {
             Some(id) => id.to_owned(),
             None => Uuid::now_v7().as_hyphenated().to_string(),
         };
-        let any = matches!(origins, Origins::Any);
-        Self { request_id, allow_origin: any.then(|| "*".to_owned()), vary_origin: !any, gzip: false }
+        let allow = match origins {
+            Origins::Any => Allow::Everybody,
+            Origins::Listed(_) => Allow::Listed(None),
+        };
+        Self { request_id, is_private: false, standing: None, allow, gzip: false }
     }
 
-    /// The response as it is sent.
-    pub(super) fn seal(&self, response: Response) -> Response {
-        let mut response =
-            response.with_header("X-Request-Id", &self.request_id).with_header("X-Content-Type-Options", "nosniff");
-        if let Some(origin) = &self.allow_origin {
-            response = response
-                .with_header("Access-Control-Allow-Origin", origin)
-                .with_header("Access-Control-Expose-Headers", EXPOSED_HEADERS);
-        }
-        if self.vary_origin {
-            response = response.with_header("Vary", "Origin");
+    /// A problem as it is sent.
+    pub(super) fn seal_problem(&self, api: &Api, problem: Problem) -> Response {
+        self.seal(api, problem.into_response(&self.request_id))
+    }
+
+    /// The response as it is sent; counts it.
+    pub(super) fn seal(&self, api: &Api, response: Response) -> Response {
+        let status = response.status().0;
+        api.metrics.answers.get_or_create(&[("class", class(status))]).inc();
+        let has_policy = response.header("Content-Security-Policy").is_some();
+        let is_kept = response.header("Cache-Control").is_some() || !(self.is_private || status >= 400);
+        let mut response = response
+            .with_header("X-Request-Id", &self.request_id)
+            .with_lines(SECURITY)
+            .with_lines(if has_policy { "" } else { POLICY })
+            .with_lines(if is_kept { "" } else { NO_STORE });
+        response = match &self.allow {
+            Allow::Everybody => response.with_lines(ANY_ORIGIN).with_lines(EXPOSED),
+            Allow::Listed(Some(origin)) => {
+                response.with_header("Access-Control-Allow-Origin", origin).with_lines(EXPOSED).with_lines(VARY_ORIGIN)
+            }
+            Allow::Listed(None) => response.with_lines(VARY_ORIGIN),
+        };
+        if let Some(standing) = &self.standing {
+            let policy = api.limiter.policy();
+            response = response.with_lines(&format!("RateLimit: {standing}\r\nRateLimit-Policy: {policy}\r\n"));
         }
         if response.body().len() > GZIP_BYTES_MIN {
-            response = response.with_header("Vary", "Accept-Encoding");
+            response = response.with_lines("Vary: Accept-Encoding\r\n");
             if self.gzip {
                 let compressed = gzip(response.body());
                 response = response.with_body(compressed).with_header("Content-Encoding", "gzip");
@@ -88,27 +136,68 @@ impl Envelope {
     }
 }
 
+fn class(status: u16) -> &'static str {
+    match status {
+        ..200 => "1xx",
+        200..300 => "2xx",
+        300..400 => "3xx",
+        400..500 => "4xx",
+        500.. => "5xx",
+    }
+}
+
 fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 3), Compression::fast());
     encoder.write_all(body).and_then(|()| encoder.finish()).expect("writing into memory cannot fail")
 }
 
-/// Whether one `Accept-Encoding` allows gzip (RFC 9110 §12.5.3).
-fn accepts_gzip(value: &str) -> bool {
-    let quality = |coding: &str| {
-        value.split(',').find_map(|item| {
-            let (name, parameters) = item.split_once(';').unwrap_or((item, "q=1"));
-            let weight = parameters.trim().strip_prefix("q=").and_then(|q| q.trim().parse::<f32>().ok()).unwrap_or(0.0);
-            name.trim().eq_ignore_ascii_case(coding).then_some(weight)
-        })
-    };
-    quality("gzip").or_else(|| quality("*")).is_some_and(|weight| weight > 0.0)
+/// Whether gzip is accepted, and no less than what is sent otherwise (RFC 9110 §12.5.3); several headers are one list.
+fn accepts_gzip<'a>(headers: impl Iterator<Item = &'a str>) -> bool {
+    let (mut gzip, mut identity, mut any) = (None, None, None);
+    for item in headers.flat_map(|header| header.split(',')) {
+        let (coding, weight) = item.split_once(';').map_or((item, Some(WEIGHT_MAX)), |(coding, q)| (coding, weight(q)));
+        let coding = coding.trim_matches(BLANKS);
+        let named = |name: &str| coding.eq_ignore_ascii_case(name);
+        let slot = match () {
+            () if named("gzip") || named("x-gzip") => &mut gzip,
+            () if named("identity") => &mut identity,
+            () if coding == "*" => &mut any,
+            () => continue,
+        };
+        // Of a coding that is named twice the first counts, and one whose weight cannot be read is not wanted.
+        slot.get_or_insert(weight.unwrap_or(0));
+    }
+    gzip.or(any).is_some_and(|gzip| gzip > 0 && gzip >= identity.unwrap_or(0))
+}
+
+const BLANKS: [char; 2] = [' ', '\t'];
+
+const WEIGHT_MAX: u16 = 1000;
+
+/// `q=0.5` in thousandths (RFC 9110 §12.4.2).
+fn weight(parameter: &str) -> Option<u16> {
+    let value = parameter.trim_matches(BLANKS).strip_prefix(['q', 'Q'])?.strip_prefix('=')?;
+    let (whole, digits) = value.split_once('.').unwrap_or((value, ""));
+    if digits.len() > 3 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let thousandths = format!("{digits:0<3}").parse().ok()?;
+    match whole {
+        "0" => Some(thousandths),
+        "1" if thousandths == 0 => Some(WEIGHT_MAX),
+        _ => None,
+    }
+}
+
+/// Whether a browser asks in the name of a page whether that may call.
+pub(super) fn is_preflight(request: &Request) -> bool {
+    request.header("origin").is_some() && request.header("access-control-request-method").is_some()
 }
 
 /// The answer to `OPTIONS`: a preflight, or what a path understands.
 pub(super) fn options(request: &Request, router: &Router<&'static Route>) -> Result<Response, Problem> {
     let response = Response::empty(204);
-    if request.header("origin").is_some() && request.header("access-control-request-method").is_some() {
+    if is_preflight(request) {
         return Ok(response
             .with_header("Access-Control-Allow-Methods", METHODS)
             .with_header("Access-Control-Allow-Headers", ALLOWED_HEADERS)
@@ -123,15 +212,53 @@ pub(super) fn options(request: &Request, router: &Router<&'static Route>) -> Res
 
 #[cfg(test)]
 mod tests {
-    use super::accepts_gzip;
+    use super::{accepts_gzip, weight};
 
     #[test]
     fn gzip_is_used_only_where_it_is_accepted() {
-        for value in ["gzip", "br, gzip", "GZIP;q=0.5", "*", "gzip; q=1.0, identity", "identity;q=0, *;q=0.1"] {
-            assert!(accepts_gzip(value), "{value}");
+        for headers in [
+            &["gzip"][..],
+            &["br, gzip"],
+            &["GZIP;q=0.5"],
+            &["x-gzip"],
+            &["*"],
+            &["gzip; q=1.0, identity"],
+            &["identity;q=0, *;q=0.1"],
+            &["gzip ; Q=0.001"],
+            &["gzip;q=1."],
+            &["br;q=1.0", "gzip;q=0.8, *;q=0.1"],
+            &[",gzip,,"],
+            &["*;q=0", "gzip"],
+            &["identity;q=0.5, gzip;q=0.5"],
+        ] {
+            assert!(accepts_gzip(headers.iter().copied()), "{headers:?}");
         }
-        for value in ["", "br", "gzip;q=0", "gzip;q=0, *", "identity", "gzip;q=x"] {
-            assert!(!accepts_gzip(value), "{value}");
+        for headers in [
+            &[][..],
+            &[""],
+            &["br"],
+            &["gzip;q=0"],
+            &["gzip;q=0.000"],
+            &["gzip;q=0, *"],
+            &["*", "gzip;q=0"],
+            &["gzip;q=0, gzip"],
+            &["identity"],
+            &["gzip;q=x"],
+            &["gzip;q="],
+            &["gzip;"],
+            &["gzip;q=1.5"],
+            &["gzip;q=0.0001"],
+            &["gzip;q=nan"],
+            &["gzip;q=1e0"],
+            &["gzip;q=-1"],
+            &["gzip;level=9"],
+            &["gzip;q=0.5;q=1"],
+            &["gzipp"],
+            &["*;q=0"],
+            &["gzip;q=0.5, identity"],
+        ] {
+            assert!(!accepts_gzip(headers.iter().copied()), "{headers:?}");
         }
+        assert_eq!([weight(" q=0.05"), weight("q=1.000"), weight("q=1.001")], [Some(50), Some(1000), None]);
     }
 }

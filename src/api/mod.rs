@@ -3,6 +3,7 @@
 //! A request is let in on the http thread (route, token, rate). What needs the store goes on in the store lane, and
 //! whoever waits for a run leaves its connection with the runner: no thread waits for anything.
 
+mod admission;
 mod analyze;
 mod call;
 mod conversations;
@@ -14,6 +15,7 @@ mod feedback;
 mod health;
 mod json;
 mod messages;
+mod metrics;
 mod openapi;
 pub mod page;
 mod probes;
@@ -31,19 +33,20 @@ use parking_lot::Mutex;
 pub use probes::Probes;
 
 use crate::auth::Verifier;
+use crate::config::Proxies;
 use crate::datasets::Datasets;
 use crate::domain::{Run, Status};
-use crate::http::{Exchange, Found, Method, Params, Refusal, Response, Router, Service};
-use crate::limits::{Client, RateLimiter};
+use crate::http::{Exchange, Refusal, Response, Router, Service};
+use crate::limits::{LogBudget, RateLimiter, Turnstile};
 use crate::memory::Memory;
+use crate::metrics::Metrics;
 use crate::runner::Runner;
 use crate::store::{QueueLimits, Store};
 use crate::streams::Streams;
-use call::Call;
+use admission::Turn;
 use envelope::Envelope;
-use problem::Problem;
-use routes::{Lane, Route};
-use waiting::{Task, Way};
+use routes::Route;
+use waiting::Task;
 
 /// How long a client may wait for a run in one request: longer than any analysis may run by default.
 const WAIT_MAX: Duration = Duration::from_secs(900);
@@ -60,8 +63,14 @@ pub struct Api {
     probes: Probes,
     /// Counts requests per client.
     pub limiter: RateLimiter,
+    /// Where requests wait whose client asks too often.
+    turnstile: Turnstile<Turn>,
     verifier: Verifier,
+    /// Bounds what refused tokens have written into the log.
+    refusals_logged: LogBudget,
+    trusted_proxies: Proxies,
     origins: Origins,
+    metrics: Metrics,
     queue_limits: QueueLimits,
     router: Router<&'static Route>,
     openapi: Vec<u8>,
@@ -90,6 +99,8 @@ pub struct Parts {
     pub verifier: Verifier,
     /// How often.
     pub limiter: RateLimiter,
+    /// Whose word is taken for where a request comes from.
+    pub trusted_proxies: Proxies,
     /// Whose pages may call.
     pub origins: Origins,
     /// How much may wait.
@@ -99,7 +110,7 @@ pub struct Parts {
 }
 
 impl Api {
-    /// The API over these parts, with its store lane started.
+    /// The API over these parts, with its store lane and its turnstile started.
     ///
     /// # Errors
     /// If the machine has no threads left.
@@ -117,8 +128,12 @@ impl Api {
             memory: parts.memory,
             probes: Probes::new(parts.backend),
             limiter: parts.limiter,
+            turnstile: Turnstile::start(Turn::go_on)?,
             verifier: parts.verifier,
+            refusals_logged: LogBudget::default(),
+            trusted_proxies: parts.trusted_proxies,
             origins: parts.origins,
+            metrics: Metrics::default(),
             queue_limits: parts.queue_limits,
             router,
             openapi: openapi::document(),
@@ -143,12 +158,18 @@ impl Api {
     pub fn housekeep(&self, now: Instant) {
         self.runner.sweep(now);
         self.streams.sweep(now);
+        self.turnstile.sweep(Turn::is_gone);
         *self.housekept.lock() = now;
     }
 
     /// How many requests have come in.
     pub fn requests_processed(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Refuses whoever waits for a turn, and lets nobody wait any more.
+    pub fn drain(&self) {
+        self.turnstile.close(Turn::refuse);
     }
 
     /// Ends the store lane: requests that wait are refused, those that are worked on end by `deadline` or are left.
@@ -164,53 +185,6 @@ impl Api {
             self.runner.ended(&Arc::new(run.clone()));
         }
     }
-
-    /// Route, token and rate: everything that is decided before anything is done.
-    fn admit(&self, exchange: &Exchange, request_id: &str) -> Result<(&'static Route, Params, String), Problem> {
-        let request = &exchange.request;
-        let (route, params) = match self.router.find(request.method(), request.path()) {
-            Ok(Found::Route(route, params)) => (*route, params),
-            Ok(Found::MethodNotAllowed(allowed)) => {
-                self.count(Client::Address(request.peer.ip()))?;
-                return Err(
-                    Problem::new(405, format!("This path understands {allowed}.")).with_header("Allow", allowed)
-                );
-            }
-            Ok(Found::NotFound) => {
-                self.count(Client::Address(request.peer.ip()))?;
-                return Err(Problem::not_found("path"));
-            }
-            Err(error) => return Err(Problem::new(400, format!("The path cannot be read: {error}."))),
-        };
-        let address = Client::Address(request.peer.ip());
-        if !route.token {
-            if route.limited {
-                self.count(address)?;
-            }
-            return Ok((route, params, String::new()));
-        }
-        let headers: Vec<&str> = request.header_values("authorization").collect();
-        match self.verifier.verify(&headers) {
-            Ok(principal) => {
-                self.count(Client::User(principal.identity()))?;
-                Ok((route, params, principal.identity().to_owned()))
-            }
-            Err(refused) => {
-                // Guessing tokens is limited like everything else.
-                self.count(address)?;
-                let reason = refused.reason();
-                tracing::info!(event = crate::event::TOKEN_REFUSED, reason, path = route.path, request_id);
-                Err(refused.into())
-            }
-        }
-    }
-
-    fn count(&self, client: Client<'_>) -> Result<(), Problem> {
-        self.limiter.check(client).map_err(|retry| {
-            let detail = format!("Too many requests; the next one is welcome in {} s.", retry.seconds);
-            Problem::new(429, detail).with_retry_after(retry.seconds)
-        })
-    }
 }
 
 /// The API as the http threads call it.
@@ -218,47 +192,13 @@ pub struct Front(pub Arc<Api>);
 
 impl Service for Front {
     fn call(&self, exchange: Exchange) {
-        let api = &self.0;
-        api.requests.fetch_add(1, Ordering::Relaxed);
-        let envelope = Envelope::of(&exchange.request, &api.origins);
-        if *exchange.request.method() == Method::Options {
-            let address = Client::Address(exchange.request.peer.ip());
-            let answer = api.count(address).and_then(|()| envelope::options(&exchange.request, &api.router));
-            let answer = answer.unwrap_or_else(|problem| problem.into_response(&envelope.request_id));
-            exchange.responder.send(envelope.seal(answer));
-            return;
-        }
-        let (route, params, user) = match api.admit(&exchange, &envelope.request_id) {
-            Ok(admitted) => admitted,
-            Err(problem) => {
-                let response = problem.into_response(&envelope.request_id);
-                exchange.responder.send(envelope.seal(response));
-                return;
-            }
-        };
-        let Exchange { request, responder } = exchange;
-        let task = Task::Handle(Box::new(waiting::Handling {
-            api: Arc::clone(api),
-            route,
-            call: Call { request, params, user },
-            envelope,
-            way: Way::Direct(responder),
-        }));
-        match route.lane {
-            Lane::Here => task.run(),
-            // Nobody waits in a queue for a store that is not there.
-            Lane::Store if api.probes.database().is_away() => task.refuse(),
-            Lane::Store | Lane::Data => {
-                if let Err(task) = api.lane.submit(task) {
-                    task.refuse();
-                }
-            }
-        }
+        self.0.requests.fetch_add(1, Ordering::Relaxed);
+        admission::take(&self.0, exchange.request, exchange.responder);
     }
 
     fn refuse(&self, refusal: &Refusal, request_id: Option<&str>) -> Response {
-        let envelope = Envelope::of_refused(request_id, &self.0.origins);
-        let response = Problem::from(refusal).into_response(&envelope.request_id);
-        envelope.seal(response)
+        let api = &self.0;
+        api.metrics.http_refusals.get_or_create(&[("status", refusal.status().0)]).inc();
+        Envelope::of_refused(request_id, &api.origins).seal_problem(api, refusal.into())
     }
 }

@@ -4,7 +4,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::call::{Call, Reply};
 use super::problem::Problem;
-use super::{Api, analyze, conversations, data, debug, events, feedback, health, messages, openapi, page, runs};
+use super::{
+    Api, analyze, conversations, data, debug, events, feedback, health, messages, metrics, openapi, page, runs,
+};
 
 /// One route: what it is, who may call it, where it is worked on, and what is told about it.
 pub(super) struct Route {
@@ -95,6 +97,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Route> {
         feedback::ROUTES,
         data::ROUTES,
         debug::ROUTES,
+        metrics::ROUTES,
         openapi::ROUTES,
     ]
     .into_iter()

@@ -10,6 +10,7 @@ use super::routes::{Document, Lane, Parameter, Route, schema};
 use super::{Api, WAIT_MAX};
 use crate::clock::Timestamp;
 use crate::domain::{Answer, Run, RunError, RunId, Status};
+use crate::event;
 use crate::http::Response;
 use crate::memory::Pressure;
 use crate::store::{Cancellation, QueuePlace};
@@ -240,6 +241,7 @@ fn wait(api: &Api, call: &Call) -> Result<Reply, Problem> {
 fn cancel(api: &Api, call: &Call) -> Result<Reply, Problem> {
     match api.store.cancel(&call.user, call.run_id()?)? {
         Cancellation::Accepted(run) => {
+            tracing::info!(event = event::RUN_CANCEL_ASKED, user = call.user, run_id = %run.id, address = %call.address);
             api.cancelled(&run);
             Ok(Reply::Now(
                 json_response(202, &RunView::new(&run)).with_header("Location", &format!("/runs/{}", run.id)),

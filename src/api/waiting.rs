@@ -97,8 +97,11 @@ impl Handling {
     }
 
     fn answer(self, answer: Result<Response, Problem>) {
-        let response = answer.unwrap_or_else(|problem| problem.into_response(&self.envelope.request_id));
-        self.way.send(self.envelope.seal(response));
+        let response = match answer {
+            Ok(response) => self.envelope.seal(&self.api, response),
+            Err(problem) => self.envelope.seal_problem(&self.api, problem),
+        };
+        self.way.send(response);
     }
 
     fn wait_for(self, run: &Run, at_most: Duration) {
@@ -121,7 +124,7 @@ impl Handling {
         let Way::Direct(responder) = self.way else {
             unreachable!("a request is parked to wait for a run's end, and answered then")
         };
-        let stream = responder.stream(self.envelope.seal(events::head()));
+        let stream = responder.stream(self.envelope.seal(&self.api, events::head()));
         self.api.streams.watch(ticket, run.id, run.status.is_final(), after, stream);
     }
 
@@ -161,8 +164,11 @@ pub(super) struct WaitingClient {
 
 impl WaitingClient {
     fn send(self, answer: Result<Response, Problem>) {
-        let response = answer.unwrap_or_else(|problem| problem.into_response(&self.envelope.request_id));
-        self.way.send(self.envelope.seal(response));
+        let response = match answer {
+            Ok(response) => self.envelope.seal(&self.api, response),
+            Err(problem) => self.envelope.seal_problem(&self.api, problem),
+        };
+        self.way.send(response);
     }
 
     fn report(self: Box<Self>) {

@@ -160,6 +160,7 @@ impl App {
             memory: Arc::clone(&memory),
             verifier: Verifier::new(&secret, verifier_options(config)),
             limiter: RateLimiter::new(rate_quota(config)),
+            trusted_proxies: config.trusted_proxies.clone(),
             origins: config.cors_allowed_origins.clone().map_or(Origins::Any, Origins::Listed),
             queue_limits: QueueLimits {
                 queued_max: config.max_queued,
@@ -238,6 +239,7 @@ impl App {
         let left = || deadline.saturating_duration_since(Instant::now());
         // A close may take a second more than it is given, for what it has to interrupt.
         let closing = || left().saturating_sub(CLOSE_OVERRUN) / 2;
+        self.api.drain();
         self.runner.drain(Instant::now() + timeout.saturating_sub(CLOSE_RESERVE).max(timeout / 2));
         self.http.stop_accepting();
         // After nothing listens any more: who comes again is refused by the kernel, and so tries again.

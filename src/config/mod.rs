@@ -5,6 +5,7 @@
 
 mod client;
 mod database_url;
+mod proxies;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 pub use client::{CLIENT_VARIABLES, Client};
 pub use database_url::{DatabaseUrl, SslMode};
+pub use proxies::Proxies;
 
 /// One variable that Holdfast reads.
 #[derive(Debug)]
@@ -51,6 +53,8 @@ pub enum Kind {
     Text,
     /// `*`, or origins separated by commas.
     Origins,
+    /// Addresses and networks, separated by commas.
+    Proxies,
     /// A secret of at least so many bytes; it may come from the file that `NAME_FILE` names.
     Secret(usize),
     /// Where a PostgreSQL database is; a secret too, since a password may stand in it.
@@ -206,6 +210,12 @@ pub const VARIABLES: &[Variable] = &[
         meaning: "the origins whose pages may call the API",
     },
     Variable {
+        name: "TRUSTED_PROXIES",
+        default: None,
+        kind: Kind::Proxies,
+        meaning: "the proxies whose Forwarded and X-Forwarded-For say where a request comes from (unset: none)",
+    },
+    Variable {
         name: "RATE_LIMIT_REQUESTS",
         default: Some("100"),
         kind: Kind::Number(1, 1_000_000_000),
@@ -262,10 +272,8 @@ pub const VARIABLES: &[Variable] = &[
 ];
 
 /// Settings that would be dangerous to ignore and that this version does not know how to obey.
-const REFUSED: &[(&str, &str)] = &[
-    ("JWT_JWKS", "this version verifies tokens with JWT_SECRET only; remove the variable"),
-    ("TRUSTED_PROXIES", "this version counts a proxy's requests as one client's; remove the variable"),
-];
+const REFUSED: &[(&str, &str)] =
+    &[("JWT_JWKS", "this version verifies tokens with JWT_SECRET only; remove the variable")];
 
 /// What the server is to do, complete and within bounds.
 #[derive(Clone, Debug)]
@@ -316,6 +324,8 @@ pub struct Config {
     pub jwt_identity_claim: String,
     /// `CORS_ALLOWED_ORIGINS`; `None` is every origin.
     pub cors_allowed_origins: Option<Vec<String>>,
+    /// `TRUSTED_PROXIES`.
+    pub trusted_proxies: Proxies,
     /// `RATE_LIMIT_REQUESTS`.
     pub rate_limit_requests: u32,
     /// `RATE_LIMIT_WINDOW`.
@@ -515,6 +525,8 @@ impl<'a> Reader<'a> {
             cors_allowed_origins: text("CORS_ALLOWED_ORIGINS")
                 .filter(|origins| origins != "*")
                 .map(|origins| origins.split(',').map(|origin| origin.trim().to_owned()).collect()),
+            // What was written has been read once already.
+            trusted_proxies: text("TRUSTED_PROXIES").and_then(|text| text.parse().ok()).unwrap_or_default(),
             rate_limit_requests,
             rate_limit_window,
             rate_limit_burst,
@@ -647,6 +659,7 @@ impl Kind {
                 };
                 (text == "*" || text.split(',').all(is_origin)).then(|| Value::Text(text.to_owned()))
             }
+            Kind::Proxies => text.parse::<Proxies>().is_ok().then(|| Value::Text(text.to_owned())),
             Kind::Secret(bytes_min) => {
                 (text.len() >= *bytes_min).then(|| Value::Secret(Secret(text.as_bytes().to_vec())))
             }
@@ -674,6 +687,10 @@ impl fmt::Display for Kind {
             Kind::Path => f.write_str("a path"),
             Kind::Text => f.write_str("a text that is not empty"),
             Kind::Origins => f.write_str("* or origins such as https://app.example, separated by commas"),
+            Kind::Proxies => f.write_str(
+                "addresses and networks such as 127.0.0.1, 10.0.0.0/8, ::1, separated by commas; a network has no bits set \
+                 behind its length, and is not everybody",
+            ),
             Kind::Secret(bytes_min) => write!(f, "a secret of at least {bytes_min} bytes"),
             Kind::Database => f.write_str(
                 "postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=MODE with mode disable, prefer, require or \
@@ -799,8 +816,17 @@ mod tests {
 
     #[test]
     fn a_setting_that_would_be_dangerous_to_ignore_is_refused() {
-        let faults = read_from(&[("TRUSTED_PROXIES", "127.0.0.1")]).unwrap_err();
-        assert!(faults[0].0.starts_with("TRUSTED_PROXIES is set"), "{}", faults[0]);
+        let faults = read_from(&[("JWT_JWKS", "keys.json")]).unwrap_err();
+        assert!(faults[0].0.starts_with("JWT_JWKS is set"), "{}", faults[0]);
+    }
+
+    #[test]
+    fn proxies_are_trusted_by_address_and_none_unless_they_are_named() {
+        assert!(read_from(&[]).unwrap().0.trusted_proxies.is_empty());
+        let (config, _) = read_from(&[("TRUSTED_PROXIES", "127.0.0.1, 10.0.0.0/8")]).unwrap();
+        assert!(config.trusted_proxies.contain("10.1.2.3".parse().unwrap()));
+        let faults = read_from(&[("TRUSTED_PROXIES", "0.0.0.0/0")]).unwrap_err();
+        assert!(faults[0].0.starts_with("TRUSTED_PROXIES is \"0.0.0.0/0\"; allowed is addresses"), "{}", faults[0]);
     }
 
     #[test]

@@ -91,6 +91,12 @@ impl Parked {
         }
     }
 
+    /// Goes on as if the client had never been asked to wait; `None` when it has gone.
+    pub fn resume(mut self) -> Option<Responder> {
+        let connection = self.take()?;
+        Some(Responder::new(Arc::clone(&self.front), connection))
+    }
+
     /// The connection, once; afterwards its slot may hold it again, waiting for the client's next request.
     fn take(&mut self) -> Option<Box<Connection>> {
         if std::mem::replace(&mut self.is_answered, true) {

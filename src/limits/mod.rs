@@ -1,24 +1,37 @@
-//! How often each client may ask.
+//! How often each client may ask, who waits meanwhile, and who a client behind a proxy is.
 
 mod clients;
+pub mod forwarded;
+mod log_budget;
+#[cfg(test)]
+mod memory_tests;
+mod pace;
+mod turnstile;
 
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use governor::Quota;
 use governor::clock::{Clock, MonotonicClock};
-use governor::middleware::NoOpMiddleware;
+use governor::middleware::StateInformationMiddleware;
 
 use clients::Clients;
+pub use log_budget::LogBudget;
+use pace::Pace;
+pub use turnstile::{ADDRESSES_WAITING_MAX, NotWaiting, Place, Turnstile, USERS_WAITING_MAX, WAITING_BYTES_MAX};
 
-/// Counts requests per client: `burst` at once, and `requests` per `window` in the long run (GCRA).
+/// Counts requests per client: `burst` at once, and `requests` per `window` in the long run (GCRA). Who has used up its burst
+/// may be let in for a time to come, at most [`PATIENCE`] away: each request that waits has its place reserved, so that
+/// they go on in the order in which they came.
 ///
 /// A check costs well under a microsecond. Memory is bounded: a client is 24 bytes, whatever its name, and there are
 /// at most [`USERS_MAX`] and [`ADDRESSES_MAX`] of them.
 pub struct RateLimiter<C: Clock = MonotonicClock> {
     quota: RateQuota,
+    pace: Pace,
+    policy: String,
     /// Apart from the addresses, so that a flood of those cannot take the places of users who have a token.
     users: Limited<C>,
     addresses: Limited<C>,
@@ -27,16 +40,27 @@ pub struct RateLimiter<C: Clock = MonotonicClock> {
     clock: C,
 }
 
+/// Two limits over one table. They count from moments that are some microseconds apart, which makes no difference.
 struct Limited<C: Clock> {
     clients: Clients<C>,
-    limiter: governor::RateLimiter<u64, Clients<C>, C, NoOpMiddleware<C::Instant>>,
+    prompt: Limiter<C>,
+    patient: Limiter<C>,
 }
+
+type Limiter<C> = governor::RateLimiter<u64, Clients<C>, C, StateInformationMiddleware>;
 
 /// Users that are counted apart at one time. A user has a token, so this is far beyond what a small machine serves.
 pub const USERS_MAX: usize = 100_000;
 
 /// Addresses that are counted apart at one time: with the users 28 MiB when full (measured).
 pub const ADDRESSES_MAX: usize = 900_000;
+
+/// The longest that a request waits for its turn.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Requests of one client that may wait: where the pace is so fast that more would have their turn within [`PATIENCE`], nobody
+/// shall fill the turnstile alone.
+const WAITING_PER_CLIENT: u64 = 48;
 
 /// What each client may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,11 +83,38 @@ pub enum Client<'a> {
     Address(IpAddr),
 }
 
+/// Whether a request that comes too early may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// It is let in at once or refused.
+    AtOnce,
+    /// It may be let in for a time to come.
+    OrLater,
+}
+
+/// A request that was counted and is let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// After this time; mostly none.
+    pub wait: Duration,
+    /// How the client stands after it.
+    pub standing: Standing,
+}
+
 /// The refusal of a request that came too early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryAfter {
-    /// Whole seconds after which the same client is let in, at least 1.
+    /// Whole seconds after which the same client is let in at once, at least 1.
     pub seconds: u64,
+}
+
+/// How a client stands; shown as the value of the `RateLimit` header (draft-ietf-httpapi-ratelimit-headers-10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Requests that would be let in at once.
+    pub remaining: u32,
+    /// Whole seconds, rounded up, after which there is a whole burst again; for a refusal those of [`RetryAfter`].
+    pub reset_seconds: u64,
 }
 
 /// What `GET /health/rate-limits` tells.
@@ -86,32 +137,60 @@ impl RateLimiter {
 
 impl<C: Clock + Clone> RateLimiter<C> {
     fn with_clock(quota: RateQuota, clock: C) -> Self {
+        let pace = Pace::of(quota);
         let limited = |clients_max| {
             let clients = Clients::new(clients_max, quota.window, clock.clone());
-            let limiter = governor::RateLimiter::new(quota.for_governor(), clients.clone(), clock.clone());
-            Limited { clients, limiter }
+            let limiter = |quota| Limiter::<C>::new(quota, clients.clone(), clock.clone());
+            Limited { prompt: limiter(pace.prompt()), patient: limiter(pace.patient()), clients }
         };
-        Self { quota, users: limited(USERS_MAX), addresses: limited(ADDRESSES_MAX), hasher: RandomState::new(), clock }
+        Self {
+            quota,
+            pace,
+            policy: quota.to_string(),
+            users: limited(USERS_MAX),
+            addresses: limited(ADDRESSES_MAX),
+            hasher: RandomState::new(),
+            clock,
+        }
     }
 
     /// Counts one request, or says when to come again. A refused request is not counted. Holds one of the locks of
     /// the table for the time of a look-up.
-    pub fn check(&self, client: Client<'_>) -> Result<(), RetryAfter> {
-        let verdict = match client {
-            Client::User(identity) => self.users.limiter.check_key(&self.hasher.hash_one(identity)),
-            Client::Address(address) => self.addresses.limiter.check_key(&self.hasher.hash_one(network(address))),
+    pub fn check(&self, client: Client<'_>, manner: Manner) -> Result<Pass, RetryAfter> {
+        let (limited, key) = match client {
+            Client::User(identity) => (&self.users, self.hasher.hash_one(identity)),
+            Client::Address(address) => (&self.addresses, self.hasher.hash_one(network(address))),
         };
-        verdict.map_err(|not_until| {
-            let wait = not_until.wait_time_from(self.clock.now());
-            RetryAfter { seconds: wait.as_nanos().div_ceil(1_000_000_000).max(1) as u64 }
-        })
+        let pace = self.pace;
+        let verdict = match manner {
+            Manner::AtOnce => limited.prompt.check_key_n(&key, pace.request),
+            Manner::OrLater => limited.patient.check_key_n(&key, pace.request),
+        };
+        match (verdict.expect("a burst is at least one request"), manner) {
+            (Ok(left), manner) => {
+                let cells = left.remaining_burst_capacity();
+                let cells = if manner == Manner::AtOnce { pace.with_patience(cells) } else { cells };
+                let (remaining, wait, whole) = pace.after(cells);
+                Ok(Pass { wait, standing: Standing { remaining, reset_seconds: seconds(whole) } })
+            }
+            (Err(not_until), manner) => {
+                let patience = if manner == Manner::OrLater { pace.patience() } else { Duration::ZERO };
+                let wait = not_until.wait_time_from(self.clock.now()) + patience;
+                Err(RetryAfter { seconds: seconds(wait).max(1) })
+            }
+        }
+    }
+
+    /// The value of the `RateLimit-Policy` header.
+    pub fn policy(&self) -> &str {
+        &self.policy
     }
 
     /// Drops the clients that have been away for a window and have their whole burst again. To be called every few
     /// seconds; a million clients take 1.4 ms, spread over 128 short locks.
     pub fn forget_idle(&self) {
-        self.users.limiter.retain_recent();
-        self.addresses.limiter.retain_recent();
+        self.users.patient.retain_recent();
+        self.addresses.patient.retain_recent();
     }
 
     /// The clients at this moment; costs the same however many there are.
@@ -127,14 +206,30 @@ impl<C: Clock + Clone> RateLimiter<C> {
 
 impl RateQuota {
     const WINDOW_MAX: Duration = Duration::from_hours(24);
+}
 
-    /// Clamped to what governor's nanoseconds in 64 bits can express without overflow.
-    fn for_governor(self) -> Quota {
-        let interval = (self.window.min(Self::WINDOW_MAX) / self.requests.get()).max(Duration::from_nanos(1));
-        let burst_max = u64::MAX / 2 / interval.as_nanos() as u64;
-        let burst =
-            u32::try_from(burst_max).ok().and_then(NonZeroU32::new).map_or(self.burst, |max| self.burst.min(max));
-        Quota::with_period(interval).expect("the interval is at least a nanosecond").allow_burst(burst)
+fn seconds(time: Duration) -> u64 {
+    time.as_nanos().div_ceil(1_000_000_000) as u64
+}
+
+impl RetryAfter {
+    /// How the refused client stands.
+    pub fn standing(self) -> Standing {
+        Standing { remaining: 0, reset_seconds: self.seconds }
+    }
+}
+
+/// As the `RateLimit-Policy` header says it; the burst is a parameter of our own.
+impl fmt::Display for RateQuota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (requests, window, burst) = (self.requests, seconds(self.window), self.burst);
+        write!(f, "\"default\";q={requests};w={window};holdfast-burst={burst}")
+    }
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"default\";r={};t={}", self.remaining, self.reset_seconds)
     }
 }
 
@@ -154,7 +249,7 @@ mod tests {
 
     use governor::clock::FakeRelativeClock;
 
-    use super::{ADDRESSES_MAX, Client, RateLimiter, RateQuota, RetryAfter};
+    use super::{ADDRESSES_MAX, Client, Manner, Pass, RateLimiter, RateQuota, RetryAfter, Standing};
 
     fn quota(requests: u32, window_s: u64, burst: u32) -> RateQuota {
         let positive = |n| NonZeroU32::new(n).expect("not zero");
@@ -164,6 +259,11 @@ mod tests {
     fn limiter(quota: RateQuota) -> (RateLimiter<FakeRelativeClock>, FakeRelativeClock) {
         let clock = FakeRelativeClock::default();
         (RateLimiter::with_clock(quota, clock.clone()), clock)
+    }
+
+    /// Asks to be let in at once.
+    fn check(limiter: &RateLimiter<FakeRelativeClock>, client: Client<'_>) -> Result<(), RetryAfter> {
+        limiter.check(client, Manner::AtOnce).map(|pass| assert_eq!(pass.wait, Duration::ZERO))
     }
 
     fn address(text: &str) -> Client<'static> {
@@ -179,49 +279,83 @@ mod tests {
         let (limiter, clock) = limiter(quota(100, 60, 20));
         let ann = Client::User("ann@example.org");
         for _ in 0..20 {
-            assert_eq!(limiter.check(ann), Ok(()));
+            assert_eq!(check(&limiter, ann), Ok(()));
         }
-        assert_eq!(limiter.check(ann), Err(RetryAfter { seconds: 1 }));
+        assert_eq!(check(&limiter, ann), Err(RetryAfter { seconds: 1 }));
         clock.advance(Duration::from_millis(600));
-        assert_eq!(limiter.check(ann), Ok(()), "100 in 60 s is one every 600 ms");
-        assert_eq!(limiter.check(ann), Err(RetryAfter { seconds: 1 }));
-        assert_eq!(limiter.check(Client::User("bob@example.org")), Ok(()), "the neighbour is not affected");
+        assert_eq!(check(&limiter, ann), Ok(()), "100 in 60 s is one every 600 ms");
+        assert_eq!(check(&limiter, ann), Err(RetryAfter { seconds: 1 }));
+        assert_eq!(check(&limiter, Client::User("bob@example.org")), Ok(()), "the neighbour is not affected");
     }
 
     #[test]
     fn the_wait_is_rounded_up_and_enough() {
         let (limiter, clock) = limiter(quota(1, 10, 1));
         let ann = Client::User("ann");
-        assert_eq!(limiter.check(ann), Ok(()));
-        assert_eq!(limiter.check(ann), Err(RetryAfter { seconds: 10 }));
+        assert_eq!(check(&limiter, ann), Ok(()));
+        assert_eq!(check(&limiter, ann), Err(RetryAfter { seconds: 10 }));
         clock.advance(Duration::from_millis(1));
-        assert_eq!(limiter.check(ann), Err(RetryAfter { seconds: 10 }));
+        assert_eq!(check(&limiter, ann), Err(RetryAfter { seconds: 10 }));
         clock.advance(Duration::from_millis(9_998));
-        assert_eq!(limiter.check(ann), Err(RetryAfter { seconds: 1 }));
+        assert_eq!(check(&limiter, ann), Err(RetryAfter { seconds: 1 }));
         clock.advance(Duration::from_secs(1));
-        assert_eq!(limiter.check(ann), Ok(()));
+        assert_eq!(check(&limiter, ann), Ok(()));
+    }
+
+    #[test]
+    fn whoever_may_wait_is_let_in_for_later_in_turn_and_refused_past_five_seconds() {
+        let (limiter, clock) = limiter(quota(60, 60, 4));
+        let ann = Client::User("ann");
+        let ask = || limiter.check(ann, Manner::OrLater);
+        let pass = |wait_ms, remaining, reset_seconds| {
+            Ok(Pass { wait: Duration::from_millis(wait_ms), standing: Standing { remaining, reset_seconds } })
+        };
+        for n in 0..4 {
+            assert_eq!(ask(), pass(0, 3 - n, 1 + u64::from(n)));
+        }
+        for n in 1..=3 {
+            assert_eq!(ask(), pass(n * 1000, 0, 4 + n));
+        }
+        clock.advance(Duration::from_millis(700));
+        assert_eq!(ask(), pass(3300, 0, 8), "exactly a second behind the one before");
+        assert_eq!(ask(), pass(4300, 0, 9));
+        assert_eq!(ask(), Err(RetryAfter { seconds: 6 }), "its turn would be in 5.3 s");
+        assert_eq!(check(&limiter, ann), Err(RetryAfter { seconds: 6 }), "the same for who cannot wait");
+        clock.advance(Duration::from_millis(300));
+        assert_eq!(ask(), pass(5000, 0, 9), "nobody who was refused was counted");
+        clock.advance(Duration::from_secs(6));
+        assert_eq!(check(&limiter, ann), Ok(()), "what was promised");
+    }
+
+    #[test]
+    fn headers_say_what_holds_and_how_a_client_stands() {
+        let (limiter, _) = limiter(quota(100, 60, 20));
+        assert_eq!(limiter.policy(), "\"default\";q=100;w=60;holdfast-burst=20");
+        let pass = limiter.check(Client::User("ann"), Manner::OrLater).expect("the first of a burst");
+        assert_eq!(pass.standing.to_string(), "\"default\";r=19;t=1");
+        assert_eq!(RetryAfter { seconds: 7 }.standing().to_string(), "\"default\";r=0;t=7");
     }
 
     #[test]
     fn an_ipv6_network_is_one_client_and_a_mapped_address_is_its_ipv4_self() {
         let (limiter, _) = limiter(quota(1, 60, 1));
-        assert_eq!(limiter.check(address("2001:db8:1:2::1")), Ok(()));
-        assert!(limiter.check(address("2001:db8:1:2:ffff:ffff:ffff:ffff")).is_err());
-        assert_eq!(limiter.check(address("2001:db8:1:3::1")), Ok(()));
-        assert_eq!(limiter.check(address("192.0.2.1")), Ok(()));
-        assert!(limiter.check(address("::ffff:192.0.2.1")).is_err());
-        assert_eq!(limiter.check(address("192.0.2.2")), Ok(()));
-        assert_eq!(limiter.check(Client::User("192.0.2.1")), Ok(()), "a user is never an address");
+        assert_eq!(check(&limiter, address("2001:db8:1:2::1")), Ok(()));
+        assert!(check(&limiter, address("2001:db8:1:2:ffff:ffff:ffff:ffff")).is_err());
+        assert_eq!(check(&limiter, address("2001:db8:1:3::1")), Ok(()));
+        assert_eq!(check(&limiter, address("192.0.2.1")), Ok(()));
+        assert!(check(&limiter, address("::ffff:192.0.2.1")).is_err());
+        assert_eq!(check(&limiter, address("192.0.2.2")), Ok(()));
+        assert_eq!(check(&limiter, Client::User("192.0.2.1")), Ok(()), "a user is never an address");
     }
 
     #[test]
     fn idle_clients_are_forgotten_after_the_window() {
         let (limiter, clock) = limiter(quota(100, 60, 20));
         for n in 0..1000 {
-            assert_eq!(limiter.check(nth_address(n)), Ok(()));
+            assert_eq!(check(&limiter, nth_address(n)), Ok(()));
         }
         clock.advance(Duration::from_secs(50));
-        assert_eq!(limiter.check(Client::User("ann")), Ok(()));
+        assert_eq!(check(&limiter, Client::User("ann")), Ok(()));
         limiter.forget_idle();
         let stats = limiter.stats();
         assert_eq!((stats.total_tracked_clients, stats.active_clients), (1001, 1001));
@@ -236,32 +370,32 @@ mod tests {
     fn a_client_that_still_owes_is_remembered_although_it_is_not_active() {
         let (limiter, clock) = limiter(quota(1, 10, 100));
         for _ in 0..100 {
-            assert_eq!(limiter.check(Client::User("ann")), Ok(()));
+            assert_eq!(check(&limiter, Client::User("ann")), Ok(()));
         }
         clock.advance(Duration::from_secs(500));
         limiter.forget_idle();
         let stats = limiter.stats();
         assert_eq!((stats.total_tracked_clients, stats.active_clients), (1, 0));
         for _ in 0..50 {
-            assert_eq!(limiter.check(Client::User("ann")), Ok(()));
+            assert_eq!(check(&limiter, Client::User("ann")), Ok(()));
         }
-        assert_eq!(limiter.check(Client::User("ann")), Err(RetryAfter { seconds: 10 }));
+        assert_eq!(check(&limiter, Client::User("ann")), Err(RetryAfter { seconds: 10 }));
     }
 
     #[test]
     fn a_flood_of_addresses_is_bounded_and_takes_nobody_elses_place() {
         let (limiter, clock) = limiter(quota(1, 60, 1));
-        assert_eq!(limiter.check(address("192.0.2.1")), Ok(()));
-        let admitted = (0..2 * ADDRESSES_MAX).filter(|n| limiter.check(nth_address(*n)).is_ok()).count();
+        assert_eq!(check(&limiter, address("192.0.2.1")), Ok(()));
+        let admitted = (0..2 * ADDRESSES_MAX).filter(|n| check(&limiter, nth_address(*n)).is_ok()).count();
         let stats = limiter.stats();
         assert!(stats.total_tracked_clients <= ADDRESSES_MAX, "{stats:?}");
         assert!(admitted <= ADDRESSES_MAX + super::clients::SHARDS, "newcomers share a few allowances: {admitted}");
-        assert!(limiter.check(address("192.0.2.1")).is_err(), "who was known is still counted apart");
-        assert_eq!(limiter.check(Client::User("ann")), Ok(()), "users have places of their own");
+        assert!(check(&limiter, address("192.0.2.1")).is_err(), "who was known is still counted apart");
+        assert_eq!(check(&limiter, Client::User("ann")), Ok(()), "users have places of their own");
         clock.advance(Duration::from_secs(121));
         limiter.forget_idle();
         assert_eq!(limiter.stats().total_tracked_clients, 0);
-        assert_eq!(limiter.check(nth_address(1)), Ok(()));
+        assert_eq!(check(&limiter, nth_address(1)), Ok(()));
     }
 
     #[test]
@@ -270,10 +404,13 @@ mod tests {
             [(1, u64::MAX, u32::MAX), (u32::MAX, 0, u32::MAX), (u32::MAX, 1, 1), (1, 86_400, u32::MAX)]
         {
             let (limiter, clock) = limiter(quota(requests, window_s, burst));
-            assert_eq!(limiter.check(Client::User("ann")), Ok(()));
-            clock.advance(Duration::from_secs(1));
+            assert_eq!(check(&limiter, Client::User("ann")), Ok(()));
+            for manner in [Manner::AtOnce, Manner::OrLater, Manner::OrLater] {
+                let _ = limiter.check(Client::User("ann"), manner);
+            }
+            clock.advance(Duration::from_hours(24 * 40));
             limiter.forget_idle();
-            assert_eq!(limiter.check(Client::User("ann")), Ok(()), "{requests} in {window_s} s, {burst} at once");
+            assert_eq!(check(&limiter, Client::User("ann")), Ok(()), "{requests} in {window_s} s, {burst} at once");
         }
     }
 }

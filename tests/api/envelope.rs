@@ -54,6 +54,52 @@ fn a_listed_origin_is_echoed_and_no_other() {
 }
 
 #[test]
+fn every_answer_tells_browsers_to_be_careful() {
+    let server = Launch::holdfast().start();
+    let mut ann = server.client("ann@example.org");
+    let mut answers: Vec<(String, Response)> = Vec::new();
+    for path in ["/", "/page.css", "/health", "/metrics", "/openapi.json", "/runs", "/runs/x", "/nowhere", "/%zz"] {
+        answers.push((format!("GET {path}"), ann.get(path)));
+    }
+    for (method, path) in [("OPTIONS", "/runs"), ("PUT", "/runs"), ("HEAD", "/runs")] {
+        answers.push((format!("{method} {path}"), ann.request(method, path, &[], &[])));
+    }
+    answers.push(("without a token".into(), server.anonymous().get("/runs")));
+    answers.push(("for a page".into(), ann.request("GET", "/", &[("Accept", "text/html")], &[])));
+    answers.push(("a run".into(), ann.post("/analyze", &crate::util::sql("t", "SELECT 1"))));
+    for bytes in [
+        &b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n"[..],
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/3.0\r\nHost: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: br\r\n\r\n",
+    ] {
+        let mut client = server.anonymous();
+        client.send_raw(bytes);
+        answers.push((String::from_utf8_lossy(bytes).into_owned(), client.receive()));
+    }
+    for (what, answer) in &answers {
+        let one = |name| {
+            let found = answer.headers.iter().filter(|(known, _)| *known == name).count();
+            assert_eq!(found, 1, "{name} of {what}: {answer:?}");
+            answer.header(name).unwrap()
+        };
+        assert_eq!(one("x-content-type-options"), "nosniff");
+        assert_eq!(one("referrer-policy"), "no-referrer");
+        assert_eq!(one("cross-origin-resource-policy"), "same-origin");
+        let policy = one("content-security-policy");
+        let is_html = answer.header("Content-Type").is_some_and(|kind| kind.starts_with("text/html"));
+        assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{what}: {policy}");
+        assert_eq!(policy.contains("script-src 'self'"), is_html, "{what}: {policy}");
+        assert!(!policy.contains("unsafe") && !policy.contains('*') && !policy.contains("http"), "{what}: {policy}");
+        let is_private = answer.status >= 400 || ["/runs", "a run"].iter().any(|end| what.ends_with(end));
+        let is_private = is_private && !what.starts_with("OPTIONS");
+        assert_eq!(answer.header("Cache-Control"), is_private.then_some("no-store"), "{what}: {answer:?}");
+        assert_eq!(answer.header("Access-Control-Allow-Private-Network"), None);
+    }
+}
+
+#[test]
 fn a_preflight_is_answered_without_a_token() {
     let server = Launch::holdfast().start();
     let mut client = server.anonymous();
@@ -92,10 +138,24 @@ fn large_answers_are_compressed_for_whoever_accepts_it() {
         let head = client.request("HEAD", "/openapi.json", &[("Accept-Encoding", accepted)], &[]);
         assert_eq!(head.header("Content-Length"), answer.header("Content-Length"));
     }
-    for accepted in ["", "identity", "br", "gzip;q=0", "gzip;q=0, *", "*;q=0", "gzip;q=nonsense"] {
+    for accepted in [
+        "",
+        "identity",
+        "br",
+        "gzip;q=0",
+        "gzip;q=0.000",
+        "gzip;q=0, *",
+        "*;q=0",
+        "gzip;q=nonsense",
+        "gzip;q=2",
+        "gzip;q=0.5, identity;q=0.6",
+    ] {
         let answer = client.request("GET", "/openapi.json", &[("Accept-Encoding", accepted)], &[]);
         assert_eq!((answer.header("Content-Encoding"), &answer.body), (None, &plain.body), "{accepted}");
     }
+    let split = [("Accept-Encoding", "gzip;q=0"), ("Accept-Encoding", "*")];
+    let answer = client.request("GET", "/openapi.json", &split, &[]);
+    assert_eq!(answer.header("Content-Encoding"), None, "several headers are one list");
     let small = client.request("GET", "/health/live", &[("Accept-Encoding", "gzip")], &[]);
     assert!(small.header("Content-Encoding").is_none() && small.body.len() <= 1024);
 }

@@ -5,6 +5,7 @@
 mod abuse;
 mod access;
 mod analyses;
+mod audit;
 mod conversations;
 mod data;
 mod debug;
@@ -12,6 +13,7 @@ mod envelope;
 mod events;
 mod feedback;
 mod messages;
+mod metrics;
 mod open;
 mod openapi;
 mod queue;

@@ -19,6 +19,7 @@ const ROUTES: &[&str] = &[
     "GET /health/memory",
     "GET /health/rate-limits",
     "GET /debug/pool-status",
+    "GET /metrics",
     "GET /debug/chat/{thread_id}/checkpoints",
     "GET /debug/run-id/{run_id}",
     "POST /analyze",

@@ -1,54 +1,83 @@
-//! How often one client may ask.
+//! How often one client may ask, and who waits meanwhile.
 
 use std::time::{Duration, Instant};
 
-use super::come_again;
-use crate::util::{Client, Launch, Response, Server};
+use rustix::process::Signal;
+
+use super::{come_again, problem};
+use crate::util::{Client, Launch, Response, Server, sql, wait_until};
 
 const BURST: usize = 4;
+/// Between two requests in the long run, where a request that comes too early would wait for longer than it may.
+const TOO_LONG: &str = "10";
+/// The same where it may wait, for longer than a test takes.
+const LONG: &str = "4";
 
-/// One request a second in the long run, a few at once.
-fn start() -> Server {
+/// A server that lets a client ask once in so many seconds, and so often at once.
+fn launch(seconds: &str, burst: usize) -> Launch {
     Launch::holdfast()
-        .env("RATE_LIMIT_REQUESTS", "60")
-        .env("RATE_LIMIT_WINDOW", "60s")
-        .env("RATE_LIMIT_BURST", &BURST.to_string())
-        .start()
+        .env("RATE_LIMIT_REQUESTS", "1")
+        .env("RATE_LIMIT_WINDOW", &format!("{seconds}s"))
+        .env("RATE_LIMIT_BURST", &burst.to_string())
 }
 
-/// Asks until it is refused, and gives the refusal; a burst has to be let in before.
+/// Four requests a second in the long run.
+fn quick(burst: usize) -> Server {
+    let launch = launch("1", burst).env("RATE_LIMIT_REQUESTS", "4");
+    launch.start()
+}
+
+/// A number that `/metrics` tells; 0 of what has not happened.
+fn metric(server: &Server, name: &str) -> u64 {
+    let text = server.anonymous().get("/metrics").text();
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+    line.map_or(0, |number| number.parse().unwrap())
+}
+
+fn waiting(server: &Server) -> u64 {
+    metric(server, "holdfast_rate_limit_waiting")
+}
+
+/// Sends a request that has to wait, and gives whoever will have the answer.
+#[track_caller]
+fn send_waiting(server: &Server, mut client: Client, method: &str, path: &str, body: &[u8]) -> Client {
+    let before = waiting(server);
+    client.send(method, path, &[("Content-Type", "application/json")], body);
+    wait_until("the request to wait", || waiting(server) == before + 1);
+    client
+}
+
+/// Asks as often as may be at once, and once more, which has to be refused.
 #[track_caller]
 fn until_refused(mut ask: impl FnMut() -> Response) -> Response {
-    for asked in 0..BURST * 5 {
+    for asked in 1..=BURST {
         let answer = ask();
-        if answer.status == 429 {
-            assert!(asked >= BURST, "refused after {asked} requests");
-            return answer;
-        }
+        assert_ne!(answer.status, 429, "refused after {asked} requests");
     }
-    panic!("nothing was refused");
+    let refused = ask();
+    assert_eq!(refused.status, 429, "{refused:?}");
+    refused
 }
 
 #[test]
 fn users_are_counted_one_by_one_and_told_when_to_come_again() {
-    let server = start();
+    let server = launch(TOO_LONG, BURST).start();
     let (mut ann, mut other, mut bob) =
         (server.client("ann@example.org"), server.client("ann@example.org"), server.client("bob@example.org"));
     let refused = until_refused(|| ann.get("/runs"));
-    let seconds = come_again(&refused, 429);
+    assert_eq!(come_again(&refused, 429), 10);
     assert!(refused.header("X-Request-Id").is_some() && refused.header("Access-Control-Allow-Origin").is_some());
     come_again(&other.get("/catalog"), 429);
-    come_again(&other.post("/analyze", &crate::util::sql("t", "SELECT 1")), 429);
+    come_again(&other.post("/analyze", &sql("t", "SELECT 1")), 429);
     assert_eq!(bob.get("/runs").status, 200, "another user, from the same address");
     assert_eq!(server.anonymous().get("/openapi.json").status, 200, "nobody, from the same address");
-    let begun = Instant::now();
-    std::thread::sleep(Duration::from_secs(seconds));
-    assert_eq!(ann.get("/runs").status, 200, "after {:?} as promised", begun.elapsed());
+    assert_eq!(metric(&server, "holdfast_rate_limit_refused_total{known=\"user\"}"), 3);
+    assert_eq!(metric(&server, "holdfast_rate_limit_refused_total{known=\"address\"}"), 0);
 }
 
 #[test]
 fn whoever_has_no_token_is_counted_by_address() {
-    let server = start();
+    let server = launch(TOO_LONG, BURST).start();
     let mut client = server.anonymous();
     come_again(&until_refused(|| client.get("/openapi.json")), 429);
     // So that nobody can try tokens one after the other.
@@ -56,20 +85,25 @@ fn whoever_has_no_token_is_counted_by_address() {
     come_again(&guess(&mut client), 429);
     come_again(&client.get("/runs"), 429);
     come_again(&client.get("/"), 429);
+    come_again(&client.request("OPTIONS", "/runs", &[], &[]), 429);
+    for path in ["/nowhere", "/%zz"] {
+        come_again(&client.get(path), 429);
+    }
+    come_again(&client.request("PUT", "/runs", &[], &[]), 429);
     assert_eq!(server.client("ann@example.org").get("/runs").status, 200, "a user, from the same address");
 }
 
 #[test]
 fn guessing_tokens_is_limited() {
-    let server = start();
+    let server = launch(TOO_LONG, BURST).start();
     let mut client = server.anonymous();
     let refused = until_refused(|| client.request("GET", "/runs", &[("Authorization", "Bearer guessed")], &[]));
     come_again(&refused, 429);
 }
 
 #[test]
-fn health_is_never_limited() {
-    let server = start();
+fn health_and_metrics_are_never_limited() {
+    let server = launch(TOO_LONG, BURST).start();
     let mut client = server.anonymous();
     come_again(&until_refused(|| client.get("/")), 429);
     for path in [
@@ -80,15 +114,241 @@ fn health_is_never_limited() {
         "/health/memory",
         "/health/rate-limits",
         "/debug/pool-status",
+        "/metrics",
     ] {
         for _ in 0..BURST * 5 {
-            assert_eq!(client.get(path).status, 200, "{path}");
+            let answer = client.get(path);
+            assert_eq!((answer.status, answer.header("RateLimit")), (200, None), "{path}");
         }
     }
     let counted = client.get("/health/rate-limits").json();
     assert!(counted["total_tracked_clients"].as_u64() >= Some(1), "{counted}");
     assert_eq!(
         (&counted["rate_limit_requests"], &counted["rate_limit_window"], &counted["rate_limit_burst"]),
-        (&60.into(), &60.into(), &BURST.into())
+        (&1.into(), &10.into(), &BURST.into())
     );
+}
+
+#[test]
+fn every_counted_answer_says_how_its_client_stands() {
+    let server = launch(TOO_LONG, BURST).start();
+    let (mut ann, mut nobody) = (server.client("ann@example.org"), server.anonymous());
+    for (left, reset) in [(3, 10), (2, 20), (1, 30), (0, 40)] {
+        for answer in [ann.get("/runs"), nobody.get(["/", "/nowhere", "/runs", "/page.css"][left])] {
+            let (standing, policy) = (answer.header("RateLimit").unwrap(), answer.header("RateLimit-Policy"));
+            assert_eq!(policy, Some("\"default\";q=1;w=10;holdfast-burst=4"));
+            // A second may have begun meanwhile.
+            let t: usize = standing.strip_prefix(&format!("\"default\";r={left};t=")).unwrap().parse().unwrap();
+            assert!((reset - 5..=reset).contains(&t), "{standing} after {} of {BURST}", BURST - left);
+            let exposed = answer.header("Access-Control-Expose-Headers").unwrap();
+            assert!(exposed.contains("RateLimit, RateLimit-Policy"), "{exposed}");
+        }
+    }
+    let refused = ann.get("/runs");
+    let seconds = come_again(&refused, 429);
+    assert_eq!(refused.header("RateLimit"), Some(&*format!("\"default\";r=0;t={seconds}")), "as Retry-After says");
+}
+
+/// Goal: over its burst a client's requests are answered one after the other, each at its time. Each is sent when the one before
+/// is known to wait, and an OS thread of its own waits for each answer.
+#[test]
+fn a_burst_passes_and_the_next_ones_wait_in_their_order() {
+    let server = quick(BURST);
+    let mut ann = server.client("ann@example.org");
+    for _ in 0..BURST {
+        assert_eq!(ann.get("/runs").status, 200);
+    }
+    let begun = Instant::now();
+    let waiters: Vec<Client> =
+        (0..6).map(|_| send_waiting(&server, server.client("ann@example.org"), "GET", "/runs", b"")).collect();
+    let sent_within = begun.elapsed();
+    let (answered, answers) = crossbeam_channel::unbounded();
+    let readers: Vec<_> = waiters
+        .into_iter()
+        .enumerate()
+        .map(|(number, mut client)| {
+            let answered = answered.clone();
+            std::thread::spawn(move || {
+                let answer = client.receive();
+                answered.send((number, answer, begun.elapsed())).unwrap();
+            })
+        })
+        .collect();
+    for expected in 0..6 {
+        let (number, answer, after) = answers.recv().unwrap();
+        assert_eq!((number, answer.status), (expected, 200), "{answer:?}");
+        assert!(answer.header("RateLimit").unwrap().starts_with("\"default\";r=0;t="), "{answer:?}");
+        // The first request of the burst was some moment before.
+        let due = Duration::from_millis(250) * (number as u32 + 1);
+        assert!(
+            after + Duration::from_millis(200) >= due && after < Duration::from_secs(5),
+            "{number} after {after:?}"
+        );
+    }
+    readers.into_iter().for_each(|reader| reader.join().unwrap());
+    assert!(sent_within < Duration::from_secs(1), "they were to wait at the same time: {sent_within:?}");
+    assert_eq!((waiting(&server), metric(&server, "holdfast_rate_limit_delayed_total{known=\"user\"}")), (0, 6));
+    assert_eq!(metric(&server, "holdfast_rate_limit_refused_total{known=\"user\"}"), 0);
+}
+
+/// Goal: waiting costs no thread and delays nobody, and a drain does not wait for who waits: forty users wait at once.
+#[test]
+fn whoever_waits_holds_no_thread_and_a_drain_refuses_them() {
+    let mut server = launch(LONG, 1).start();
+    let threads = server.proc_status("Threads");
+    let waiters: Vec<Client> = (0..40)
+        .map(|number| {
+            let mut client = server.client(&format!("user-{number}@example.org"));
+            assert_eq!(client.get("/runs").status, 200);
+            let question = sql("t", "SELECT 1").to_string();
+            let (method, path, body) =
+                if number % 2 == 0 { ("GET", "/runs", "") } else { ("POST", "/analyze", &*question) };
+            client.send(method, path, &[("Content-Type", "application/json")], body.as_bytes());
+            client
+        })
+        .collect();
+    wait_until("all to wait", || waiting(&server) == 40);
+    assert_eq!(server.proc_status("Threads"), threads);
+    let mut stranger = server.anonymous();
+    let mut times: Vec<Duration> = (0..50)
+        .map(|_| {
+            let asked = Instant::now();
+            assert_eq!(stranger.get("/health").status, 200);
+            asked.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    assert!(times[45] < Duration::from_millis(50), "{times:?}");
+    assert_eq!(server.client("bob@example.org").get("/runs").status, 200, "whoever has not asked does not wait");
+    server.signal(Signal::TERM);
+    for mut client in waiters {
+        let answer = client.receive();
+        come_again(&answer, 503);
+        assert!(problem(&answer, 503)["detail"].as_str().unwrap().contains("shutting down"), "{answer:?}");
+    }
+    let ended = server.wait();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.took < Duration::from_secs(3) && !ended.stderr.contains("run.submitted"), "{ended:?}");
+}
+
+#[test]
+fn a_client_that_leaves_while_it_waits_is_forgotten() {
+    let server = launch(LONG, 1).start();
+    let mut ann = server.client("ann@example.org");
+    assert_eq!(ann.get("/runs").status, 200);
+    let question = sql("t", "SELECT 1").to_string();
+    let begun = Instant::now();
+    let mut waiter = send_waiting(&server, server.client("ann@example.org"), "POST", "/analyze", question.as_bytes());
+    waiter.hang_up();
+    wait_until("it to be forgotten", || waiting(&server) == 0);
+    assert!(begun.elapsed() < Duration::from_secs(3), "it was forgotten, and not let in: {:?}", begun.elapsed());
+    assert_eq!(metric(&server, "holdfast_rate_limit_delayed_total{known=\"user\"}"), 0);
+}
+
+#[test]
+fn past_the_patience_a_request_is_refused_at_once() {
+    let server = launch(LONG, 1).start();
+    let mut ann = server.client("ann@example.org");
+    assert_eq!(ann.get("/runs").status, 200);
+    let _waiter = send_waiting(&server, server.client("ann@example.org"), "GET", "/runs", b"");
+    let refused = ann.get("/runs");
+    // In the ninth second the two before it have had their turns.
+    assert!((7..=8).contains(&come_again(&refused, 429)), "{refused:?}");
+    assert_eq!(waiting(&server), 1);
+}
+
+#[test]
+fn what_is_refused_anyway_does_not_wait() {
+    let server = launch(LONG, 1).start();
+    assert_eq!(server.anonymous().get("/").status, 200);
+    for (method, path, token) in [
+        ("GET", "/runs", Some("Bearer guessed")),
+        ("GET", "/runs", None),
+        ("GET", "/nowhere", None),
+        ("PUT", "/runs", None),
+        ("OPTIONS", "/runs", None),
+    ] {
+        let headers: Vec<(&str, &str)> = token.map(|token| ("Authorization", token)).into_iter().collect();
+        let asked = Instant::now();
+        come_again(&server.anonymous().request(method, path, &headers, &[]), 429);
+        assert!(asked.elapsed() < Duration::from_secs(2), "{method} {path} waited for {:?}", asked.elapsed());
+    }
+    // A page may be asked for, and a browser may ask for one.
+    let page = send_waiting(&server, server.anonymous(), "GET", "/", b"");
+    drop(page);
+}
+
+#[test]
+fn a_preflight_and_a_stream_are_worth_waiting_for() {
+    let server = quick(1);
+    assert_eq!(server.anonymous().get("/").status, 200);
+    let preflight = [("Origin", "https://page.example"), ("Access-Control-Request-Method", "POST")];
+    assert_eq!(server.anonymous().request("OPTIONS", "/analyze", &preflight, &[]).status, 204);
+    assert_eq!(metric(&server, "holdfast_rate_limit_delayed_total{known=\"address\"}"), 1);
+    let mut ann = server.client("ann@example.org");
+    let run = ann.submit(&sql("t", "SELECT 1"));
+    let events = ann.watch(&run, 0);
+    drop(events);
+    assert_eq!(metric(&server, "holdfast_rate_limit_delayed_total{known=\"user\"}"), 1);
+}
+
+#[test]
+fn what_waiting_requests_hold_is_bounded() {
+    let server = launch(LONG, 1).start();
+    let body = vec![b' '; 1024 * 1024];
+    let mut clients: Vec<Client> = (0..9).map(|number| server.client(&format!("user-{number}@example.org"))).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/runs").status, 200);
+    }
+    let mut last = clients.pop().unwrap();
+    let _waiters: Vec<Client> =
+        clients.into_iter().map(|client| send_waiting(&server, client, "POST", "/analyze", &body)).collect();
+    let refused = last.request("POST", "/analyze", &[("Content-Type", "application/json")], &body);
+    come_again(&refused, 429);
+    assert_eq!(waiting(&server), 8, "a MiB each");
+    let _small = send_waiting(&server, last, "GET", "/runs", b"");
+}
+
+fn page_from(client: &mut Client, headers: &[(&str, &str)]) -> u16 {
+    client.request("GET", "/", headers, &[]).status
+}
+
+#[test]
+fn a_trusted_proxy_says_who_asks() {
+    let server = launch(TOO_LONG, 1).env("TRUSTED_PROXIES", "127.0.0.1, 10.0.0.0/8").start();
+    let mut proxy = server.anonymous();
+    let custom = "X-Forwarded-For";
+    for (value, status) in [
+        ("198.51.100.1", 200),
+        ("198.51.100.1", 429),
+        ("6.6.6.6, 198.51.100.1", 429),
+        ("198.51.100.2, 10.0.0.7", 200),
+        ("6.6.6.6,198.51.100.2", 429),
+        ("2001:db8::1", 200),
+        ("[2001:db8::2]:443", 429),
+        // The proxy's own, which nobody has asked from yet.
+        ("unknown", 200),
+        ("6.6.6.6, unknown", 429),
+    ] {
+        assert_eq!(page_from(&mut proxy, &[(custom, value)]), status, "{value}");
+    }
+    for (value, status) in [("for=198.51.100.3", 200), ("for=6.6.6.6, For=\"198.51.100.3:1\";proto=https", 429)] {
+        assert_eq!(page_from(&mut proxy, &[("Forwarded", value)]), status, "{value}");
+    }
+    assert_eq!(page_from(&mut proxy, &[(custom, "6.6.6.6"), (custom, "198.51.100.1")]), 429, "the last line counts");
+    assert_eq!(page_from(&mut proxy, &[(custom, "198.51.100.4"), ("Forwarded", "for=198.51.100.4")]), 200);
+    let disagreeing = [("Forwarded", "for=6.6.6.6"), (custom, "198.51.100.9")];
+    assert_eq!(page_from(&mut proxy, &disagreeing), 429, "it is the proxy's, which has asked");
+    assert_eq!(page_from(&mut proxy, &[]), 429);
+}
+
+#[test]
+fn nobody_else_says_who_asks() {
+    for launch in [launch(TOO_LONG, 1), launch(TOO_LONG, 1).env("TRUSTED_PROXIES", "10.0.0.1")] {
+        let server = launch.start();
+        let mut client = server.anonymous();
+        assert_eq!(page_from(&mut client, &[("X-Forwarded-For", "198.51.100.1")]), 200);
+        assert_eq!(page_from(&mut client, &[("X-Forwarded-For", "198.51.100.2")]), 429);
+        assert_eq!(page_from(&mut client, &[("Forwarded", "for=198.51.100.3")]), 429);
+    }
 }

@@ -1,0 +1,34 @@
+//! `GET /metrics`: what is counted, for Prometheus.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+use super::Api;
+use super::call::{Call, Reply};
+use super::problem::Problem;
+use super::routes::{Document, Lane, Route};
+use crate::http::Response;
+use crate::metrics::CONTENT_TYPE;
+
+pub(super) const ROUTES: &[Route] = &[Route {
+    method: "GET",
+    path: "/metrics",
+    handler: show,
+    lane: Lane::Here,
+    token: false,
+    limited: false,
+    document: Document {
+        summary: "What is counted, for Prometheus",
+        parameters: &[],
+        request: None,
+        answers: &[(200, "every counter and measurement, as OpenMetrics text", Some(text))],
+    },
+}];
+
+fn text(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "contentMediaType": CONTENT_TYPE})
+}
+
+fn show(api: &Api, _: &Call) -> Result<Reply, Problem> {
+    api.metrics.rate_limit_waiting.set(api.turnstile.waiting() as i64);
+    Ok(Reply::Now(Response::new(200, CONTENT_TYPE, api.metrics.text().into_bytes())))
+}

@@ -1,0 +1,51 @@
+//! How much strangers can have written into the log.
+
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+
+/// Bounds the lines of one event that a stranger causes: each address is limited anyway, but there may be many of them.
+pub struct LogBudget {
+    limiter: DefaultDirectRateLimiter,
+    withheld: AtomicU64,
+}
+
+/// Lines a second in the long run: of 300 bytes each some 250 MB a day, however many addresses a flood comes from.
+const LINES_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).expect("not zero");
+
+/// Lines that may come at once.
+const LINES_AT_ONCE: NonZeroU32 = NonZeroU32::new(500).expect("not zero");
+
+impl Default for LogBudget {
+    fn default() -> Self {
+        let limiter = RateLimiter::direct(Quota::per_second(LINES_PER_SECOND).allow_burst(LINES_AT_ONCE));
+        Self { limiter, withheld: AtomicU64::new(0) }
+    }
+}
+
+impl LogBudget {
+    /// Whether one more line may be written; if so, how many have been withheld since the last one.
+    pub fn spend(&self) -> Option<u64> {
+        if self.limiter.check().is_ok() {
+            return Some(self.withheld.swap(0, Ordering::Relaxed));
+        }
+        self.withheld.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_cut_off_and_told_in_the_next_line() {
+        let budget = LogBudget::default();
+        let lines = (0..10_000).filter_map(|_| budget.spend()).count() as u32;
+        assert!((LINES_AT_ONCE.get()..LINES_AT_ONCE.get() + 100).contains(&lines), "{lines}");
+        std::thread::sleep(std::time::Duration::from_secs(1) / LINES_PER_SECOND.get());
+        let withheld = std::iter::from_fn(|| budget.spend()).find(|withheld| *withheld > 0);
+        assert!(withheld >= Some(9_000), "{withheld:?}");
+    }
+}
