@@ -29,6 +29,6 @@ fn text(_: &mut SchemaGenerator) -> Schema {
 }
 
 fn show(api: &Api, _: &Call) -> Result<Reply, Problem> {
-    api.metrics.rate_limit_waiting.set(api.turnstile.waiting() as i64);
+    api.metrics.rate_limit_waiting.set(i64::try_from(api.turnstile.waiting()).unwrap_or(i64::MAX));
     Ok(Reply::Now(Response::new(200, CONTENT_TYPE, api.metrics.text().into_bytes())))
 }

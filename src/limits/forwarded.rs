@@ -125,15 +125,12 @@ fn unquote<'a>(quoted: &'a str, rest: &mut &'a str) -> Result<String, Malformed>
 
 /// What `Forwarded` calls a node: `192.0.2.1`, `[2001:db8::1]`, either with a port. `unknown` and hidden ones are no address.
 fn node(text: &str) -> Option<IpAddr> {
-    let (address, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (address, port) = rest.split_once(']')?;
-            (IpAddr::V6(address.parse::<Ipv6Addr>().ok()?), port)
-        }
-        None => {
-            let end = text.find(':').unwrap_or(text.len());
-            (IpAddr::V4(text[..end].parse::<Ipv4Addr>().ok()?), &text[end..])
-        }
+    let (address, port) = if let Some(rest) = text.strip_prefix('[') {
+        let (address, port) = rest.split_once(']')?;
+        (IpAddr::V6(address.parse::<Ipv6Addr>().ok()?), port)
+    } else {
+        let end = text.find(':').unwrap_or(text.len());
+        (IpAddr::V4(text[..end].parse::<Ipv4Addr>().ok()?), &text[end..])
     };
     let is_port = |port: &str| {
         let hidden = port.strip_prefix('_').filter(|name| !name.is_empty());
@@ -317,22 +314,18 @@ mod tests {
             let mut lines: Vec<&str> = invented.iter().map(String::as_str).collect();
             let chains = [(custom.join(", "), false), (standard.join(", "), true)];
             for (ours, is_standard) in &chains {
-                let is_standard = *is_standard;
-                let find = |lines: &[&str]| match is_standard {
-                    true => client_address(ip(PROXY), lines, &[], &trusted()),
-                    false => client_address(ip(PROXY), &[], lines, &trusted()),
+                let find = |standard: &[&str], custom: &[&str]| {
+                    let (standard, custom) = if *is_standard { (standard, custom) } else { (custom, standard) };
+                    client_address(ip(PROXY), standard, custom, &trusted())
                 };
                 lines.push(ours);
-                prop_assert_eq!(find(&lines), client);
+                prop_assert_eq!(find(&lines, &[]), client);
                 lines.pop();
                 let joined = [invented.join(", "), ours.clone()].join(", ");
-                let found = find(&[&joined]);
+                let found = find(&[&joined], &[]);
                 // A malformed line hides the client, but shows nobody else.
-                prop_assert!(found == client || (is_standard && found == ip(PROXY)), "{} gives {}", joined, found);
-                let both = match is_standard {
-                    true => client_address(ip(PROXY), &[ours], &lines, &trusted()),
-                    false => client_address(ip(PROXY), &lines, &[ours], &trusted()),
-                };
+                prop_assert!(found == client || (*is_standard && found == ip(PROXY)), "{} gives {}", joined, found);
+                let both = find(&[ours], &lines);
                 prop_assert!(both == client || both == ip(PROXY), "{:?} and {} give {}", lines, ours, both);
             }
         }

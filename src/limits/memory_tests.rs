@@ -1,5 +1,7 @@
 //! What a million clients cost, measured in a process of its own.
 
+#![allow(clippy::print_stdout, reason = "what one process tells the other")]
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::process::Command;
@@ -30,7 +32,7 @@ fn a_million_addresses_cost_at_most_64_mib_and_old_ones_go() {
     assert!(tracked > CLIENTS * 8 / 10, "{tracked} of them are counted apart");
     assert!((8 * MIB..64 * MIB).contains(&full), "a million addresses cost {} KiB", full / 1024);
     assert_eq!(left, 0, "all of them are forgotten after a window without a request");
-    assert!(again < 64 * MIB, "a million others cost {} KiB in all", again / 1024);
+    assert!(again < full + MIB, "their places are used again: {} KiB", again / 1024);
 }
 
 #[test]
@@ -41,20 +43,20 @@ fn a_process_with_a_million_clients() {
     let quota = RateQuota { requests: positive(100), window: Duration::from_secs(60), burst: positive(20) };
     let limiter = RateLimiter::with_clock(quota, clock.clone());
     let before = resident_bytes();
-    let ask = |first: usize| {
-        for n in first..first + CLIENTS {
+    let ask = |clients: std::ops::Range<usize>| {
+        for n in clients {
             let address = Client::Address(IpAddr::V4(Ipv4Addr::from_bits(n as u32)));
             // Those for whom there is no place share one, and may be refused.
             let _ = limiter.check(address, Manner::OrLater);
         }
     };
-    ask(0);
+    ask(0..CLIENTS);
     let full = resident_bytes() - before;
     let tracked = limiter.stats().total_tracked_clients;
     clock.advance(Duration::from_secs(73));
     limiter.forget_idle();
     let left = limiter.stats().total_tracked_clients;
-    ask(CLIENTS);
+    ask(CLIENTS..CLIENTS + CLIENTS / 10);
     println!("figures: {full} {tracked} {left} {}", resident_bytes() - before);
 }
 

@@ -135,7 +135,9 @@ impl<J: Send + 'static> Turnstile<J> {
         let all = std::mem::take(&mut waiting.turns).into_vec();
         let (gone, left): (Vec<_>, Vec<_>) = all.into_iter().partition(|turn| is_gone(&turn.job));
         waiting.turns = left.into();
-        gone.iter().for_each(|turn| self.line.leave(turn));
+        for turn in &gone {
+            self.line.leave(turn);
+        }
         drop(waiting);
         // What their destructors do is done without the lock.
         drop(gone);
@@ -147,10 +149,14 @@ impl<J: Send + 'static> Turnstile<J> {
         let mut waiting = self.line.waiting.lock();
         waiting.is_closed = true;
         let all = std::mem::take(&mut waiting.turns);
-        all.iter().for_each(|turn| self.line.leave(turn));
+        for turn in &all {
+            self.line.leave(turn);
+        }
         drop(waiting);
         self.line.changed.notify_one();
-        all.into_iter().for_each(|turn| refuse(turn.job));
+        for turn in all {
+            refuse(turn.job);
+        }
         let thread = self.thread.lock().take();
         if let Some(thread) = thread {
             // What a job throws is caught, and what that reports has been reported.

@@ -185,7 +185,9 @@ fn a_burst_passes_and_the_next_ones_wait_in_their_order() {
             "{number} after {after:?}"
         );
     }
-    readers.into_iter().for_each(|reader| reader.join().unwrap());
+    for reader in readers {
+        reader.join().unwrap();
+    }
     assert!(sent_within < Duration::from_secs(1), "they were to wait at the same time: {sent_within:?}");
     assert_eq!((waiting(&server), metric(&server, "holdfast_rate_limit_delayed_total{known=\"user\"}")), (0, 6));
     assert_eq!(metric(&server, "holdfast_rate_limit_refused_total{known=\"user\"}"), 0);

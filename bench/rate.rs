@@ -1,0 +1,62 @@
+//! What limiting a request costs: the check, and writing the two headers that tell how its client stands; in this process, for
+//! clients that are known and for ever new ones. Run it by `bench/rate`.
+
+#![allow(missing_docs, clippy::print_stdout, reason = "a program, whose output is its purpose")]
+
+use std::fmt::Write;
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use holdfast::limits::{Client, Manner, RateLimiter, RateQuota};
+
+const ROUNDS: usize = 31;
+const CALLS: u32 = 100_000;
+const KNOWN: usize = 1_000;
+const TARGET_NS: f64 = 1_000.0;
+
+/// Nanoseconds for each call of one round.
+fn measure(mut call: impl FnMut(usize)) -> f64 {
+    let begin = Instant::now();
+    (0..CALLS as usize).for_each(&mut call);
+    begin.elapsed().as_nanos() as f64 / f64::from(CALLS)
+}
+
+fn main() {
+    let positive = |n| NonZeroU32::new(n).expect("not zero");
+    let quota = |burst| RateQuota { requests: positive(100), window: Duration::from_secs(60), burst: positive(burst) };
+    let (allowing, refusing) = (RateLimiter::new(quota(u32::MAX)), RateLimiter::new(quota(1)));
+    let users: Vec<String> = (0..KNOWN).map(|n| format!("user-{n}@example.org")).collect();
+    let mut lines = String::with_capacity(256);
+    let mut ask = |limiter: &RateLimiter, client: Client<'_>| {
+        let standing = match limiter.check(client, Manner::OrLater) {
+            Ok(pass) => pass.standing,
+            Err(retry) => retry.standing(),
+        };
+        lines.clear();
+        write!(lines, "RateLimit: {standing}\r\nRateLimit-Policy: {}\r\n", limiter.policy()).expect("a text takes it");
+        black_box(&lines);
+    };
+    let mut fresh = 0_u32;
+    let mut stranger = || {
+        fresh += 1;
+        Client::Address(IpAddr::V4(Ipv4Addr::from_bits(fresh)))
+    };
+    let mut times: [Vec<f64>; 3] = Default::default();
+    for _ in 0..ROUNDS {
+        times[0].push(measure(|n| ask(&allowing, Client::User(&users[n % KNOWN]))));
+        times[1].push(measure(|n| ask(&refusing, Client::User(&users[n % KNOWN]))));
+        times[2].push(measure(|_| ask(&allowing, stranger())));
+    }
+    for (what, times) in
+        ["a known user, let in", "a known user, mostly refused", "an address never seen"].iter().zip(&mut times)
+    {
+        times.sort_by(f64::total_cmp);
+        let (median, slowest) = (times[ROUNDS / 2], times[ROUNDS - 1]);
+        let verdict = if median <= TARGET_NS { "met" } else { "missed" };
+        println!(
+            "{what}: {median:.0} ns (the slowest of {ROUNDS} rounds {slowest:.0}); at most {TARGET_NS:.0}: {verdict}"
+        );
+    }
+}
