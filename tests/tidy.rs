@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use holdfast::{config, event};
+use holdfast::{config, event, metrics};
 
 /// Longer than this, a file has more than one noun, unless it is listed with its reason.
 const FILE_LINES_MAX: usize = 600;
@@ -157,6 +157,26 @@ fn every_log_event_has_one_name_and_is_logged_somewhere() {
 }
 
 #[test]
+fn every_metric_is_documented_and_counted() {
+    let document = fs::read_to_string(root().join("docs/metrics.md")).unwrap_or_default();
+    let sources = files("src", &[".rs"]);
+    let mut documented: BTreeSet<&str> = document.split('`').filter(|quoted| quoted.starts_with("holdfast_")).collect();
+    for (metric, meaning) in metrics::ALL {
+        let is_plain = metric.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        assert!(is_plain && meaning.trim().ends_with('.'), "{metric} means {meaning:?}");
+        let is_counted = |text: &str| {
+            let found = text.match_indices("metrics.").map(|(at, found)| name(&text[at + found.len()..]));
+            found.into_iter().any(|counted| counted == *metric)
+        };
+        let others = sources.iter().filter(|(path, _)| path != "src/metrics.rs");
+        assert!(others.into_iter().any(|(_, text)| is_counted(text)), "nothing counts {metric}");
+        let shown = [format!("holdfast_{metric}"), format!("holdfast_{metric}_total")];
+        assert!(shown.iter().any(|shown| documented.remove(&**shown)), "docs/metrics.md does not name {metric}");
+    }
+    assert!(documented.is_empty(), "docs/metrics.md names {documented:?}");
+}
+
+#[test]
 fn every_variable_is_documented_and_read() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap_or_default();
     let is_documented = |name: &&str| readme.contains(&format!("`{name}`"));
@@ -196,7 +216,7 @@ fn documents_name_only_variables_and_events_that_exist() {
         is_name && bytes.iter().all(|byte| is_letter(byte) || [joint, b'_'].contains(byte))
     };
     let mut documents = files("docs", &[".md"]);
-    for file in ["README.md", "ARCHITECTURE.md"] {
+    for file in ["README.md", "ARCHITECTURE.md", "SECURITY.md"] {
         documents.push((file.to_owned(), fs::read_to_string(root().join(file)).unwrap_or_default()));
     }
     for (path, text) in documents {
@@ -251,7 +271,7 @@ fn nothing_names_a_place_on_its_authors_machine() {
     for directory in ["src", "tests", "docs", "bench", "systemd", "sample-data"] {
         all.extend(files(directory, &ends));
     }
-    for file in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "Cargo.toml"] {
+    for file in ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CHANGELOG.md", "Cargo.toml"] {
         all.push((file.to_owned(), fs::read_to_string(root().join(file)).unwrap_or_default()));
     }
     for (path, text) in all {
