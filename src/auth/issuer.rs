@@ -54,7 +54,12 @@ impl Key {
 
     /// A secret for HS256.
     pub(crate) fn secret(secret: &[u8]) -> Self {
-        Self::new(None, Pair::Secret(hmac::Key::new(hmac::HMAC_SHA256, secret)))
+        Self::hmac(hmac::HMAC_SHA256, secret)
+    }
+
+    /// A secret for one of HS256, HS384 and HS512.
+    pub(crate) fn hmac(algorithm: hmac::Algorithm, secret: &[u8]) -> Self {
+        Self::new(None, Pair::Secret(hmac::Key::new(algorithm, secret)))
     }
 
     fn new(kid: Option<&str>, pair: Pair) -> Self {
@@ -67,6 +72,8 @@ impl Key {
             Pair::Rsa(_) => "RS256",
             Pair::P256(_) => "ES256",
             Pair::Ed25519(_) => "EdDSA",
+            Pair::Secret(key) if key.algorithm() == hmac::HMAC_SHA384 => "HS384",
+            Pair::Secret(key) if key.algorithm() == hmac::HMAC_SHA512 => "HS512",
             Pair::Secret(_) => "HS256",
         }
     }

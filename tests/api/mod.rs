@@ -11,6 +11,7 @@ mod debug;
 mod envelope;
 mod events;
 mod feedback;
+mod keys;
 mod messages;
 mod open;
 mod openapi;
