@@ -64,8 +64,8 @@ impl KeyRefresher {
 pub(super) fn inspect(location: &KeyLocation) -> Result<String, StartError> {
     let mut source = KeySource::new(location);
     match source.load() {
-        Ok((set, _)) if set.left_out().is_empty() => Ok(format!("JWT_JWKS: {} usable keys.", set.len())),
-        Ok((set, _)) => Ok(format!("JWT_JWKS: {} usable keys; left out: {}.", set.len(), set.left_out())),
+        Ok((set, _)) if set.left_out().is_empty() => Ok(format!("JWT_JWKS: {} usable keys.", set.count())),
+        Ok((set, _)) => Ok(format!("JWT_JWKS: {} usable keys; left out: {}.", set.count(), set.left_out())),
         Err(error) if source.is_file() => Err(StartError::Keys(place(location), error)),
         Err(error) => Ok(format!("JWT_JWKS cannot be read now: {error}; the server would start and try again.")),
     }

@@ -46,10 +46,10 @@ impl KeySet {
         }
         let mut set = Self { keys: Vec::new(), left_out: LeftOut::default() };
         for jwk in document.keys {
-            let key = Jwk::deserialize(jwk).map_err(|_| "unreadable").and_then(|jwk| jwk.into_key());
+            let key = Jwk::deserialize(jwk).map_err(|_| "unreadable").and_then(Jwk::into_key);
             match key {
                 Ok(key) if key.kid.as_deref().is_some_and(|kid| set.named(kid).is_some()) => {
-                    set.left_out.count("repeated")
+                    set.left_out.count("repeated");
                 }
                 Ok(key) => set.keys.push(key),
                 Err(why) => set.left_out.count(why),
@@ -58,14 +58,9 @@ impl KeySet {
         if set.keys.is_empty() { Err(KeySetError::NoneUsable(set.left_out)) } else { Ok(set) }
     }
 
-    /// How many keys it has.
-    pub fn len(&self) -> usize {
+    /// How many keys it has, at least one.
+    pub fn count(&self) -> usize {
         self.keys.len()
-    }
-
-    /// Never: a document without a key is an error.
-    pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
     }
 
     /// What was left out of the document.

@@ -166,7 +166,7 @@ fn refusal(error: ureq::Error) -> KeySourceError {
 /// How long the issuer says that its answer may be used, within our bounds; the shortest time if it does not say.
 fn fresh_for(headers: &HeaderMap) -> Duration {
     let values = |name: HeaderName| headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    let directives = values(CACHE_CONTROL).flat_map(|value| value.split(',')).map(|directive| directive.trim());
+    let directives = values(CACHE_CONTROL).flat_map(|value| value.split(',')).map(str::trim);
     let max_age = directives
         .filter_map(|directive| directive.split_once('='))
         .filter(|(name, _)| name.trim().eq_ignore_ascii_case("max-age"))

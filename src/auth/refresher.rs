@@ -80,7 +80,7 @@ impl Refresher {
         if std::mem::take(&mut self.failures) > 0 {
             tracing::info!(event = event::KEYS_AVAILABLE, "the keys can be read again");
         }
-        let (usable, left_out, reasons) = (set.len(), set.left_out().len(), set.left_out().to_string());
+        let (usable, left_out, reasons) = (set.count(), set.left_out().len(), set.left_out().to_string());
         if self.keyring.replace(set) {
             tracing::info!(event = event::KEYS_LOADED, usable, left_out, reasons);
         }

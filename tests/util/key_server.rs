@@ -66,12 +66,12 @@ impl KeyServer {
         let address = listener.local_addr().unwrap();
         let certificates = Certificates::of(&["localhost"]);
         let (publication, fetches) = (Arc::new(Mutex::new(publication)), Arc::new(AtomicUsize::new(0)));
-        let (tls, publications, fetched) = (certificates.tls(), Arc::clone(&publication), Arc::clone(&fetches));
+        let (tls, current, count) = (certificates.tls(), Arc::clone(&publication), Arc::clone(&fetches));
         std::thread::spawn(move || {
             for client in listener.incoming() {
-                let (tls, publication, fetched) = (Arc::clone(&tls), publications.lock().clone(), Arc::clone(&fetched));
+                let (tls, publication, count) = (Arc::clone(&tls), current.lock().clone(), Arc::clone(&count));
                 // A client that goes away ends its connection, and nothing else.
-                std::thread::spawn(move || drop(serve(client.unwrap(), tls, &publication, &fetched)));
+                std::thread::spawn(move || drop(serve(client.unwrap(), tls, &publication, &count)));
             }
         });
         Self { address, authority: certificates.authority, publication, fetches }
