@@ -44,6 +44,12 @@ events! {
     /// A token was refused; the reason says why, and `unlogged` how many more were refused since the last such line because
     /// there were too many.
     TOKEN_REFUSED = "token.refused";
+    /// Published keys were read, and are others than before: how many are usable, how many were left out and why.
+    KEYS_LOADED = "keys.loaded";
+    /// Published keys could not be read; logged once a series of tries. Those that were read before go on being used.
+    KEYS_UNAVAILABLE = "keys.unavailable";
+    /// Published keys can be read again.
+    KEYS_AVAILABLE = "keys.available";
     /// A request failed in a way that it should not; the client got 500.
     REQUEST_FAILED = "request.failed";
     /// A thread of the runner, or one that does chores, met a bug; it goes on with what comes next.

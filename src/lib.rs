@@ -13,6 +13,7 @@ pub mod config;
 pub mod event;
 pub mod metrics;
 pub mod sync;
+pub mod trust;
 // Floor 1: three mechanisms that do not know one another.
 pub mod domain;
 pub mod http;

@@ -161,14 +161,20 @@ fn token(config: &Config, email: &str, expires: Duration) -> u8 {
 
 /// A token for this user, signed with the server's secret.
 fn signed(config: &Config, email: &str, expires: Duration) -> Result<String, Fault> {
-    if config.jwt_secret.is_none() && !config.state_directory.exists() {
+    if config.jwt_secret.is_none() && config.jwt_jwks.is_none() && !config.state_directory.exists() {
         let shown = config.state_directory.display();
         return Err(Fault(format!(
             "there is no secret in {shown} yet: start the server once, or run this in its directory, or with its \
              STATE_DIRECTORY or JWT_SECRET"
         )));
     }
-    let secret = app::secret(config).map_err(|error| Fault(error.to_string()))?;
+    let Some(secret) = app::secret(config).map_err(|error| Fault(error.to_string()))? else {
+        return Err(Fault(
+            "no token can be made here, since JWT_JWKS has it that only the issuer of those keys makes tokens: get one from \
+             it (and give it to holdfast ask as HOLDFAST_TOKEN), or set JWT_SECRET too"
+                .into(),
+        ));
+    };
     auth::issue(&secret, &app::verifier_options(config), email, expires)
         .map_err(|error| Fault(format!("--email is {email:?}: {error}")))
 }

@@ -114,6 +114,8 @@ fn health(api: &Api, _: &Call) -> Result<Reply, Problem> {
     let database = api.probes.database();
     let mut warnings: Vec<&str> = memory.warnings.iter().map(String::as_str).collect();
     warnings.extend(database.trouble());
+    let keys_trouble = api.verifier.keys_trouble();
+    warnings.extend(keys_trouble.as_deref());
     Ok(Reply::json(&HealthView {
         status: status(api),
         timestamp: Timestamp::now(),
@@ -156,7 +158,7 @@ fn live(api: &Api, _: &Call) -> Result<Reply, Problem> {
 struct ReadyView {
     /// `ready` or `not_ready`.
     status: &'static str,
-    /// Of `database`, `memory`, `draining` and `migrations`, those that fail.
+    /// Of `database`, `memory`, `draining`, `migrations` and `keys`, those that fail.
     failing: Vec<&'static str>,
     timestamp: Timestamp,
 }
@@ -169,6 +171,9 @@ fn ready(api: &Api, _: &Call) -> Result<Reply, Problem> {
         // The store answers no probe before it is migrated.
         "not_initialized" => failing.extend(["database", "migrations"]),
         _ => failing.push("database"),
+    }
+    if api.verifier.awaits_keys() {
+        failing.push("keys");
     }
     if api.memory.pressure() == Pressure::Critical {
         failing.push("memory");

@@ -91,7 +91,8 @@ fn operation(route: &Route, generator: &mut SchemaGenerator, problem: &schemars:
     common.extend(request.is_some().then_some([413, 415]).into_iter().flatten());
     common.extend((!route.document.parameters.is_empty() || request.is_some()).then_some(422));
     common.extend(route.limited.then_some(429));
-    common.extend((route.lane != Lane::Here).then_some(503));
+    // Without a lane, too: the keys that tokens are verified with may be away.
+    common.extend((route.token || route.lane != Lane::Here).then_some(503));
     for status in common {
         let description = StatusCode(status).default_reason_phrase();
         let content = json!({"application/problem+json": {"schema": problem}});

@@ -224,7 +224,12 @@ impl From<NotAdmitted> for Problem {
 
 impl From<TokenError> for Problem {
     fn from(error: TokenError) -> Self {
-        Self::new(401, error.to_string()).with("reason", error.reason()).with_header("WWW-Authenticate", "Bearer")
+        let problem = match error {
+            // A client told 401 would throw its token away, which may be a good one.
+            TokenError::KeysAway => Self::busy(error.to_string()),
+            _ => Self::new(401, error.to_string()).with_header("WWW-Authenticate", "Bearer"),
+        };
+        problem.with("reason", error.reason())
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod backend;
 mod housekeeper;
+mod keys;
 mod logging;
 mod opening;
 mod retention;
@@ -20,7 +21,7 @@ use crossbeam_channel::{Receiver, select};
 pub use state_directory::{StateDirectory, StateDirectoryError};
 
 use crate::api::{Api, Front, Origins, Parts};
-use crate::auth::{Secret, SecretError, Verifier, VerifierOptions};
+use crate::auth::{KeySourceError, Secret, SecretError, Verifier, VerifierOptions};
 use crate::config::Config;
 use crate::datasets::{self, Datasets, DatasetsError, Source};
 use crate::engine::Engine;
@@ -35,6 +36,7 @@ use crate::store::{QueueLimits, Store, StoreError};
 use crate::streams::{self, Streams};
 use backend::Backend;
 use housekeeper::{Housekeeper, Prober};
+use keys::{KeyRefresher, Keys};
 use opening::Opening;
 use retention::Retention;
 
@@ -68,6 +70,9 @@ pub enum StartError {
     /// The secret cannot be used.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// The keys of `JWT_JWKS`, which are there, cannot be used.
+    #[error("JWT_JWKS is {0}, which cannot be used: {1}")]
+    Keys(String, KeySourceError),
     /// The address cannot be bound.
     #[error(
         "BIND is {0}, which cannot be listened on: {1}. Set BIND to another, such as 127.0.0.1:0 for any free port"
@@ -84,7 +89,8 @@ impl StartError {
         match self {
             StartError::StateDirectory(StateDirectoryError::Unusable { .. })
             | StartError::Datasets(DatasetsError::Source(_))
-            | StartError::Secret(_) => 2,
+            | StartError::Secret(_)
+            | StartError::Keys(..) => 2,
             StartError::StateDirectory(_)
             | StartError::Store(_)
             | StartError::Datasets(_)
@@ -107,6 +113,8 @@ pub struct App {
     /// `None` where everything is kept.
     retention: Option<Retention>,
     opening: Opening,
+    /// `None` without `JWT_JWKS`.
+    keys: Option<KeyRefresher>,
     address: SocketAddr,
     /// Held to the end: nobody else may have the store meanwhile.
     _state: StateDirectory,
@@ -123,6 +131,7 @@ impl App {
         let state = StateDirectory::open(&config.state_directory)?;
         let listener = TcpListener::bind(config.bind).map_err(|error| StartError::Bind(config.bind, error))?;
         let secret = secret(config)?;
+        let keys = config.jwt_jwks.as_ref().map(Keys::begin).transpose()?;
         let connector = connector();
         let (backend, store) = backend::open(&state, config, &connector)?;
         let source = config.data_dir.clone().map_or(Source::Sample, Source::Dir);
@@ -158,7 +167,13 @@ impl App {
             streams: Arc::clone(&streams),
             datasets: Arc::clone(&datasets),
             memory: Arc::clone(&memory),
-            verifier: Verifier::new(&secret, verifier_options(config)),
+            verifier: match (&keys, &secret) {
+                (Some(keys), secret) => {
+                    Verifier::with_keys(secret.as_ref(), Arc::clone(keys.keyring()), verifier_options(config))
+                }
+                (None, Some(secret)) => Verifier::new(secret, verifier_options(config)),
+                (None, None) => unreachable!("without published keys there is a secret"),
+            },
             limiter: RateLimiter::new(rate_quota(config)),
             trusted_proxies: config.trusted_proxies.clone(),
             origins: config.cors_allowed_origins.clone().map_or(Origins::Any, Origins::Listed),
@@ -189,6 +204,7 @@ impl App {
         })?;
         let retain = |age| Retention::start(Arc::clone(&store), Arc::clone(&api), age);
         let retention = config.retention.map(retain).transpose()?;
+        let keys = keys.map(Keys::keep_fresh).transpose()?;
         memory.mark_ready();
         let opening = Opening::begin(Arc::clone(&store))?;
         tracing::info!(event = event::SERVER_STARTED, %address, version = env!("CARGO_PKG_VERSION"));
@@ -203,6 +219,7 @@ impl App {
             prober,
             retention,
             opening,
+            keys,
             address,
             _state: state,
         })
@@ -254,6 +271,9 @@ impl App {
         if let Some(retention) = &mut self.retention {
             retention.stop(deadline);
         }
+        if let Some(keys) = &mut self.keys {
+            keys.stop(deadline);
+        }
         self.prober.stop(deadline);
         self.housekeeper.stop(deadline);
         tracing::info!(event = event::SERVER_STOPPED);
@@ -283,7 +303,14 @@ pub fn serve(config: &Config, more_engines: Vec<Arc<dyn Engine>>) -> u8 {
         }
     };
     let store = Arc::clone(&app.store);
-    if let Err(error) = signals.at_hangup(move || store.recycle("SIGHUP")) {
+    let keyring = app.keys.as_ref().map(|keys| Arc::clone(keys.keyring()));
+    let renew = move || {
+        if let Some(keyring) = &keyring {
+            keyring.refresh();
+        }
+        store.recycle("SIGHUP");
+    };
+    if let Err(error) = signals.at_hangup(renew) {
         complain(&format_args!("SIGHUP cannot be handled: {error}"));
     }
     welcome::print(config, app.address());
@@ -299,7 +326,7 @@ pub fn serve(config: &Config, more_engines: Vec<Arc<dyn Engine>>) -> u8 {
     }
 }
 
-/// Tries the store as the server would, and says in a sentence what it found; for `holdfast check`.
+/// Tries the keys and the store as the server would, and says in a sentence each what it found; for `holdfast check`.
 ///
 /// # Errors
 /// Whatever would keep the server from starting.
@@ -311,7 +338,9 @@ pub fn inspect(config: &Config) -> Result<String, StartError> {
         let fault = datasets::Fault { file: directory.display().to_string(), line: None, reason };
         return Err(DatasetsError::Source(vec![fault]).into());
     }
-    backend::inspect(config)
+    let keys = config.jwt_jwks.as_ref().map(keys::inspect).transpose()?;
+    let store = backend::inspect(config)?;
+    Ok(keys.into_iter().chain([store]).collect::<Vec<_>>().join("\n"))
 }
 
 /// Makes the state directory if there is none, for commands that a running server does not mind.
@@ -322,14 +351,16 @@ pub fn make_state_directory(config: &Config) -> Result<(), StartError> {
     Ok(state_directory::make(&config.state_directory)?)
 }
 
-/// The secret that tokens are verified and made with: the configured one, else the server's own.
+/// The secret that tokens are verified and made with: the configured one, else the server's own; none where only the issuer of
+/// `JWT_JWKS` makes tokens.
 ///
 /// # Errors
 /// If the server's own can be neither read nor made.
-pub fn secret(config: &Config) -> Result<Secret, SecretError> {
+pub fn secret(config: &Config) -> Result<Option<Secret>, SecretError> {
     match &config.jwt_secret {
-        Some(secret) => Secret::new(secret.expose()),
-        None => Secret::of(&config.state_directory),
+        Some(secret) => Secret::new(secret.expose()).map(Some),
+        None if config.jwt_jwks.is_some() => Ok(None),
+        None => Secret::of(&config.state_directory).map(Some),
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, select};
 
 use crate::runner::survive;
 
@@ -21,12 +21,26 @@ pub(super) struct Ticker {
 }
 
 impl Ticker {
-    pub(super) fn start(name: &'static str, mut work: impl FnMut() -> Duration + Send + 'static) -> io::Result<Self> {
+    pub(super) fn start(name: &'static str, work: impl FnMut() -> Duration + Send + 'static) -> io::Result<Self> {
+        Self::woken(name, never(), work)
+    }
+
+    /// The same with pauses that end early at a word from `wake`.
+    pub(super) fn woken(
+        name: &'static str,
+        wake: Receiver<()>,
+        mut work: impl FnMut() -> Duration + Send + 'static,
+    ) -> io::Result<Self> {
         let (stop, stopped): (_, Receiver<()>) = bounded(0);
         let (alive, ended) = bounded(0);
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
             let mut pause = PAUSE;
-            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(pause) {
+            loop {
+                select! {
+                    recv(stopped) -> _ => break,
+                    recv(wake) -> _ => {}
+                    default(pause) => {}
+                }
                 pause = PAUSE;
                 survive(name, || pause = work());
             }

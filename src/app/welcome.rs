@@ -11,7 +11,7 @@ use crate::config::Config;
 /// How long the printed token is good for.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
 
-/// Prints it to standard output. With a configured secret no token is made: its users have theirs.
+/// Prints it to standard output. With a configured secret or published keys no token is made: its users have theirs.
 pub(super) fn print(config: &Config, address: SocketAddr) {
     let base = format!("http://{address}");
     let token = if config.jwt_secret.is_none() { first_token(config) } else { None };
@@ -44,6 +44,6 @@ pub(super) fn print(config: &Config, address: SocketAddr) {
 }
 
 fn first_token(config: &Config) -> Option<String> {
-    let secret = super::secret(config).ok()?;
+    let secret = super::secret(config).ok()??;
     auth::issue(&secret, &super::verifier_options(config), super::FIRST_USER, TOKEN_LIFETIME).ok()
 }

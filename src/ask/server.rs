@@ -5,16 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use rustls::crypto::ring;
 use serde::Deserialize;
 use serde_json::Value;
 use ureq::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use ureq::http::{HeaderValue, Request, Response, Uri};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, AsSendBody, Body, Error};
 
 use super::plain::clause;
 use crate::domain::RunId;
+use crate::trust;
 
 /// Resolving a name and connecting take milliseconds; a host that drops packets is tried again after this.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
@@ -171,13 +170,7 @@ impl Server {
             config = config.proxy(None);
         }
         if address.is_encrypted {
-            // It may have been chosen already.
-            let _ = ring::default_provider().install_default();
-            // One that cannot be read is one that is not trusted.
-            let authorities = rustls_native_certs::load_native_certs().certs;
-            let authorities: Vec<_> = authorities.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
-            let trusted = RootCerts::new_with_certs(&authorities);
-            config = config.tls_config(TlsConfig::builder().root_certs(trusted).build());
+            config = config.tls_config(trust::https());
         }
         Some(Self { address, agent: config.build().new_agent(), authorization })
     }

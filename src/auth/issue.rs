@@ -15,6 +15,7 @@ pub fn issue(
     identity: &str,
     expires_in: Duration,
 ) -> Result<String, IdentityError> {
+    super::crypto::install();
     let principal = Principal::new(identity)?;
     let now = get_current_timestamp();
     let mut claims = Map::new();

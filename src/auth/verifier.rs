@@ -1,19 +1,27 @@
 //! Whether a bearer token is ours, in time, meant for this server, and whom it names.
 
 use std::fmt;
+use std::sync::Arc;
 
 use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, dangerous};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::{Principal, Secret};
+use super::crypto::{self, ALGORITHMS};
+use super::key_set::PublicKey;
+use super::seen::{LEEWAY_SECONDS, Seen, SeenTokens, Times};
+use super::{KeySet, Keyring, Principal, Secret};
 
-/// Verifies bearer tokens signed with one shared secret (HS256). Shared by all http threads without a lock.
+/// Verifies bearer tokens: those signed with a shared secret (HS256) and those signed with the keys that an issuer publishes
+/// (RS256, ES256, EdDSA), whichever of the two there is. Shared by all http threads.
 pub struct Verifier {
-    key: DecodingKey,
-    validation: Validation,
+    secret: Option<DecodingKey>,
+    keyring: Option<Arc<Keyring>>,
+    /// What a token must say, for each of [`ALGORITHMS`].
+    validations: [Validation; ALGORITHMS.len()],
     identity_claim: String,
+    seen: SeenTokens,
 }
 
 /// What a token must say besides being signed and in time.
@@ -36,37 +44,103 @@ impl Default for VerifierOptions {
 
 const EMAIL: &str = "email";
 
-/// How far the issuer's clock may be from ours.
-const LEEWAY_SECONDS: u64 = 60;
-
 /// Tokens of identity providers have one or two KB; a larger one is refused before it is decoded.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
 impl Verifier {
     /// A verifier for tokens signed with `secret`.
     pub fn new(secret: &Secret, options: VerifierOptions) -> Self {
-        let mut validation = Validation::new(Algorithm::HS256);
-        validation.leeway = LEEWAY_SECONDS;
-        validation.validate_nbf = true;
-        validation.validate_aud = options.audience.is_some();
-        if let Some(issuer) = options.issuer {
-            validation.set_issuer(&[issuer]);
-            validation.required_spec_claims.insert("iss".to_owned());
+        Self::with(Some(secret), None, options)
+    }
+
+    /// A verifier for tokens signed with one of the keys of `keyring` as they are then, and with `secret` if there is one.
+    pub fn with_keys(secret: Option<&Secret>, keyring: Arc<Keyring>, options: VerifierOptions) -> Self {
+        Self::with(secret, Some(keyring), options)
+    }
+
+    fn with(secret: Option<&Secret>, keyring: Option<Arc<Keyring>>, options: VerifierOptions) -> Self {
+        crypto::install();
+        Self {
+            secret: secret.map(|secret| DecodingKey::from_secret(secret.as_bytes())),
+            keyring,
+            validations: ALGORITHMS.map(|algorithm| validation(algorithm, &options)),
+            identity_claim: options.identity_claim,
+            seen: SeenTokens::new(),
         }
-        if let Some(audience) = options.audience {
-            validation.set_audience(&[audience]);
-            validation.required_spec_claims.insert("aud".to_owned());
-        }
-        Self { key: DecodingKey::from_secret(secret.as_bytes()), validation, identity_claim: options.identity_claim }
     }
 
     /// The principal of a request, given all of its `Authorization` headers. Neither blocks nor does I/O; addresses and
-    /// keys inside the token (`jku`, `x5u`, `jwk`) are never followed.
+    /// keys inside the token (`jku`, `x5u`, `jwk`, `x5c`) are never followed.
     pub fn verify(&self, authorization_headers: &[&str]) -> Result<Principal, TokenError> {
         let token = bearer_token(authorization_headers)?;
-        check_header(token)?;
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation)?.claims;
-        self.principal(claims)
+        let digest = SeenTokens::digest(token);
+        if let Some(seen) = self.seen.get(&digest, self.keyring.as_ref().map_or(0, |keyring| keyring.generation())) {
+            return seen;
+        }
+        let header = read_header(token)?;
+        let (set, generation) = self.keyring.as_ref().map_or((None, 0), |keyring| keyring.current());
+        let (algorithm, key) = self.choose(&header, set.as_deref())?;
+        let validation = ALGORITHMS.iter().position(|known| *known == algorithm).map(|at| &self.validations[at]);
+        let claims = jsonwebtoken::decode::<Claims>(token, key, validation.ok_or(TokenError::Algorithm)?)?.claims;
+        let times = Times::of(&claims.0);
+        let principal = self.principal(claims)?;
+        self.seen.insert(digest, Seen { principal: principal.clone(), times, generation });
+        Ok(principal)
+    }
+
+    /// The one key that may verify a token with this header, and the algorithm of that key. Of the token's `alg` no more is
+    /// used than that it must be the same.
+    fn choose<'a>(
+        &'a self,
+        header: &TokenHeader,
+        set: Option<&'a KeySet>,
+    ) -> Result<(Algorithm, &'a DecodingKey), TokenError> {
+        let algorithm =
+            header.alg.parse().ok().filter(|known| ALGORITHMS.contains(known)).ok_or(TokenError::Algorithm)?;
+        let secret = self.secret.as_ref().filter(|_| algorithm == Algorithm::HS256);
+        let public = |key: &'a PublicKey| (key.algorithm, &key.key);
+        let named = header.kid.as_deref().and_then(|kid| set?.named(kid));
+        match (named, secret, set) {
+            (Some(key), ..) if key.algorithm == algorithm => Ok(public(key)),
+            (Some(_), ..) => Err(TokenError::Algorithm),
+            // Its name is between whoever shares it.
+            (None, Some(secret), _) => Ok((Algorithm::HS256, secret)),
+            // Nothing that could be published would verify it, and without a place of published keys nothing is.
+            _ if algorithm == Algorithm::HS256 || self.keyring.is_none() => Err(TokenError::Algorithm),
+            (None, None, None) => Err(self.missing(TokenError::KeysAway)),
+            (None, None, Some(_)) if header.kid.is_some() => Err(self.missing(TokenError::UnknownKey)),
+            (None, None, Some(set)) => {
+                let mut fitting = set.of(algorithm);
+                match (fitting.next(), fitting.next()) {
+                    (Some(key), None) => Ok(public(key)),
+                    (Some(_), Some(_)) => Err(TokenError::AmbiguousKey),
+                    (None, _) => Err(TokenError::Algorithm),
+                }
+            }
+        }
+    }
+
+    /// Has the keys refreshed, soon and by another thread.
+    fn missing(&self, error: TokenError) -> TokenError {
+        if let Some(keyring) = &self.keyring {
+            keyring.miss();
+        }
+        error
+    }
+
+    #[cfg(test)]
+    pub(super) fn seen_tokens(&self) -> usize {
+        self.seen.len()
+    }
+
+    /// Why the published keys are not as they should be, if so.
+    pub fn keys_trouble(&self) -> Option<Arc<str>> {
+        self.keyring.as_ref().and_then(|keyring| keyring.trouble())
+    }
+
+    /// Whether there is nothing yet to verify tokens with.
+    pub fn awaits_keys(&self) -> bool {
+        self.secret.is_none() && self.keyring.as_ref().is_some_and(|keyring| keyring.is_empty())
     }
 
     fn principal(&self, Claims(mut claims): Claims) -> Result<Principal, TokenError> {
@@ -98,9 +172,18 @@ pub enum TokenError {
     /// Signed with another secret, or altered afterwards.
     #[error("The token's signature does not match.")]
     Signature,
-    /// Signed in another way than HS256, or not at all.
-    #[error("The token is not signed with an algorithm that this server accepts (HS256).")]
+    /// Signed in a way for which there is no key, in another way than its key is for, or not at all.
+    #[error("The token is not signed with an algorithm that this server has a key for.")]
     Algorithm,
+    /// Signed with a key that is not among the published ones; they are read again soon.
+    #[error("The token names a key that this server does not know; if the key is new, try again in some seconds.")]
+    UnknownKey,
+    /// Signed with one of several keys, and it does not say with which.
+    #[error("The token does not name its key (`kid`), and several would fit.")]
+    AmbiguousKey,
+    /// The published keys have never been read yet; nothing is said about the token.
+    #[error("The keys to check the token with are not there yet; keep the token and try again soon.")]
+    KeysAway,
     /// `aud` does not name this server.
     #[error("The token is meant for another audience.")]
     Audience,
@@ -122,6 +205,7 @@ impl TokenError {
             Self::NotYetValid => "not_yet_valid",
             Self::Signature => "signature",
             Self::Algorithm => "algorithm",
+            Self::UnknownKey | Self::AmbiguousKey | Self::KeysAway => "key",
             Self::Audience => "audience",
             Self::Issuer => "issuer",
             Self::Identity => "identity",
@@ -166,22 +250,46 @@ fn bearer_token<'a>(authorization_headers: &[&'a str]) -> Result<&'a str, TokenE
     if token.len() > TOKEN_BYTES_MAX { Err(TokenError::Malformed("it is longer than 8 KiB")) } else { Ok(token) }
 }
 
+/// What a token must say to be accepted with this algorithm.
+fn validation(algorithm: Algorithm, options: &VerifierOptions) -> Validation {
+    let mut validation = Validation::new(algorithm);
+    validation.leeway = LEEWAY_SECONDS;
+    validation.validate_nbf = true;
+    validation.validate_aud = options.audience.is_some();
+    if let Some(issuer) = &options.issuer {
+        validation.set_issuer(&[issuer]);
+        validation.required_spec_claims.insert("iss".to_owned());
+    }
+    if let Some(audience) = &options.audience {
+        validation.set_audience(&[audience]);
+        validation.required_spec_claims.insert("aud".to_owned());
+    }
+    validation
+}
+
 #[derive(serde::Deserialize)]
 struct TokenHeader {
     alg: String,
+    #[serde(default, deserialize_with = "text")]
+    kid: Option<String>,
     #[serde(default, deserialize_with = "is_present")]
     crit: bool,
 }
 
-/// Refuses what no key could mend. The library reads a header only into algorithms that it knows, so that `none`
-/// would look like a broken token; read as claims are, a header keeps the two apart. Nothing here is trusted yet.
-fn check_header(token: &str) -> Result<(), TokenError> {
+/// Reads the header and refuses what no key could mend. The library reads a header only into algorithms that it knows, so that
+/// `none` would look like a broken token; read as claims are, a header keeps the two apart. Nothing here is trusted yet.
+fn read_header(token: &str) -> Result<TokenHeader, TokenError> {
     let (header, _) = token.split_once('.').ok_or(TokenError::Malformed("it is not three parts in base64url"))?;
     let header: TokenHeader = dangerous::insecure_decode_claims(format!(".{header}."))?;
     if header.crit {
         return Err(TokenError::Malformed("it demands extensions (`crit`) that this server does not know"));
     }
-    if header.alg == "HS256" { Ok(()) } else { Err(TokenError::Algorithm) }
+    Ok(header)
+}
+
+/// A text, and not `null` (RFC 7515 §4.1.4).
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    String::deserialize(deserializer).map(Some)
 }
 
 fn is_present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {

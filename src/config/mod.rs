@@ -5,6 +5,7 @@
 
 mod client;
 mod database_url;
+mod key_location;
 mod proxies;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 pub use client::{CLIENT_VARIABLES, Client};
 pub use database_url::{DatabaseUrl, SslMode};
+pub use key_location::{KeyLocation, KeyLocationError};
 pub use proxies::Proxies;
 
 /// One variable that Holdfast reads.
@@ -59,6 +61,8 @@ pub enum Kind {
     Secret(usize),
     /// Where a PostgreSQL database is; a secret too, since a password may stand in it.
     Database,
+    /// Where an issuer publishes its keys.
+    Keys,
 }
 
 const fn seconds(n: u64) -> Duration {
@@ -183,7 +187,13 @@ pub const VARIABLES: &[Variable] = &[
         name: "JWT_SECRET",
         default: None,
         kind: Kind::Secret(32),
-        meaning: "verifies HS256 tokens (unset: loopback only, with a secret of its own)",
+        meaning: "verifies HS256 tokens (unset, and JWT_JWKS too: loopback only, with a secret of its own)",
+    },
+    Variable {
+        name: "JWT_JWKS",
+        default: None,
+        kind: Kind::Keys,
+        meaning: "the file or https:// address of an issuer's keys (RS256, ES256, EdDSA); needs JWT_AUDIENCE",
     },
     Variable {
         name: "JWT_ISSUER",
@@ -271,10 +281,6 @@ pub const VARIABLES: &[Variable] = &[
     },
 ];
 
-/// Settings that would be dangerous to ignore and that this version does not know how to obey.
-const REFUSED: &[(&str, &str)] =
-    &[("JWT_JWKS", "this version verifies tokens with JWT_SECRET only; remove the variable")];
-
 /// What the server is to do, complete and within bounds.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -316,6 +322,8 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// `JWT_SECRET`.
     pub jwt_secret: Option<Secret>,
+    /// `JWT_JWKS`.
+    pub jwt_jwks: Option<KeyLocation>,
     /// `JWT_ISSUER`.
     pub jwt_issuer: Option<String>,
     /// `JWT_AUDIENCE`.
@@ -407,11 +415,6 @@ fn environment() -> HashMap<String, String> {
 /// Every fault there is.
 pub fn read(environment: &HashMap<String, String>, dotenv: &Path) -> Result<(Config, Vec<Effective>), Vec<Fault>> {
     let mut reader = Reader::new(environment, dotenv);
-    for (name, why) in REFUSED {
-        if reader.lookup(name).is_some() {
-            reader.faults.push(Fault(format!("{name} is set, but {why}")));
-        }
-    }
     let config = reader.config();
     if reader.faults.is_empty() { Ok((config, reader.effective)) } else { Err(reader.faults) }
 }
@@ -431,6 +434,7 @@ enum Value {
     Text(String),
     Secret(Secret),
     Database(Box<DatabaseUrl>),
+    Keys(KeyLocation),
 }
 
 impl<'a> Reader<'a> {
@@ -495,6 +499,10 @@ impl<'a> Reader<'a> {
             Some(Value::Database(url)) => Some(*url),
             _ => None,
         };
+        let jwt_jwks = match take("JWT_JWKS") {
+            Some(Value::Keys(location)) => Some(location),
+            _ => None,
+        };
         let mut text = |name| match take(name) {
             Some(Value::Text(text)) => Some(text),
             _ => None,
@@ -519,6 +527,7 @@ impl<'a> Reader<'a> {
             leak_detection,
             data_dir: text("DATA_DIR").map(PathBuf::from),
             jwt_secret,
+            jwt_jwks,
             jwt_issuer: text("JWT_ISSUER"),
             jwt_audience: text("JWT_AUDIENCE"),
             jwt_identity_claim: text("JWT_IDENTITY_CLAIM").unwrap_or_default(),
@@ -553,12 +562,20 @@ impl<'a> Reader<'a> {
                 config.pool_min, config.pool_max
             )));
         }
-        if config.jwt_secret.is_none() && !config.bind.ip().is_loopback() {
+        if config.jwt_secret.is_none() && config.jwt_jwks.is_none() && !config.bind.ip().is_loopback() {
             self.faults.push(Fault(format!(
                 "BIND is {}, which others can reach, but nothing says whose tokens to accept: set JWT_SECRET (at \
-                 least 32 bytes), or bind to a loopback address such as 127.0.0.1:8000",
+                 least 32 bytes) or JWT_JWKS, or bind to a loopback address such as 127.0.0.1:8000",
                 config.bind
             )));
+        }
+        if config.jwt_jwks.is_some() && config.jwt_audience.is_none() {
+            self.faults.push(Fault(
+                "JWT_JWKS is set without JWT_AUDIENCE, but such keys sign tokens for everybody's services, and whoever \
+                 has one for another service would be let in: set JWT_AUDIENCE to the name that the issuer has for this \
+                 server, such as a client id"
+                    .into(),
+            ));
         }
     }
 
@@ -625,6 +642,9 @@ impl<'a> Reader<'a> {
             if let (Kind::Database, Err(fault)) = (&variable.kind, value.parse::<DatabaseUrl>()) {
                 shown = format!("refused because {fault}");
             }
+            if let (Kind::Keys, Err(fault)) = (&variable.kind, value.parse::<KeyLocation>()) {
+                shown = fault.to_string();
+            }
             let fault = format!("{} is {shown}; allowed is {}", variable.name, variable.kind);
             self.faults.push(Fault(fault));
         }
@@ -664,6 +684,7 @@ impl Kind {
                 (text.len() >= *bytes_min).then(|| Value::Secret(Secret(text.as_bytes().to_vec())))
             }
             Kind::Database => text.parse().ok().map(|url| Value::Database(Box::new(url))),
+            Kind::Keys => text.parse().ok().map(Value::Keys),
         }
     }
 }
@@ -696,6 +717,7 @@ impl fmt::Display for Kind {
                 "postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=MODE with mode disable, prefer, require or \
                  verify-full, or the same as host=HOST user=USER and so on",
             ),
+            Kind::Keys => f.write_str("a path, or an address that begins with https:// and has no user in it"),
         }
     }
 }
@@ -815,9 +837,18 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_that_would_be_dangerous_to_ignore_is_refused() {
-        let faults = read_from(&[("JWT_JWKS", "keys.json")]).unwrap_err();
-        assert!(faults[0].0.starts_with("JWT_JWKS is set"), "{}", faults[0]);
+    fn published_keys_need_an_audience_and_then_no_secret() {
+        let keys = ("JWT_JWKS", "https://keys.example/certs");
+        let faults = read_from(&[keys, ("BIND", "0.0.0.0:8000")]).unwrap_err();
+        assert!(faults.len() == 1 && faults[0].0.contains("set JWT_AUDIENCE"), "{faults:?}");
+        let (config, _) = read_from(&[keys, ("BIND", "0.0.0.0:8000"), ("JWT_AUDIENCE", "holdfast")]).unwrap();
+        assert_eq!(config.jwt_jwks, Some(KeyLocation::Https(keys.1.into())));
+        let faults = read_from(&[("JWT_JWKS", "https://ann:hunter2@keys.example/certs")]).unwrap_err();
+        assert_eq!(
+            faults[0].0,
+            "JWT_JWKS is an address with a user or a password in it; allowed is a path, or an address that begins with \
+             https:// and has no user in it"
+        );
     }
 
     #[test]

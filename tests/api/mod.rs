@@ -12,6 +12,7 @@ mod debug;
 mod envelope;
 mod events;
 mod feedback;
+mod keys;
 mod messages;
 mod metrics;
 mod open;

@@ -46,6 +46,14 @@
 //! let ended = record::assert_whole(&server, &accepted);    // or &database: every run ended once, with the right answer
 //! ```
 //!
+//! Tokens that anybody might sign come from an issuer's keys, which a server reads in a file or at an https address.
+//!
+//! ```text
+//! let key = Key::p256(Some("its name"));                   // of util::issuer; also rsa, ed25519, secret
+//! let keys = KeyServer::start(Publication::of(&[&key]));   // publish another answer, or Silence, or Nobody
+//! let token = key.token(&claims);                          // or key.signed(header, payload), whatever they say
+//! ```
+//!
 //! `Launch::drill()` starts the same server with one more engine, whose steps do what the prompt asks for: [`drill`].
 //! A server is ended by its id when it is dropped; what it wrote to standard error is shown if the test failed.
 
@@ -61,6 +69,7 @@ mod frontend;
 pub(crate) mod health;
 mod installation;
 mod intruder;
+mod key_server;
 pub(crate) mod load;
 mod pgbouncer;
 mod ports;
@@ -73,6 +82,12 @@ mod server;
 mod supervisor;
 mod world;
 
+/// Keys that sign tokens of any kind; the unit tests' own.
+#[allow(dead_code, reason = "each who includes it uses a part")]
+pub(crate) mod issuer {
+    include!("../../src/auth/issuer.rs");
+}
+
 use std::time::{Duration, Instant};
 
 pub(crate) use asker::Asker;
@@ -81,6 +96,7 @@ pub(crate) use database::Database;
 pub(crate) use events::{Event, Events};
 pub(crate) use installation::{require, require_pgbouncer, require_postgres, require_small_disk};
 pub(crate) use intruder::Intruder;
+pub(crate) use key_server::{KeyServer, Publication, document};
 pub(crate) use pgbouncer::PgBouncer;
 pub(crate) use postgres::Cluster;
 pub(crate) use proxy::{Proxy, proxied};

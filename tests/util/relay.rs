@@ -2,12 +2,9 @@
 
 use std::io::{ErrorKind, Read, Result, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ServerConnection, StreamOwned};
 
 use super::PATIENCE;
 use super::certificates::Certificates;
@@ -87,7 +84,7 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let authority = certificates.map(|certificates| certificates.authority.clone()).unwrap_or_default();
-        let tls = certificates.map(tls);
+        let tls = certificates.map(Certificates::tls);
         std::thread::spawn(move || {
             for client in listener.incoming() {
                 let (client, fate, tls) = (client.unwrap(), fates.next(), tls.clone());
@@ -103,14 +100,6 @@ impl Relay {
         });
         Self { address, authority }
     }
-}
-
-fn tls(certificates: &Certificates) -> Arc<ServerConfig> {
-    let certificate = CertificateDer::from_pem_slice(certificates.certificate.as_bytes()).unwrap();
-    let key = PrivateKeyDer::from_pem_slice(certificates.key.as_bytes()).unwrap();
-    let builder = ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into());
-    let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
-    Arc::new(builder.with_single_cert(vec![certificate], key).unwrap())
 }
 
 fn relay(mut client: impl Read + Write, server: SocketAddr, fate: Option<Fate>) -> Result<()> {

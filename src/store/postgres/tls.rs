@@ -18,6 +18,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::link::Link;
 use super::stream::Watched;
 use crate::config::SslMode;
+use crate::trust;
 
 /// Asks the server whether it encrypts: the length, and a number that is no version of the protocol.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
@@ -44,8 +45,7 @@ impl Tls {
             .expect("ring knows the ciphers of the protocols that rustls has");
         let config = if mode == SslMode::VerifyFull {
             let mut authorities = RootCertStore::empty();
-            // One that cannot be read is one that is not trusted.
-            authorities.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            authorities.add_parsable_certificates(trust::authorities());
             builder.with_root_certificates(authorities).with_no_client_auth()
         } else {
             let anybody = Arc::new(Anybody(provider));

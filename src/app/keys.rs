@@ -1,0 +1,79 @@
+//! The keys of `JWT_JWKS`: read at the start, and again by a thread of their own.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+
+use super::StartError;
+use super::ticker::Ticker;
+use crate::auth::{KeySource, Keyring, Refresher};
+use crate::config::KeyLocation;
+
+/// What a shutdown waits for the thread: one that is fetching keys is left, since nothing is lost by it.
+const STOP_WAIT: Duration = Duration::from_millis(250);
+
+/// Keys on their way. The thread begins when the rest of the server is there.
+pub(super) struct Keys {
+    keyring: Arc<Keyring>,
+    refresher: Refresher,
+    woken: Receiver<()>,
+}
+
+impl Keys {
+    /// Reads a file; an address may be away for now.
+    pub(super) fn begin(location: &KeyLocation) -> Result<Self, StartError> {
+        let (keyring, woken) = Keyring::new();
+        let refresher = Refresher::begin(KeySource::new(location), Arc::clone(&keyring), Instant::now())
+            .map_err(|error| StartError::Keys(place(location), error))?;
+        Ok(Self { keyring, refresher, woken })
+    }
+
+    pub(super) fn keyring(&self) -> &Arc<Keyring> {
+        &self.keyring
+    }
+
+    /// Starts the thread.
+    pub(super) fn keep_fresh(self) -> io::Result<KeyRefresher> {
+        let Self { keyring, mut refresher, woken } = self;
+        // An address has not been asked yet.
+        keyring.refresh();
+        let ticker = Ticker::woken("key-refresher", woken, move || refresher.turn(Instant::now()))?;
+        Ok(KeyRefresher { keyring, ticker })
+    }
+}
+
+/// The thread that reads keys.
+pub(super) struct KeyRefresher {
+    keyring: Arc<Keyring>,
+    ticker: Ticker,
+}
+
+impl KeyRefresher {
+    pub(super) fn keyring(&self) -> &Arc<Keyring> {
+        &self.keyring
+    }
+
+    pub(super) fn stop(&mut self, deadline: Instant) {
+        self.ticker.stop(deadline.min(Instant::now() + STOP_WAIT));
+    }
+}
+
+/// Tries the source once, and says in a sentence what it found; for `holdfast check`.
+pub(super) fn inspect(location: &KeyLocation) -> Result<String, StartError> {
+    let mut source = KeySource::new(location);
+    match source.load() {
+        Ok((set, _)) if set.left_out().is_empty() => Ok(format!("JWT_JWKS: {} usable keys.", set.count())),
+        Ok((set, _)) => Ok(format!("JWT_JWKS: {} usable keys; left out: {}.", set.count(), set.left_out())),
+        Err(error) if source.is_file() => Err(StartError::Keys(place(location), error)),
+        Err(error) => Ok(format!("JWT_JWKS cannot be read now: {error}; the server would start and try again.")),
+    }
+}
+
+fn place(location: &KeyLocation) -> String {
+    match location {
+        KeyLocation::File(path) => path.display().to_string(),
+        KeyLocation::Https(address) => address.clone(),
+    }
+}
