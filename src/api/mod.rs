@@ -5,22 +5,27 @@
 
 mod analyze;
 mod call;
+mod common;
 mod conversations;
 mod data;
 mod debug;
+mod docs;
 mod envelope;
 mod events;
+mod example;
 mod feedback;
 mod health;
 mod json;
 mod messages;
 mod openapi;
 pub mod page;
+mod parameter;
 mod probes;
 mod problem;
 mod routes;
 mod runs;
 mod waiting;
+mod words;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -104,6 +109,8 @@ impl Api {
     /// # Errors
     /// If the machine has no threads left.
     pub fn start(parts: Parts) -> std::io::Result<Arc<Self>> {
+        let engines: Vec<&str> = parts.runner.engines().collect();
+        let openapi = openapi::serialised(&engines);
         let mut router = Router::default();
         for route in routes::all() {
             let method = route.method.parse().expect("the table holds methods");
@@ -121,7 +128,7 @@ impl Api {
             origins: parts.origins,
             queue_limits: parts.queue_limits,
             router,
-            openapi: openapi::document(),
+            openapi,
             lane: crate::http::Lane::start("store-lane", parts.store_threads, LANE_CAPACITY, Task::run)?,
             started: Instant::now(),
             requests: AtomicU64::new(0),
@@ -206,10 +213,7 @@ impl Api {
     }
 
     fn count(&self, client: Client<'_>) -> Result<(), Problem> {
-        self.limiter.check(client).map_err(|retry| {
-            let detail = format!("Too many requests; the next one is welcome in {} s.", retry.seconds);
-            Problem::new(429, detail).with_retry_after(retry.seconds)
-        })
+        self.limiter.check(client).map_err(|retry| Problem::too_often(retry.seconds))
     }
 }
 
@@ -240,7 +244,7 @@ impl Service for Front {
         let task = Task::Handle(Box::new(waiting::Handling {
             api: Arc::clone(api),
             route,
-            call: Call { request, params, user },
+            call: Call::new(route, request, params, user),
             envelope,
             way: Way::Direct(responder),
         }));
