@@ -4,6 +4,7 @@ use schemars::{Schema, json_schema};
 
 use super::json;
 use super::parameter::Parameter;
+use super::precondition;
 use super::problem::Problem;
 use super::routes::{Lane, Route};
 use crate::auth::TokenError;
@@ -67,6 +68,13 @@ pub(super) const ANSWERS: &[Answer] = &[
         status: 408,
         meaning: "the request did not arrive in time",
         example: || Problem::from(&Refusal::BodyTimeout),
+        concerns: every,
+    },
+    Answer {
+        name: "PreconditionFailed",
+        status: 412,
+        meaning: "If-Match names tags, of which nothing here has any, or If-None-Match rules out what there is",
+        example: precondition::failed,
         concerns: every,
     },
     Answer {

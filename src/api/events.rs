@@ -40,30 +40,36 @@ pub(super) const ROUTES: &[Route] = &[Route {
     },
 }];
 
-/// The number of an event, or 0 for none yet; what a store can number.
-const fn sequence(place: Place, name: &'static str, meaning: &'static str) -> Parameter<Option<u64>> {
-    Parameter::of(
-        place,
-        name,
-        |_| json_schema!({"type": "integer", "format": "int64", "minimum": 0, "maximum": i64::MAX}),
-        || "the id of an event: a whole number from 0".into(),
-        |text| {
-            if text.is_empty() {
-                Some(None)
-            } else {
-                digits(text).filter(|number| *number <= i64::MAX as u64).map(Some)
-            }
-        },
-        meaning,
-    )
+/// The number of an event, or 0 for none yet; blank is none either.
+const fn sequence(
+    place: Place,
+    name: &'static str,
+    schema: fn(&mut SchemaGenerator) -> Schema,
+    meaning: &'static str,
+) -> Parameter<Option<u64>> {
+    let allowed = || "the id of an event: a whole number from 0".into();
+    let parse =
+        |text: &str| if text.is_empty() { Some(None) } else { digits(text).filter(|n| *n <= SEQUENCE_MAX).map(Some) };
+    Parameter::of(place, name, schema, allowed, parse, meaning)
 }
 
+/// What a store can number.
+const SEQUENCE_MAX: u64 = i64::MAX as u64;
+
 /// The parameter by which a client that comes again says what it has seen.
-const AFTER: Parameter<Option<u64>> =
-    sequence(Place::Query, "after", "the id of the last event that was seen (0): the stream goes on after it");
+const AFTER: Parameter<Option<u64>> = sequence(
+    Place::Query,
+    "after",
+    |_| json_schema!({"type": "integer", "minimum": 0, "maximum": SEQUENCE_MAX}),
+    "the id of the last event that was seen (0): the stream goes on after it",
+);
 /// The same as a browser says it by itself.
-const LAST_EVENT_ID: Parameter<Option<u64>> =
-    sequence(Place::Header, "Last-Event-ID", "the same, as EventSource sends it; it counts if both are given");
+const LAST_EVENT_ID: Parameter<Option<u64>> = sequence(
+    Place::Header,
+    "Last-Event-ID",
+    |_| json_schema!({"anyOf": [{"type": "integer", "minimum": 0, "maximum": SEQUENCE_MAX}, {"const": ""}]}),
+    "the same, as EventSource sends it; it counts if both are given",
+);
 
 /// One event, as OpenAPI 3.2 describes streams; 3.1 says nothing of them.
 fn event(_: &mut SchemaGenerator) -> Schema {

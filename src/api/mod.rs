@@ -20,6 +20,7 @@ mod messages;
 mod openapi;
 pub mod page;
 mod parameter;
+mod precondition;
 mod probes;
 mod problem;
 mod routes;

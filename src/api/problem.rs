@@ -44,7 +44,7 @@ impl Fault {
     }
 }
 
-/// The shape of every problem, for the OpenAPI document.
+/// What went wrong (RFC 9457): what every error has, and what helps to act.
 #[derive(schemars::JsonSchema)]
 #[schemars(rename = "Problem")]
 #[allow(dead_code, reason = "read by the schema generator only")]

@@ -87,7 +87,11 @@ fn values(schema: &Value) -> Option<Vec<&Value>> {
 }
 
 fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    match value.as_str() {
+        Some("") => "nothing".into(),
+        Some(text) => text.to_owned(),
+        None => value.to_string(),
+    }
 }
 
 /// A type with its members, or its values.

@@ -8,6 +8,7 @@ mod analyses;
 mod conversations;
 mod data;
 mod debug;
+mod docs;
 mod envelope;
 mod events;
 mod feedback;
@@ -19,6 +20,7 @@ mod rate;
 mod requests;
 mod runs;
 mod secrecy;
+mod semantics;
 
 use serde_json::Value;
 
