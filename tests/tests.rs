@@ -13,7 +13,7 @@ mod endurance;
 mod faults;
 /// The harness itself: what tests rely on when they break things.
 mod harness;
-/// LangGraph's own Python library and Holdfast on one database.
+/// Holdfast and what others made: LangGraph's own library on one database, and programs that read the OpenAPI document.
 mod interop;
 /// The life of runs on real server processes: concurrency, crashes, drains, cancellation, limits.
 mod life;

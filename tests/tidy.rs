@@ -233,6 +233,34 @@ fn documents_name_only_variables_and_events_that_exist() {
 }
 
 #[test]
+fn each_requirement_of_http_names_tests_that_exist() {
+    let page = fs::read_to_string(root().join("docs/http.md")).expect("the page exists");
+    let rows = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| section") && !line.starts_with("| ---"));
+    let mut named = 0;
+    for row in rows {
+        let [section, required, here, proof] = row.trim_matches('|').split(" | ").collect::<Vec<_>>()[..] else {
+            panic!("{row} has not four cells")
+        };
+        assert!(section.trim().starts_with(|digit: char| digit.is_ascii_digit()) && !required.is_empty(), "{row}");
+        assert!(!here.trim().is_empty(), "{row}");
+        let tests: Vec<&str> = proof.split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "{row} names no test");
+        for test in tests {
+            let (path, name) = test.split_once("::").unwrap_or_else(|| panic!("{test} is no test"));
+            let text = fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+            assert!(
+                text.contains(&format!("#[test]\nfn {name}()")) || text.contains(&format!("#[test]\n    fn {name}()")),
+                "{test}"
+            );
+            named += 1;
+        }
+    }
+    assert!(named > 80, "the table is not recognised any more: {named}");
+}
+
+#[test]
 fn nothing_is_left_for_later() {
     let marks = [
         concat!("todo", "!("),

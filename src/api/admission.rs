@@ -170,8 +170,7 @@ impl Api {
 
     fn too_often(&self, place: Place, seconds: u64) -> Problem {
         self.metrics.rate_limit_refused.get_or_create(&[("known", known(place))]).inc();
-        let detail = format!("Too many requests; the next one is welcome in {seconds} s.");
-        Problem::new(429, detail).with_retry_after(seconds)
+        Problem::too_often(seconds)
     }
 }
 
@@ -200,7 +199,7 @@ impl Arrival {
         let task = Task::Handle(Box::new(Handling {
             api: Arc::clone(&api),
             route,
-            call: Call { request, params, user, address },
+            call: Call::new(route, request, params, user, address),
             envelope,
             way: Way::Direct(responder),
         }));

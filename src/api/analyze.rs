@@ -2,24 +2,25 @@
 
 use std::time::Duration;
 
+use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::call::{Call, Reply};
 use super::json::{self, Fields};
+use super::page::FIRST_QUESTION;
+use super::parameter::{Parameter, Parameters, Place, THREAD_ID_CHARS_MAX, digits, text_schema};
 use super::problem::{Fault, Problem};
-use super::routes::{Document, Lane, Parameter, Route, schema};
+use super::routes::{Answer, Body, Document, Example, Lane, Route};
 use super::runs::{RunView, ended_or_accepted};
-use super::{Api, WAIT_MAX};
-use crate::domain::RunId;
+use super::{Api, WAIT_MAX, example};
+use crate::domain::{RunId, Status};
 use crate::event;
-use crate::http::Request;
 use crate::store::{Idempotency, NewRun, StoreError, Submission};
 
 /// How many characters a question may have.
 const PROMPT_CHARS_MAX: usize = 10_000;
-/// How many characters a thread's name may have.
-const THREAD_ID_CHARS_MAX: usize = 100;
 /// How many characters an engine's name may have.
 const ENGINE_CHARS_MAX: usize = 100;
 /// How many bytes an `Idempotency-Key` may have.
@@ -33,50 +34,98 @@ pub(super) const ROUTES: &[Route] = &[Route {
     token: true,
     limited: true,
     document: Document {
+        name: "analyze",
         summary: "Asks a question; the run is stored before anything else happens",
-        parameters: &[
-            Parameter::header("Idempotency-Key", "1 to 255 visible ASCII characters; repeating is safe with it"),
-            Parameter::header("Prefer", "respond-async, or wait=SECONDS (900)"),
-        ],
-        request: Some(schema::<AnalyzeRequest>),
+        parameters: &[IDEMPOTENCY_KEY.told, PREFER.told],
+        request: Some(Body::of::<AnalyzeRequest>()),
         answers: &[
-            (200, "the run succeeded", Some(schema::<RunView>)),
-            (202, "it has not ended yet; Location says where to look", Some(schema::<RunView>)),
-            (408, "it exceeded ANALYSIS_TIMEOUT", None),
-            (409, "it was cancelled", None),
-            (422, "the request is not valid, or the analysis cannot succeed as it was asked", None),
-            (429, "the user's queue is full; Retry-After says about how long until a run of theirs begins", None),
-            (500, "it failed", None),
-            (
+            Answer::json::<RunView>(200, "the run succeeded"),
+            Answer::json_such_as::<RunView>(
+                202,
+                "it has not ended yet; Location says where to look",
+                || example::shown(Status::Queued),
+                &["Location", "Preference-Applied"],
+            ),
+            Answer::problem(408, "it exceeded ANALYSIS_TIMEOUT", example::timed_out),
+            Answer::problem(409, "it was cancelled", example::cancelled),
+            Answer::problem(422, "the analysis cannot succeed as it was asked", example::invalid_query),
+            Answer::problem(
+                429,
+                "the user's queue is full; Retry-After says about how long until a run of theirs begins",
+                || user_queue_full(20, 30),
+            ),
+            Answer::problem(500, "it failed", example::failed),
+            Answer::problem(
                 503,
-                "the whole queue is full (Retry-After: about until the next run begins), or the server is shutting down",
-                None,
+                "the whole queue is full (Retry-After: about until the next run begins), or the server is shutting down; \
+                 with a run_id the run is stored and goes on",
+                || Problem::draining(Some(example::run_id())),
             ),
         ],
     },
 }];
 
+/// By which a question that is sent again is known to be the same one.
+const IDEMPOTENCY_KEY: Parameter<String> = Parameter::of(
+    Place::Header,
+    "Idempotency-Key",
+    |_| json_schema!({"type": "string", "minLength": 1, "maxLength": IDEMPOTENCY_KEY_BYTES_MAX, "pattern": "^[!-~]+$"}),
+    || format!("1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters"),
+    |text| {
+        let is_sane =
+            (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        is_sane.then(|| text.to_owned())
+    },
+    "a name of the client's for this question: the same key with the same body gives the same run, however often it is sent",
+);
+
+/// How long the client wants to wait. What else is preferred is ignored, as RFC 7240 §2 asks, so that no pattern can tell
+/// what is refused: a `wait` without a whole number.
+const PREFER: Parameter<()> = Parameter::of(
+    Place::Header,
+    "Prefer",
+    |_| json_schema!({"type": "string", "examples": ["respond-async", "wait=10"]}),
+    || "wait with a whole number of seconds".into(),
+    |_| Some(()),
+    "respond-async for an answer at once, or wait=SECONDS, at most and by default 900; the answer may come earlier",
+);
+
 /// A question.
 #[derive(Serialize, schemars::JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct AnalyzeRequest {
-    /// The question: in words, or a statement in SQL.
-    #[schemars(length(min = 1, max = 10_000))]
+    /// The question: in words, or a statement in SQL. Blanks around it do not count.
+    #[schemars(schema_with = "prompt_schema")]
     prompt: String,
     /// The user's name for the conversation that it belongs to.
-    #[schemars(length(min = 1, max = 100))]
+    #[schemars(schema_with = "thread_id_schema")]
     thread_id: String,
     /// The engine that answers; the built-in `analyst` if it is not named.
     #[serde(skip_serializing_if = "Option::is_none")]
     engine: Option<String>,
 }
 
+fn prompt_schema(_: &mut SchemaGenerator) -> Schema {
+    text_schema(PROMPT_CHARS_MAX)
+}
+
+fn thread_id_schema(_: &mut SchemaGenerator) -> Schema {
+    text_schema(THREAD_ID_CHARS_MAX)
+}
+
+impl Example for AnalyzeRequest {
+    fn example() -> Value {
+        serde_json::from_str(FIRST_QUESTION).expect("the page shows JSON")
+    }
+}
+
 fn analyze(api: &Api, call: &Call) -> Result<Reply, Problem> {
     let mut fields = json::fields(&call.request)?;
+    let mut parameters = call.parameters()?;
     let body = read_body(api, &mut fields);
-    let wait = preferred_wait(&call.request, &mut fields);
-    let idempotency = idempotency(&call.request, &body, &mut fields);
-    fields.end()?;
+    let wait = preferred_wait(&mut parameters);
+    let idempotency = parameters.get(&IDEMPOTENCY_KEY).map(|key| idempotency(key, &body));
+    fields.end_with(parameters)?;
     if api.runner.is_draining() {
         return Err(Problem::draining(None));
     }
@@ -104,16 +153,14 @@ fn analyze(api: &Api, call: &Call) -> Result<Reply, Problem> {
         }
         Submission::Repeated(run) => run,
         Submission::KeyReused(id) => {
-            let fault = Fault::header(
-                "Idempotency-Key",
-                "key_reused",
-                "was used with another body; take a new key for a new question",
-            );
+            let fault = IDEMPOTENCY_KEY
+                .told
+                .fault("key_reused", "was used with another body; take a new key for a new question");
             return Err(Problem::validation(&[fault]).with("run_id", id.to_string()));
         }
         Submission::UserQueueFull => {
-            let detail = format!("{} of your analyses are waiting already.", api.queue_limits.queued_per_user_max);
-            return Err(Problem::new(429, detail).with_retry_after(api.runner.seconds_until_place_of_user()));
+            let seconds = api.runner.seconds_until_place_of_user();
+            return Err(user_queue_full(api.queue_limits.queued_per_user_max, seconds));
         }
         Submission::QueueFull => {
             let seconds = api.runner.seconds_until_place();
@@ -142,10 +189,14 @@ fn read_body(api: &Api, fields: &mut Fields) -> AnalyzeRequest {
     body
 }
 
+fn user_queue_full(queued_max: u64, seconds: u64) -> Problem {
+    Problem::new(429, format!("{queued_max} of your analyses are waiting already.")).with_retry_after(seconds)
+}
+
 /// How long the client wants to wait; `None` if it does not (RFC 7240).
-fn preferred_wait(request: &Request, fields: &mut Fields) -> Option<Duration> {
+fn preferred_wait(parameters: &mut Parameters<'_>) -> Option<Duration> {
     let mut wait = Some(WAIT_MAX);
-    for preference in request.header_values("prefer").flat_map(|value| value.split(',')) {
+    for preference in parameters.list(&PREFER) {
         let preference = preference.split(';').next().unwrap_or_default().trim();
         let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
         if name.trim().eq_ignore_ascii_case("respond-async") {
@@ -153,29 +204,17 @@ fn preferred_wait(request: &Request, fields: &mut Fields) -> Option<Duration> {
         }
         if name.trim().eq_ignore_ascii_case("wait") {
             let seconds = value.trim().trim_matches('"');
-            match seconds.parse() {
-                Ok(seconds) => wait = Some(Duration::from_secs(seconds).min(WAIT_MAX)),
-                Err(_) => fields.fault(wait_fault(seconds)),
+            match digits(seconds) {
+                Some(seconds) => wait = Some(Duration::from_secs(seconds).min(WAIT_MAX)),
+                None => parameters.fault(PREFER.told.not_allowed()),
             }
         }
     }
     wait
 }
 
-fn idempotency(request: &Request, body: &AnalyzeRequest, fields: &mut Fields) -> Option<Idempotency> {
-    let mut keys = request.header_values("idempotency-key");
-    let key = keys.next()?;
-    let is_sane = (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
-    if !is_sane || keys.next().is_some() {
-        let msg = format!("must be given once, as 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters");
-        fields.fault(Fault::header("Idempotency-Key", "value_error", msg));
-    }
+fn idempotency(key: String, body: &AnalyzeRequest) -> Idempotency {
     // The body as it was understood: white space and the order of its members make no difference.
     let understood = serde_json::to_vec(body).expect("a body of texts can be serialised");
-    Some(Idempotency { key: key.to_owned(), fingerprint: Sha256::digest(understood).into() })
-}
-
-/// A fault of the `Prefer: wait=` preference.
-fn wait_fault(text: &str) -> Fault {
-    Fault::header("Prefer", "value_error", format!("wait={text} is not a whole number of seconds"))
+    Idempotency { key, fingerprint: Sha256::digest(understood).into() }
 }

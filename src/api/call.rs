@@ -1,13 +1,16 @@
 //! One request on its way through a handler, and what the handler makes of it.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::problem::{Fault, Problem};
+use super::parameter::{Parameter, Parameters, THREAD_ID_CHARS_MAX, Told};
+use super::problem::Problem;
+use super::routes::Route;
 use crate::domain::{Run, RunId};
-use crate::http::{Params, Query, Request, Response};
+use crate::http::{Params, Request, Response};
 
 /// A request that was let in.
 pub(super) struct Call {
@@ -19,6 +22,10 @@ pub(super) struct Call {
     pub(super) user: String,
     /// Where the request comes from, as far as that can be known.
     pub(super) address: IpAddr,
+    /// What the route says that its handler reads.
+    listed: &'static [Told],
+    /// Which of those it has read, one bit each.
+    read: Cell<u32>,
 }
 
 /// What a handler answers.
@@ -49,71 +56,54 @@ pub(super) fn json_response(status: u16, body: &impl Serialize) -> Response {
 }
 
 impl Call {
+    /// A call of this route.
+    pub(super) fn new(route: &Route, request: Request, params: Params, user: String, address: IpAddr) -> Self {
+        Self { request, params, user, address, listed: route.document.parameters, read: Cell::new(0) }
+    }
+
     /// The placeholder's value as a run's id; whatever is no UUID is no run either.
     pub(super) fn run_id(&self) -> Result<RunId, Problem> {
-        self.params.get("run_id").and_then(|text| text.parse().ok()).ok_or_else(|| Problem::not_found("run"))
+        self.placeholder(&Parameter::RUN.told).parse().map_err(|_| Problem::not_found("run"))
     }
 
-    /// The placeholder's value as a thread's name.
-    pub(super) fn thread_id(&self) -> &str {
-        self.params.get("thread_id").map_or("", str::trim)
+    /// The placeholder's value as a thread's name, under the rules for one in a body.
+    pub(super) fn thread_id(&self) -> Result<&str, Problem> {
+        let told = &Parameter::THREAD.told;
+        let text = self.placeholder(told).trim();
+        let fault = if text.is_empty() {
+            told.fault("string_too_short", "must not be empty")
+        } else if text.chars().count() > THREAD_ID_CHARS_MAX {
+            told.fault("string_too_long", format!("must have at most {THREAD_ID_CHARS_MAX} characters"))
+        } else {
+            return Ok(text);
+        };
+        Err(Problem::validation(&[fault]))
     }
 
-    /// The query's parameters, to be taken one by one.
+    /// What stands for a placeholder.
+    pub(super) fn placeholder(&self, told: &Told) -> &str {
+        self.note(told);
+        self.params.get(told.name).unwrap_or_default()
+    }
+
+    /// The other parameters, to be taken one by one.
     ///
     /// # Errors
     /// 400 if the query's encoding is wrong.
-    pub(super) fn parameters(&self) -> Result<Parameters, Problem> {
-        let query = Query::parse(self.request.query())
-            .map_err(|error| Problem::new(400, format!("The query cannot be read: {error}.")))?;
-        Ok(Parameters { query, faults: Vec::new() })
-    }
-}
-
-/// The parameters of a query; unknown ones are ignored, as is usual for queries.
-pub(super) struct Parameters {
-    query: Query,
-    faults: Vec<Fault>,
-}
-
-impl Parameters {
-    /// The parameter's text; the first one counts if it is given more than once.
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
-        self.query.get(name).map(str::trim).filter(|text| !text.is_empty())
+    pub(super) fn parameters(&self) -> Result<Parameters<'_>, Problem> {
+        Parameters::of(self)
     }
 
-    /// A whole number within bounds.
-    pub(super) fn number(&mut self, name: &str, default: u64, min: u64, max: u64) -> u64 {
-        let Some(text) = self.text(name) else { return default };
-        match text.parse() {
-            Ok(n) if (min..=max).contains(&n) => n,
-            _ => {
-                let msg = format!("must be a whole number from {min} to {max}");
-                self.faults.push(Fault::query(name, "out_of_range", msg));
-                default
-            }
-        }
+    /// Remembers that a parameter is read, which the route has to list: the document is made of what routes list.
+    pub(super) fn note(&self, told: &Told) {
+        let index = self.listed.iter().position(|listed| (listed.name, listed.place) == (told.name, told.place));
+        debug_assert!(index.is_some(), "the route does not list {} {}", told.place.as_str(), told.name);
+        self.read.set(self.read.get() | index.map_or(0, |index| 1 << index));
     }
 
-    /// Whatever `parse` makes of the parameter; `allowed` says what it accepts.
-    pub(super) fn parsed<T>(&mut self, name: &str, allowed: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
-        let value = parse(self.text(name)?);
-        if value.is_none() {
-            self.faults.push(Fault::query(name, "value_error", format!("must be {allowed}")));
-        }
-        value
-    }
-
-    /// One more fault, found by the caller.
-    pub(super) fn fault(&mut self, fault: Fault) {
-        self.faults.push(fault);
-    }
-
-    /// Ends the reading.
-    ///
-    /// # Errors
-    /// Every fault there was.
-    pub(super) fn end(self) -> Result<(), Problem> {
-        if self.faults.is_empty() { Ok(()) } else { Err(Problem::validation(&self.faults)) }
+    /// The first parameter that the route lists and nobody has read.
+    pub(super) fn unread(&self) -> Option<&'static str> {
+        let unread = self.listed.iter().enumerate().find(|(index, _)| self.read.get() & (1 << index) == 0);
+        unread.map(|(_, told)| told.name)
     }
 }

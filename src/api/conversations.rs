@@ -3,14 +3,17 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use schemars::json_schema;
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::Api;
 use super::call::{Call, Reply, json_response};
+use super::parameter::{Parameter, Place, digits};
 use super::problem::Problem;
-use super::routes::{Document, Lane, Parameter, Route, schema};
+use super::routes::{Answer, Document, Example, Lane, Route};
+use super::{Api, example};
 use crate::clock::Timestamp;
-use crate::domain::{Run, RunId};
+use crate::domain::{Run, RunId, Status};
 use crate::event;
 use crate::store::{Answers, Cancellation, Deletion, ThreadCursor, ThreadSummary};
 
@@ -25,9 +28,6 @@ const TITLE_CHARS: usize = 50;
 /// How long a deletion waits for the thread's running analysis to stop.
 const DELETION_WAIT: Duration = Duration::from_secs(30);
 
-/// The placeholder of a thread.
-pub(super) const THREAD: Parameter = Parameter::path("thread_id", "the user's name for the thread");
-
 pub(super) const ROUTES: &[Route] = &[
     Route {
         method: "GET",
@@ -37,13 +37,16 @@ pub(super) const ROUTES: &[Route] = &[
         token: true,
         limited: true,
         document: Document {
+            name: "listThreads",
             summary: "The user's threads, newest first; the next page is in the Link header",
-            parameters: &[
-                Parameter::query("limit", "threads a page, 1 to 200 (50)"),
-                Parameter::query("cursor", "from the Link header of the page before"),
-            ],
+            parameters: &[LIMIT.told, CURSOR.told],
             request: None,
-            answers: &[(200, "a page of threads", Some(schema::<Vec<ThreadView>>))],
+            answers: &[Answer::json_such_as::<Vec<ThreadView>>(
+                200,
+                "a page of threads",
+                Vec::<ThreadView>::example,
+                &["Link"],
+            )],
         },
     },
     Route {
@@ -54,10 +57,11 @@ pub(super) const ROUTES: &[Route] = &[
         token: true,
         limited: true,
         document: Document {
+            name: "listRunIds",
             summary: "The runs of a thread, oldest first",
-            parameters: &[THREAD],
+            parameters: &[Parameter::THREAD.told],
             request: None,
-            answers: &[(200, "the newest 200 runs", Some(schema::<RunIds>))],
+            answers: &[Answer::json::<RunIds>(200, "the newest 200 runs")],
         },
     },
     Route {
@@ -68,13 +72,27 @@ pub(super) const ROUTES: &[Route] = &[
         token: true,
         limited: true,
         document: Document {
+            name: "deleteThread",
             summary: "Cancels what runs in a thread, then removes everything of it",
-            parameters: &[THREAD],
+            parameters: &[Parameter::THREAD.told],
             request: None,
-            answers: &[(200, "it is gone", Some(schema::<DeletedThread>)), (404, "no such thread of this user", None)],
+            answers: &[
+                Answer::json::<DeletedThread>(200, "it is gone"),
+                Answer::problem(404, "no such thread of this user", || Problem::not_found("thread")),
+            ],
         },
     },
 ];
+
+const LIMIT: Parameter<u64> = Parameter::number("limit", PAGE_DEFAULT, 1..=PAGE_MAX, "threads a page");
+const CURSOR: Parameter<ThreadCursor> = Parameter::of(
+    Place::Query,
+    "cursor",
+    |_| json_schema!({"type": "string", "pattern": "^[0-9]{1,15}\\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"}),
+    || "the cursor of a Link header".into(),
+    parse_cursor,
+    "from the Link header of the page before",
+);
 
 #[derive(Serialize, schemars::JsonSchema)]
 struct ThreadView {
@@ -103,10 +121,23 @@ impl From<ThreadSummary> for ThreadView {
     }
 }
 
+impl Example for Vec<ThreadView> {
+    fn example() -> Value {
+        let run = example::run(Status::Succeeded);
+        json!([ThreadView::from(ThreadSummary {
+            thread_id: run.thread_id,
+            latest_at: run.submitted_at,
+            run_count: 1,
+            first_prompt: run.prompt,
+            cursor: ThreadCursor { latest_at: run.submitted_at, key: run.thread_key },
+        })])
+    }
+}
+
 fn threads(api: &Api, call: &Call) -> Result<Reply, Problem> {
     let mut query = call.parameters()?;
-    let limit = query.number("limit", PAGE_DEFAULT, 1, PAGE_MAX) as usize;
-    let after = query.parsed("cursor", "the cursor of a Link header", parse_cursor);
+    let limit = query.number(&LIMIT) as usize;
+    let after = query.get(&CURSOR);
     query.end()?;
     let mut threads = api.store.threads(&call.user, after, limit + 1)?;
     let more = threads.len() > limit;
@@ -124,7 +155,8 @@ fn threads(api: &Api, call: &Call) -> Result<Reply, Problem> {
 
 fn parse_cursor(text: &str) -> Option<ThreadCursor> {
     let (latest_at, key) = text.split_once('.')?;
-    Some(ThreadCursor { latest_at: Timestamp(latest_at.parse().ok()?), key: key.parse().ok()? })
+    let latest_at = digits(latest_at).and_then(|millis| i64::try_from(millis).ok())?;
+    Some(ThreadCursor { latest_at: Timestamp(latest_at), key: key.parse().ok()? })
 }
 
 #[derive(Serialize, schemars::JsonSchema)]
@@ -145,8 +177,14 @@ impl<'a> RunIdView<'a> {
     }
 }
 
+impl Example for RunIds<'_> {
+    fn example() -> Value {
+        json!(RunIds { run_ids: vec![RunIdView::new(&example::run(Status::Succeeded))] })
+    }
+}
+
 fn run_ids(api: &Api, call: &Call) -> Result<Reply, Problem> {
-    let runs = api.store.thread_runs(&call.user, call.thread_id(), THREAD_RUNS_MAX, Answers::Omitted)?;
+    let runs = api.store.thread_runs(&call.user, call.thread_id()?, THREAD_RUNS_MAX, Answers::Omitted)?;
     Ok(Reply::json(&RunIds { run_ids: runs.iter().map(RunIdView::new).collect() }))
 }
 
@@ -165,23 +203,34 @@ struct DeletedRows {
     checkpoint_writes: u64,
 }
 
+impl<'a> DeletedThread<'a> {
+    fn new(thread_id: &'a str, deleted: DeletedRows) -> Self {
+        Self { message: "The thread was deleted.", thread_id, deleted }
+    }
+}
+
+impl Example for DeletedThread<'_> {
+    fn example() -> Value {
+        let deleted = DeletedRows { runs: 1, checkpoints: 2, checkpoint_blobs: 11, checkpoint_writes: 0 };
+        json!(DeletedThread::new(&example::run(Status::Succeeded).thread_id, deleted))
+    }
+}
+
 fn delete(api: &Api, call: &Call) -> Result<Reply, Problem> {
+    let thread_id = call.thread_id()?;
     let mut asked = HashSet::new();
     loop {
-        match api.store.delete(&call.user, call.thread_id())? {
+        match api.store.delete(&call.user, thread_id)? {
             Deletion::Deleted { runs, checkpoints } => {
                 // Without its name, which the user has chosen and may be about anything.
                 tracing::info!(event = event::THREAD_DELETED, user = call.user, runs, address = %call.address);
-                return Ok(Reply::json(&DeletedThread {
-                    message: "The thread was deleted.",
-                    thread_id: call.thread_id(),
-                    deleted: DeletedRows {
-                        runs,
-                        checkpoints: checkpoints.checkpoints,
-                        checkpoint_blobs: checkpoints.blobs,
-                        checkpoint_writes: checkpoints.writes,
-                    },
-                }));
+                let deleted = DeletedRows {
+                    runs,
+                    checkpoints: checkpoints.checkpoints,
+                    checkpoint_blobs: checkpoints.blobs,
+                    checkpoint_writes: checkpoints.writes,
+                };
+                return Ok(Reply::json(&DeletedThread::new(thread_id, deleted)));
             }
             Deletion::Unknown => return Err(Problem::not_found("thread")),
             Deletion::StillOpen(open) => {

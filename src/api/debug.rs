@@ -1,15 +1,21 @@
 //! What somebody looks at to whom something is slow or strange.
 
+use schemars::json_schema;
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::Api;
 use super::call::{Call, Reply};
+use super::parameter::{NO_NUL, Parameter, Place};
 use super::problem::Problem;
-use super::routes::{Document, Lane, Parameter, Route, schema};
+use super::routes::{Answer, Document, Example, Lane, Route};
+use super::{Api, example};
 use crate::clock::Timestamp;
-use crate::domain::{Checkpoint, CheckpointTuple, ListCheckpoints, RunId, Status, ThreadKey};
+use crate::domain::{Checkpoint, CheckpointTuple, ListCheckpoints, Run, RunId, Status, ThreadKey};
 use crate::pool::PoolStatus;
 use crate::store::{Answers, CHECKPOINTS_MAX};
+
+/// How many characters of a checkpoint's id are read; LangGraph's and Holdfast's have 36.
+const CHECKPOINT_ID_CHARS_MAX: usize = 100;
 
 pub(super) const ROUTES: &[Route] = &[
     Route {
@@ -20,10 +26,11 @@ pub(super) const ROUTES: &[Route] = &[
         token: false,
         limited: false,
         document: Document {
+            name: "getPoolStatus",
             summary: "The store's connections, and which operations hold them",
             parameters: &[],
             request: None,
-            answers: &[(200, "all pools of the store taken together", Some(schema::<PoolView>))],
+            answers: &[Answer::json::<PoolView>(200, "all pools of the store taken together")],
         },
     },
     Route {
@@ -34,17 +41,11 @@ pub(super) const ROUTES: &[Route] = &[
         token: true,
         limited: true,
         document: Document {
+            name: "listCheckpoints",
             summary: "A thread's checkpoints, newest first, and the key under which LangGraph finds them",
-            parameters: &[
-                Parameter::path("thread_id", "the user's name for the thread"),
-                Parameter::query("limit", "checkpoints a page, 1 to 1000 (1000)"),
-                Parameter::query(
-                    "before",
-                    "only checkpoints with a smaller id, such as the last one of the page before",
-                ),
-            ],
+            parameters: &[Parameter::THREAD.told, LIMIT.told, BEFORE.told],
             request: None,
-            answers: &[(200, "the checkpoints; none of an unknown thread", Some(schema::<ThreadCheckpoints>))],
+            answers: &[Answer::json::<ThreadCheckpoints>(200, "the checkpoints; none of an unknown thread")],
         },
     },
     Route {
@@ -55,13 +56,31 @@ pub(super) const ROUTES: &[Route] = &[
         token: true,
         limited: true,
         document: Document {
+            name: "getRunId",
             summary: "What there is of a run's id, whatever text it is; a run of another user reads as not existing",
-            parameters: &[Parameter::path("run_id", "any text")],
+            parameters: &[ANY_TEXT.told],
             request: None,
-            answers: &[(200, "whether it is one, and of which run", Some(schema::<RunIdReport>))],
+            answers: &[Answer::json::<RunIdReport>(200, "whether it is one, and of which run")],
         },
     },
 ];
+
+const CHECKPOINTS: u64 = CHECKPOINTS_MAX as u64;
+const LIMIT: Parameter<u64> = Parameter::number("limit", CHECKPOINTS, 1..=CHECKPOINTS, "checkpoints a page");
+const BEFORE: Parameter<String> = Parameter::words(
+    "before",
+    CHECKPOINT_ID_CHARS_MAX,
+    "only checkpoints with a smaller id, such as the last one of the page before",
+);
+/// A run's id, or what somebody takes for one.
+const ANY_TEXT: Parameter<()> = Parameter::of(
+    Place::Path,
+    "run_id",
+    |_| json_schema!({"type": "string", "minLength": 1, "pattern": NO_NUL}),
+    || "a text".into(),
+    |_| Some(()),
+    "any text",
+);
 
 #[derive(Serialize, schemars::JsonSchema)]
 struct ThreadCheckpoints<'a> {
@@ -91,18 +110,15 @@ struct CheckpointView {
 
 fn checkpoints(api: &Api, call: &Call) -> Result<Reply, Problem> {
     let mut query = call.parameters()?;
-    let limit = query.number("limit", CHECKPOINTS_MAX as u64, 1, CHECKPOINTS_MAX as u64) as usize;
-    let before = query.text("before").map(str::to_owned);
+    let limit = query.number(&LIMIT) as usize;
+    let before = query.get(&BEFORE);
     query.end()?;
-    let thread_id = call.thread_id();
+    let thread_id = call.thread_id()?;
     let runs = api.store.thread_runs(&call.user, thread_id, 1, Answers::Omitted)?;
     let Some(key) = runs.first().map(|run| run.thread_key) else {
-        return Ok(Reply::json(&ThreadCheckpoints {
-            thread_id,
-            checkpoint_thread_id: None,
-            total_checkpoints: 0,
-            checkpoints: Vec::new(),
-        }));
+        let none =
+            ThreadCheckpoints { thread_id, checkpoint_thread_id: None, total_checkpoints: 0, checkpoints: Vec::new() };
+        return Ok(Reply::json(&none));
     };
     let name = key.to_string();
     let total_checkpoints = api.store.checkpoint_count(&name)?;
@@ -114,6 +130,26 @@ fn checkpoints(api: &Api, call: &Call) -> Result<Reply, Problem> {
         total_checkpoints,
         checkpoints: found.map(|(index, tuple)| CheckpointView::new(index, tuple)).collect(),
     }))
+}
+
+impl Example for ThreadCheckpoints<'_> {
+    fn example() -> Value {
+        let run = example::run(Status::Succeeded);
+        json!(ThreadCheckpoints {
+            thread_id: &run.thread_id,
+            checkpoint_thread_id: Some(run.thread_key),
+            total_checkpoints: 1,
+            checkpoints: vec![CheckpointView {
+                index: 0,
+                checkpoint_id: "1ee82f60-6f0d-6a3e-8000-01686f6c6466".into(),
+                parent_checkpoint_id: None,
+                checkpoint_ns: String::new(),
+                step: Some(1),
+                source: Some("loop".into()),
+                channels: vec!["prompt".into(), "sql".into()],
+            }],
+        })
+    }
 }
 
 impl CheckpointView {
@@ -158,27 +194,40 @@ struct RunDetails {
     finished_at: Option<Timestamp>,
 }
 
+impl<'a> RunIdReport<'a> {
+    fn new(text: &'a str, is_valid: bool, run: Option<Run>) -> Self {
+        Self {
+            run_id: text,
+            is_valid_uuid_format: is_valid,
+            exists_in_database: run.is_some(),
+            user_owns_run_id: run.is_some(),
+            database_details: run.map(|run| RunDetails {
+                run_id: run.id,
+                thread_id: run.thread_id,
+                prompt: run.prompt,
+                status: run.status,
+                submitted_at: run.submitted_at,
+                started_at: run.started_at,
+                finished_at: run.finished_at,
+            }),
+        }
+    }
+}
+
+impl Example for RunIdReport<'_> {
+    fn example() -> Value {
+        let run = example::run(Status::Succeeded);
+        json!(RunIdReport::new(&run.id.to_string(), true, Some(run)))
+    }
+}
+
 fn run_id(api: &Api, call: &Call) -> Result<Reply, Problem> {
     let id = call.run_id().ok();
     let run = match id {
         Some(id) => api.store.run(&call.user, id)?,
         None => None,
     };
-    Ok(Reply::json(&RunIdReport {
-        run_id: call.params.get("run_id").unwrap_or_default(),
-        is_valid_uuid_format: id.is_some(),
-        exists_in_database: run.is_some(),
-        user_owns_run_id: run.is_some(),
-        database_details: run.map(|run| RunDetails {
-            run_id: run.id,
-            thread_id: run.thread_id,
-            prompt: run.prompt,
-            status: run.status,
-            submitted_at: run.submitted_at,
-            started_at: run.started_at,
-            finished_at: run.finished_at,
-        }),
-    }))
+    Ok(Reply::json(&RunIdReport::new(call.placeholder(&ANY_TEXT.told), id.is_some(), run)))
 }
 
 #[derive(Serialize, schemars::JsonSchema)]
@@ -213,6 +262,31 @@ struct PoolView {
 struct OperationView {
     name: &'static str,
     age_ms: u64,
+}
+
+impl Example for PoolView {
+    fn example() -> Value {
+        json!(PoolView {
+            backend: "sqlite",
+            generation: 1,
+            pool_closed: false,
+            pool_healthy: true,
+            can_query: true,
+            query_error: None,
+            closing: false,
+            connections: 5,
+            idle_connections: 4,
+            max_connections: 5,
+            waiting: 0,
+            active_operations: 1,
+            operations: vec![OperationView { name: "run.submit", age_ms: 1 }],
+            oldest_operation_ms: 1,
+            leases_total: 1200,
+            timeouts_total: 0,
+            recycles_total: 0,
+            timestamp: example::AT,
+        })
+    }
 }
 
 fn pool_status(api: &Api, _: &Call) -> Result<Reply, Problem> {

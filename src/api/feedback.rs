@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::Api;
 use super::call::{Call, Reply};
-use super::conversations::{THREAD, THREAD_RUNS_MAX};
+use super::conversations::THREAD_RUNS_MAX;
 use super::json;
+use super::parameter::{NO_NUL, NOT_BLANK, Parameter};
 use super::problem::Problem;
-use super::routes::{Document, Lane, Route, schema};
+use super::routes::{Answer, Body, Document, Example, Lane, Route};
+use super::{Api, example};
 use crate::domain::RunId;
 use crate::store::Opinion;
 
@@ -25,13 +27,14 @@ pub(super) const ROUTES: &[Route] = &[
         token: true,
         limited: true,
         document: Document {
+            name: "giveFeedback",
             summary: "Whether an answer helped, and why; what is not given stays as it was",
             parameters: &[],
-            request: Some(schema::<FeedbackRequest>),
+            request: Some(Body::of::<FeedbackRequest>()),
             answers: &[
-                (200, "it is stored", Some(schema::<FeedbackStored>)),
-                (400, "neither feedback nor a comment is given", None),
-                (404, "no such run of this user", None),
+                Answer::json::<FeedbackStored>(200, "it is stored"),
+                Answer::problem(400, "neither feedback nor a comment is given", nothing_given),
+                Answer::problem(404, "no such run of this user", || Problem::not_found("run")),
             ],
         },
     },
@@ -43,10 +46,14 @@ pub(super) const ROUTES: &[Route] = &[
         token: true,
         limited: true,
         document: Document {
+            name: "giveSentiment",
             summary: "How an answer feels; null takes back what was said before",
             parameters: &[],
-            request: Some(schema::<SentimentRequest>),
-            answers: &[(200, "it is stored", Some(schema::<SentimentStored>)), (404, "no such run of this user", None)],
+            request: Some(Body::of::<SentimentRequest>()),
+            answers: &[
+                Answer::json::<SentimentStored>(200, "it is stored"),
+                Answer::problem(404, "no such run of this user", || Problem::not_found("run")),
+            ],
         },
     },
     Route {
@@ -57,18 +64,18 @@ pub(super) const ROUTES: &[Route] = &[
         token: true,
         limited: true,
         document: Document {
+            name: "listSentiments",
             summary: "How the user feels about the runs of a thread: only those of which that was said",
-            parameters: &[THREAD],
+            parameters: &[Parameter::THREAD.told],
             request: None,
-            answers: &[(200, "the newest 200 by run", Some(schema::<BTreeMap<RunId, bool>>))],
+            answers: &[Answer::json::<BTreeMap<RunId, bool>>(200, "the newest 200 by run")],
         },
     },
 ];
 
 /// Whether an answer helped: at least one of `feedback` and `comment`.
-#[derive(schemars::JsonSchema)]
-#[schemars(deny_unknown_fields)]
-#[allow(dead_code, reason = "read by the schema generator only")]
+#[derive(Serialize, schemars::JsonSchema)]
+#[schemars(deny_unknown_fields, extend("anyOf" = one_of_both()))]
 struct FeedbackRequest {
     run_id: RunId,
     /// 1 when it helped, 0 when it did not.
@@ -76,9 +83,24 @@ struct FeedbackRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     feedback: Option<u8>,
     /// In words; a blank one is none.
-    #[schemars(length(max = 1000))]
+    #[schemars(length(max = COMMENT_CHARS_MAX), regex(pattern = NO_NUL))]
     #[serde(skip_serializing_if = "Option::is_none")]
     comment: Option<String>,
+}
+
+/// What `nothing_given` refuses the lack of.
+fn one_of_both() -> Value {
+    json!([
+        {"required": ["feedback"], "properties": {"feedback": {"type": "integer"}}},
+        {"required": ["comment"], "properties": {"comment": {"type": "string", "pattern": NOT_BLANK}}},
+    ])
+}
+
+impl Example for FeedbackRequest {
+    fn example() -> Value {
+        let comment = Some("It counts the days twice.".into());
+        json!(FeedbackRequest { run_id: example::run_id(), feedback: Some(0), comment })
+    }
 }
 
 #[derive(Serialize, schemars::JsonSchema)]
@@ -91,6 +113,22 @@ struct FeedbackStored {
     comment: Option<String>,
 }
 
+impl FeedbackStored {
+    fn new(run_id: RunId, feedback: Option<u8>, comment: Option<String>) -> Self {
+        Self { message: "The feedback is stored.", run_id, feedback, comment }
+    }
+}
+
+impl Example for FeedbackStored {
+    fn example() -> Value {
+        json!(Self::new(example::run_id(), Some(1), None))
+    }
+}
+
+fn nothing_given() -> Problem {
+    Problem::new(400, "Give feedback, a comment, or both.")
+}
+
 fn feedback(api: &Api, call: &Call) -> Result<Reply, Problem> {
     let mut fields = json::fields(&call.request)?;
     let run_id = fields.run_id("run_id");
@@ -98,20 +136,25 @@ fn feedback(api: &Api, call: &Call) -> Result<Reply, Problem> {
     let comment = fields.remark("comment", COMMENT_CHARS_MAX);
     fields.end()?;
     if feedback.is_none() && comment.is_none() {
-        return Err(Problem::new(400, "Give feedback, a comment, or both."));
+        return Err(nothing_given());
     }
     let run_id = rate(api, call, run_id, &Opinion::Feedback { feedback, comment: comment.clone() })?;
-    Ok(Reply::json(&FeedbackStored { message: "The feedback is stored.", run_id, feedback, comment }))
+    Ok(Reply::json(&FeedbackStored::new(run_id, feedback, comment)))
 }
 
 /// How an answer feels.
-#[derive(schemars::JsonSchema)]
+#[derive(Serialize, schemars::JsonSchema)]
 #[schemars(deny_unknown_fields)]
-#[allow(dead_code, reason = "read by the schema generator only")]
 struct SentimentRequest {
     run_id: RunId,
     /// True when it is good, false when it is not, null when nothing is said any more.
     sentiment: Option<bool>,
+}
+
+impl Example for SentimentRequest {
+    fn example() -> Value {
+        json!(SentimentRequest { run_id: example::run_id(), sentiment: Some(true) })
+    }
 }
 
 #[derive(Serialize, schemars::JsonSchema)]
@@ -121,13 +164,31 @@ struct SentimentStored {
     sentiment: Option<bool>,
 }
 
+impl SentimentStored {
+    fn new(run_id: RunId, sentiment: Option<bool>) -> Self {
+        Self { message: "The sentiment is stored.", run_id, sentiment }
+    }
+}
+
+impl Example for SentimentStored {
+    fn example() -> Value {
+        json!(Self::new(example::run_id(), Some(true)))
+    }
+}
+
+impl Example for BTreeMap<RunId, bool> {
+    fn example() -> Value {
+        json!(Self::from([(example::run_id(), true)]))
+    }
+}
+
 fn sentiment(api: &Api, call: &Call) -> Result<Reply, Problem> {
     let mut fields = json::fields(&call.request)?;
     let run_id = fields.run_id("run_id");
     let sentiment = fields.nullable_bool("sentiment");
     fields.end()?;
     let run_id = rate(api, call, run_id, &Opinion::Sentiment(sentiment))?;
-    Ok(Reply::json(&SentimentStored { message: "The sentiment is stored.", run_id, sentiment }))
+    Ok(Reply::json(&SentimentStored::new(run_id, sentiment)))
 }
 
 /// Stores what is said of the user's run of that id; whatever is no id is no run either.
@@ -139,6 +200,6 @@ fn rate(api: &Api, call: &Call, run_id: Option<RunId>, opinion: &Opinion) -> Res
 }
 
 fn sentiments(api: &Api, call: &Call) -> Result<Reply, Problem> {
-    let sentiments = api.store.sentiments(&call.user, call.thread_id(), THREAD_RUNS_MAX)?;
+    let sentiments = api.store.sentiments(&call.user, call.thread_id()?, THREAD_RUNS_MAX)?;
     Ok(Reply::json(&sentiments.into_iter().collect::<BTreeMap<_, _>>()))
 }

@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::Api;
 use super::call::{Call, Reply, json_response};
 use super::problem::Problem;
-use super::routes::{Document, Lane, Route, schema};
+use super::routes::{Answer, Document, Example, Lane, Route};
+use super::{Api, example};
 use crate::clock::Timestamp;
-use crate::memory::{MemoryReport, Pressure};
+use crate::memory::{LimitSource, MemoryReport, MemoryStatus, Pressure};
 
 /// A housekeeper that has not come by for so long is stuck: it comes by four times a second and waits for nothing.
 const HOUSEKEEPER_STUCK_AFTER: Duration = Duration::from_secs(10);
@@ -18,42 +19,71 @@ const fn route(path: &'static str, handler: fn(&Api, &Call) -> Result<Reply, Pro
     Route { method: "GET", path, handler, lane: Lane::Here, token: false, limited: false, document }
 }
 
-const fn document(summary: &'static str, answers: &'static [super::routes::Answer]) -> Document {
-    Document { summary, parameters: &[], request: None, answers }
+const fn document(name: &'static str, summary: &'static str, answers: &'static [Answer]) -> Document {
+    Document { name, summary, parameters: &[], request: None, answers }
 }
 
 pub(super) const ROUTES: &[Route] = &[
-    route("/health", health, document("How the server is doing", &[(200, "always", Some(schema::<HealthView>))])),
+    route(
+        "/health",
+        health,
+        document("getHealth", "How the server is doing", &[Answer::json::<HealthView>(200, "always")]),
+    ),
     route(
         "/health/live",
         live,
         document(
+            "getLiveness",
             "Whether its threads make progress",
-            &[(200, "they do", Some(schema::<LiveView>)), (503, "they do not", Some(schema::<LiveView>))],
+            &[
+                Answer::json::<LiveView>(200, "they do"),
+                Answer::json_such_as::<LiveView>(503, "they do not", || json!(LiveView::new(false, example::AT)), &[]),
+            ],
         ),
     ),
     route(
         "/health/ready",
         ready,
         document(
+            "getReadiness",
             "Whether it should be sent work",
-            &[(200, "it should", Some(schema::<ReadyView>)), (503, "the failing checks", Some(schema::<ReadyView>))],
+            &[
+                Answer::json::<ReadyView>(200, "it should"),
+                Answer::json_such_as::<ReadyView>(
+                    503,
+                    "the failing checks",
+                    || json!(ReadyView::new(vec!["database"], example::AT)),
+                    &[],
+                ),
+            ],
         ),
     ),
     route(
         "/health/database",
         database,
-        document("What the last probe of the store found", &[(200, "the probe", Some(schema::<DatabaseView>))]),
+        document(
+            "getDatabaseHealth",
+            "What the last probe of the store found",
+            &[Answer::json::<DatabaseView>(200, "the probe")],
+        ),
     ),
     route(
         "/health/memory",
         memory,
-        document("What it does with its memory", &[(200, "the last sample", Some(schema::<MemoryView>))]),
+        document(
+            "getMemoryHealth",
+            "What it does with its memory",
+            &[Answer::json::<MemoryView>(200, "the last sample")],
+        ),
     ),
     route(
         "/health/rate-limits",
         rate_limits,
-        document("How many clients are being counted", &[(200, "the counts", Some(schema::<RateLimitsView>))]),
+        document(
+            "getRateLimits",
+            "How many clients are being counted",
+            &[Answer::json::<RateLimitsView>(200, "the counts")],
+        ),
     ),
 ];
 
@@ -85,6 +115,29 @@ struct Analyses {
     /// As of the last probe that succeeded.
     queued: u64,
     max_concurrent: usize,
+}
+
+impl Example for HealthView<'_> {
+    fn example() -> Value {
+        json!(HealthView {
+            status: "healthy",
+            timestamp: example::AT,
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_seconds: 3600,
+            total_requests_processed: 1200,
+            database: "connected",
+            memory_usage_mb: 18.5,
+            memory_rss_mb: 18.5,
+            memory_vms_mb: 160.25,
+            memory_limit_mb: 512.0,
+            memory_usage_percent: 3.6,
+            memory_growth_mb: 0.5,
+            memory_fragmentation_ratio: 0.05,
+            potential_memory_fragmentation: false,
+            analyses: Analyses { running: 1, queued: 0, max_concurrent: 3 },
+            warnings: Vec::new(),
+        })
+    }
 }
 
 /// The server's condition in one word.
@@ -147,11 +200,23 @@ struct LiveView {
     timestamp: Timestamp,
 }
 
+impl LiveView {
+    fn new(is_live: bool, timestamp: Timestamp) -> Self {
+        Self { status: if is_live { "live" } else { "stuck" }, timestamp }
+    }
+}
+
+impl Example for LiveView {
+    fn example() -> Value {
+        json!(Self::new(true, example::AT))
+    }
+}
+
 fn live(api: &Api, _: &Call) -> Result<Reply, Problem> {
     let is_late = Instant::now().saturating_duration_since(*api.housekept.lock()) > HOUSEKEEPER_STUCK_AFTER;
     let is_stuck = is_late || !(api.runner.is_alive() || api.runner.is_draining());
-    let (status, word) = if is_stuck { (503, "stuck") } else { (200, "live") };
-    Ok(Reply::Now(json_response(status, &LiveView { status: word, timestamp: Timestamp::now() })))
+    let status = if is_stuck { 503 } else { 200 };
+    Ok(Reply::Now(json_response(status, &LiveView::new(!is_stuck, Timestamp::now()))))
 }
 
 #[derive(Serialize, schemars::JsonSchema)]
@@ -161,6 +226,18 @@ struct ReadyView {
     /// Of `database`, `memory`, `draining`, `migrations` and `keys`, those that fail.
     failing: Vec<&'static str>,
     timestamp: Timestamp,
+}
+
+impl ReadyView {
+    fn new(failing: Vec<&'static str>, timestamp: Timestamp) -> Self {
+        Self { status: if failing.is_empty() { "ready" } else { "not_ready" }, failing, timestamp }
+    }
+}
+
+impl Example for ReadyView {
+    fn example() -> Value {
+        json!(Self::new(Vec::new(), example::AT))
+    }
 }
 
 fn ready(api: &Api, _: &Call) -> Result<Reply, Problem> {
@@ -181,8 +258,8 @@ fn ready(api: &Api, _: &Call) -> Result<Reply, Problem> {
     if api.runner.is_draining() {
         failing.push("draining");
     }
-    let (status, word) = if failing.is_empty() { (200, "ready") } else { (503, "not_ready") };
-    Ok(Reply::Now(json_response(status, &ReadyView { status: word, failing, timestamp: Timestamp::now() })))
+    let status = if failing.is_empty() { 200 } else { 503 };
+    Ok(Reply::Now(json_response(status, &ReadyView::new(failing, Timestamp::now()))))
 }
 
 #[derive(Serialize, schemars::JsonSchema)]
@@ -197,6 +274,19 @@ struct DatabaseView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'static str>,
     checked_at: Timestamp,
+}
+
+impl Example for DatabaseView<'_> {
+    fn example() -> Value {
+        json!(DatabaseView {
+            status: "healthy",
+            database: "connected",
+            latency_ms: Some(0.12),
+            server_version: Some("SQLite 3.50.4"),
+            error: None,
+            checked_at: example::AT,
+        })
+    }
 }
 
 fn database(api: &Api, _: &Call) -> Result<Reply, Problem> {
@@ -220,6 +310,27 @@ struct MemoryView<'a> {
     timestamp: Timestamp,
 }
 
+impl Example for MemoryView<'_> {
+    fn example() -> Value {
+        let report = &MemoryReport {
+            status: MemoryStatus::Healthy,
+            pressure: Pressure::Normal,
+            memory_rss_mb: 18.5,
+            memory_vms_mb: 160.25,
+            memory_limit_mb: 512.0,
+            limit_source: LimitSource::Default,
+            usage_percent: 3.6,
+            fragmentation_ratio: 0.05,
+            potential_memory_fragmentation: false,
+            memory_growth_mb: 0.5,
+            growth_per_request_kb: Some(0.1),
+            baseline_memory_mb: 18.0,
+            warnings: Vec::new(),
+        };
+        json!(MemoryView { report, total_requests_processed: 1200, timestamp: example::AT })
+    }
+}
+
 fn memory(api: &Api, _: &Call) -> Result<Reply, Problem> {
     Ok(Reply::json(&MemoryView {
         report: &api.memory.report(),
@@ -239,6 +350,20 @@ struct RateLimitsView {
     rate_limit_window: u64,
     rate_limit_burst: u32,
     timestamp: Timestamp,
+}
+
+impl Example for RateLimitsView {
+    fn example() -> Value {
+        json!(RateLimitsView {
+            status: "healthy",
+            total_tracked_clients: 12,
+            active_clients: 3,
+            rate_limit_requests: 100,
+            rate_limit_window: 60,
+            rate_limit_burst: 20,
+            timestamp: example::AT,
+        })
+    }
 }
 
 fn rate_limits(api: &Api, _: &Call) -> Result<Reply, Problem> {

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::parameter::Parameters;
 use super::problem::{Fault, Problem};
 use crate::domain::RunId;
 use crate::http::Request;
@@ -21,7 +22,7 @@ pub(super) fn fields(request: &Request) -> Result<Fields, Problem> {
     let content_type = request.header("content-type").unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     if !media_type.eq_ignore_ascii_case("application/json") {
-        return Err(Problem::new(415, "The body must be JSON, with Content-Type: application/json."));
+        return Err(not_json());
     }
     let (value, mut faults) = parse(&request.body)?;
     let Value::Object(object) = value else {
@@ -29,6 +30,11 @@ pub(super) fn fields(request: &Request) -> Result<Fields, Problem> {
         return Err(Problem::validation(&faults));
     };
     Ok(Fields { object, faults })
+}
+
+/// What is said of a body that is not declared to be JSON.
+pub(super) fn not_json() -> Problem {
+    Problem::new(415, "The body must be JSON, with Content-Type: application/json.")
 }
 
 fn parse(body: &[u8]) -> Result<(Value, Vec<Fault>), Problem> {
@@ -224,7 +230,9 @@ impl Fields {
     /// 0 or 1, which may be missing or null.
     pub(super) fn optional_bit(&mut self, field: &str) -> Option<u8> {
         let value = self.object.remove(field).filter(|value| !value.is_null())?;
-        let bit = value.as_u64().and_then(|number| u8::try_from(number).ok()).filter(|number| *number <= 1);
+        // To JSON Schema, and to languages that have no integers, 1.0 is 1.
+        let bit =
+            value.as_f64().and_then(|number| [0.0, 1.0].iter().position(|bit| *bit == number)).map(|bit| bit as u8);
         if bit.is_none() {
             self.faults.push(Fault::body(field, "out_of_range", "must be 0 or 1"));
         }
@@ -259,6 +267,15 @@ impl Fields {
     /// One more fault, found by the caller.
     pub(super) fn fault(&mut self, fault: Fault) {
         self.faults.push(fault);
+    }
+
+    /// Ends the reading, and that of the call's parameters.
+    ///
+    /// # Errors
+    /// Every fault of either.
+    pub(super) fn end_with(mut self, parameters: Parameters<'_>) -> Result<(), Problem> {
+        self.faults.extend(parameters.faults());
+        self.end()
     }
 
     /// Ends the reading.

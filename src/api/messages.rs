@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::Api;
 use super::call::{Call, Reply};
-use super::conversations::{RunIdView, THREAD, THREAD_RUNS_MAX};
+use super::conversations::{RunIdView, THREAD_RUNS_MAX};
+use super::parameter::Parameter;
 use super::problem::Problem;
-use super::routes::{Document, Lane, Route, schema};
+use super::routes::{Answer, Document, Example, Lane, Route};
+use super::{Api, example};
 use crate::domain::{Run, RunId, Status};
-use crate::store::Answers;
+use crate::store::{Answers, RatedRun};
 
 /// How many runs of all threads are shown together: its newest, as many as of a single thread.
 const ALL_RUNS_MAX: usize = 200;
@@ -27,10 +29,11 @@ pub(super) const ROUTES: &[Route] = &[
         token: true,
         limited: true,
         document: Document {
+            name: "listMessages",
             summary: "Questions and answers of a thread, oldest first; a running analysis is an answer that is loading",
-            parameters: &[THREAD],
+            parameters: &[Parameter::THREAD.told],
             request: None,
-            answers: &[(200, "the newest 200 questions with their answers", Some(schema::<Vec<Message>>))],
+            answers: &[Answer::json::<Vec<Message>>(200, "the newest 200 questions with their answers")],
         },
     },
     Route {
@@ -41,15 +44,15 @@ pub(super) const ROUTES: &[Route] = &[
         token: true,
         limited: true,
         document: Document {
+            name: "listAllMessages",
             summary: "The user's newest questions and answers of all threads, by thread and oldest first, with their runs and \
                       sentiments",
             parameters: &[],
             request: None,
-            answers: &[(
+            answers: &[Answer::json::<AllMessages>(
                 200,
                 "the newest 200 runs of all threads together; fewer when those have more than 8 MiB of text, and the \
                  others are found by /chat-threads and /chat/{thread_id}/messages",
-                Some(schema::<AllMessages>),
             )],
         },
     },
@@ -134,8 +137,14 @@ impl<'a> Message<'a> {
     }
 }
 
+impl Example for Vec<Message<'_>> {
+    fn example() -> Value {
+        json!(Message::both(&example::run(Status::Succeeded)))
+    }
+}
+
 fn messages(api: &Api, call: &Call) -> Result<Reply, Problem> {
-    let runs = api.store.thread_runs(&call.user, call.thread_id(), THREAD_RUNS_MAX, Answers::InWords)?;
+    let runs = api.store.thread_runs(&call.user, call.thread_id()?, THREAD_RUNS_MAX, Answers::InWords)?;
     let messages: Vec<Message> = runs.iter().flat_map(Message::both).collect();
     Ok(Reply::json(&messages))
 }
@@ -150,14 +159,26 @@ struct AllMessages<'a> {
     sentiments: BTreeMap<&'a str, BTreeMap<RunId, bool>>,
 }
 
+impl<'a> AllMessages<'a> {
+    fn of(newest_first: &'a [RatedRun]) -> Self {
+        let mut all = AllMessages::default();
+        for RatedRun { run, sentiment } in newest_first.iter().rev() {
+            let thread_id = run.thread_id.as_str();
+            all.messages.entry(thread_id).or_default().extend(Message::both(run));
+            all.run_ids.entry(thread_id).or_default().push(RunIdView::new(run));
+            all.sentiments.entry(thread_id).or_default().extend(sentiment.map(|sentiment| (run.id, sentiment)));
+        }
+        all
+    }
+}
+
+impl Example for AllMessages<'_> {
+    fn example() -> Value {
+        json!(AllMessages::of(&[RatedRun { run: example::run(Status::Succeeded), sentiment: Some(true) }]))
+    }
+}
+
 fn all_messages(api: &Api, call: &Call) -> Result<Reply, Problem> {
     let newest_first = api.store.latest_runs(&call.user, ALL_RUNS_MAX, ALL_BYTES_MAX)?;
-    let mut all = AllMessages::default();
-    for rated in newest_first.iter().rev() {
-        let thread_id = rated.run.thread_id.as_str();
-        all.messages.entry(thread_id).or_default().extend(Message::both(&rated.run));
-        all.run_ids.entry(thread_id).or_default().push(RunIdView::new(&rated.run));
-        all.sentiments.entry(thread_id).or_default().extend(rated.sentiment.map(|sentiment| (rated.run.id, sentiment)));
-    }
-    Ok(Reply::json(&all))
+    Ok(Reply::json(&AllMessages::of(&newest_first)))
 }

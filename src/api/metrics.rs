@@ -1,11 +1,9 @@
 //! `GET /metrics`: what is counted, for Prometheus.
 
-use schemars::{Schema, SchemaGenerator, json_schema};
-
 use super::Api;
 use super::call::{Call, Reply};
 use super::problem::Problem;
-use super::routes::{Document, Lane, Route};
+use super::routes::{Answer, Document, Lane, Route};
 use crate::http::Response;
 use crate::metrics::CONTENT_TYPE;
 
@@ -17,16 +15,13 @@ pub(super) const ROUTES: &[Route] = &[Route {
     token: false,
     limited: false,
     document: Document {
+        name: "getMetrics",
         summary: "What is counted, for Prometheus",
         parameters: &[],
         request: None,
-        answers: &[(200, "every counter and measurement, as OpenMetrics text", Some(text))],
+        answers: &[Answer::text("every counter and measurement, as OpenMetrics text", &[CONTENT_TYPE])],
     },
 }];
-
-fn text(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "contentMediaType": CONTENT_TYPE})
-}
 
 fn show(api: &Api, _: &Call) -> Result<Reply, Problem> {
     api.metrics.rate_limit_waiting.set(i64::try_from(api.turnstile.waiting()).unwrap_or(i64::MAX));

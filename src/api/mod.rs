@@ -6,11 +6,14 @@
 mod admission;
 mod analyze;
 mod call;
+mod common;
 mod conversations;
 mod data;
 mod debug;
+mod docs;
 mod envelope;
 mod events;
+mod example;
 mod feedback;
 mod health;
 mod json;
@@ -18,11 +21,14 @@ mod messages;
 mod metrics;
 mod openapi;
 pub mod page;
+mod parameter;
+mod precondition;
 mod probes;
 mod problem;
 mod routes;
 mod runs;
 mod waiting;
+mod words;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -115,6 +121,8 @@ impl Api {
     /// # Errors
     /// If the machine has no threads left.
     pub fn start(parts: Parts) -> std::io::Result<Arc<Self>> {
+        let engines: Vec<&str> = parts.runner.engines().collect();
+        let openapi = openapi::serialised(&engines);
         let mut router = Router::default();
         for route in routes::all() {
             let method = route.method.parse().expect("the table holds methods");
@@ -136,7 +144,7 @@ impl Api {
             metrics: Metrics::default(),
             queue_limits: parts.queue_limits,
             router,
-            openapi: openapi::document(),
+            openapi,
             lane: crate::http::Lane::start("store-lane", parts.store_threads, LANE_CAPACITY, Task::run)?,
             started: Instant::now(),
             requests: AtomicU64::new(0),

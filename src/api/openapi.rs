@@ -1,13 +1,27 @@
 //! `/openapi.json`: the table of routes as an OpenAPI 3.1 document.
 
+use schemars::Schema;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::Api;
 use super::call::{Call, Reply};
-use super::problem::{Problem, ProblemShape};
-use super::routes::{self, Document, Lane, Route, schema};
-use crate::http::{Response, StatusCode};
+use super::common;
+use super::events;
+use super::example::REQUEST_ID;
+use super::parameter::{Place, Told};
+use super::problem::{self, ProblemShape};
+use super::routes::{self, Answer, Body, Content, Document, Example, Lane, Route};
+use crate::http::Response;
+
+/// A document such as this one.
+#[derive(schemars::JsonSchema)]
+#[schemars(inline, extend("additionalProperties" = true))]
+#[allow(dead_code, reason = "read by the schema generator only")]
+struct OpenApi {
+    openapi: &'static str,
+    info: Map<String, Value>,
+}
 
 pub(super) const ROUTES: &[Route] = &[Route {
     method: "GET",
@@ -17,95 +31,220 @@ pub(super) const ROUTES: &[Route] = &[Route {
     token: false,
     limited: true,
     document: Document {
+        name: "getDocument",
         summary: "This document",
         parameters: &[],
         request: None,
-        answers: &[(200, "OpenAPI 3.1", None)],
+        answers: &[Answer::json::<OpenApi>(200, "OpenAPI 3.1")],
     },
 }];
 
-fn show(api: &Api, _: &Call) -> Result<Reply, Problem> {
-    Ok(Reply::Now(Response::new(200, "application/json", api.openapi.clone())))
+impl Example for OpenApi {
+    fn example() -> Value {
+        head()
+    }
 }
 
-/// The document, serialised.
-pub(super) fn document() -> Vec<u8> {
+fn show(api: &Api, _: &Call) -> Result<Reply, super::problem::Problem> {
+    Ok(Reply::Now(Response::new(200, JSON, api.openapi.clone())))
+}
+
+const JSON: &str = "application/json";
+
+/// What is said of the whole, besides which nothing is said without routes.
+fn head() -> Value {
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Holdfast",
+            "version": env!("CARGO_PKG_VERSION"),
+            "summary": "Runs analyses for several people at once and never loses one.",
+            "description": "Errors are problems (RFC 9457) with one plain sentence in `detail` and every fault of a request \
+                in `errors`. Every answer has an `X-Request-Id`: the one of the request if that has 1 to 128 of \
+                `[A-Za-z0-9._-]`, else a new one; the log names it. `HEAD` works wherever `GET` does, `OPTIONS` everywhere, \
+                and another method than those of a path is answered 405 with `Allow`. Parameters of a query that are not \
+                listed are ignored, and so are listed ones that are blank. Bodies over 1 KB are compressed for whoever \
+                accepts gzip.",
+            "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+    })
+}
+
+/// The document in the bytes that are sent, kept once: the server's engines are known when it starts, and do not change.
+pub(super) fn serialised(engines: &[&str]) -> Vec<u8> {
+    let mut document = document();
+    let engine = &mut document["components"]["schemas"]["AnalyzeRequest"]["properties"]["engine"];
+    assert!(engine.is_object(), "a question may name its engine");
+    // It may be null: whoever has no wish.
+    engine["enum"] = engines.iter().map(|engine| json!(engine)).chain([Value::Null]).collect();
+    let mut bytes = document.to_string().into_bytes();
+    bytes.shrink_to_fit();
+    bytes
+}
+
+fn document() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.definitions_path = "/components/schemas".into();
         settings.meta_schema = None;
     });
     let mut generator = settings.for_serialize().into_generator();
-    let problem = schema::<ProblemShape>(&mut generator);
+    let problem = generator.subschema_for::<ProblemShape>();
     let mut paths: Map<String, Value> = Map::new();
-    for route in routes::all() {
-        let item = paths.entry(route.path).or_insert_with(|| json!({}));
-        item[route.method.to_ascii_lowercase()] = operation(route, &mut generator, &problem);
+    for subject in routes::SUBJECTS {
+        for route in subject.tables.iter().copied().flatten() {
+            let item = paths.entry(route.path).or_insert_with(|| json!({}));
+            item[route.method.to_ascii_lowercase()] = operation(route, subject.name, &mut generator, &problem);
+        }
     }
-    let document = json!({
-        "openapi": "3.1.0",
-        "info": {
-            "title": "Holdfast",
-            "version": env!("CARGO_PKG_VERSION"),
-            "description": "Runs analyses for several people at once and never loses one.",
-            "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
-        },
-        "paths": paths,
-        "components": {
-            "schemas": generator.take_definitions(true),
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
-        },
+    let responses: Map<String, Value> =
+        common::ANSWERS.iter().map(|answer| (answer.name.to_owned(), common_response(answer, &problem))).collect();
+    let headers: Map<String, Value> = common::HEADERS.iter().map(header).collect();
+    let mut document = head();
+    document["tags"] =
+        routes::SUBJECTS.iter().map(|subject| json!({"name": subject.name, "description": subject.meaning})).collect();
+    document["paths"] = paths.into();
+    document["components"] = json!({
+        "schemas": generator.take_definitions(true),
+        "responses": responses,
+        "headers": headers,
+        "securitySchemes": {"token": {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
+            "description": "A JWT in `Authorization: Bearer`; `holdfast token --email you@localhost` makes one.",
+        }},
     });
-    document.to_string().into_bytes()
+    document
 }
 
-fn operation(route: &Route, generator: &mut SchemaGenerator, problem: &schemars::Schema) -> Value {
-    let Document { summary, parameters, request, answers } = &route.document;
-    let parameters: Vec<Value> = parameters
-        .iter()
-        .map(|parameter| {
-            json!({
-                "name": parameter.name,
-                "in": parameter.place,
-                "required": parameter.place == "path",
-                "description": parameter.meaning,
-                "schema": {"type": "string"},
-            })
-        })
-        .collect();
-    let mut responses = Map::new();
-    for (status, meaning, shape) in *answers {
-        let content = match shape {
-            Some(shape) => {
-                let schema = shape(generator);
-                // A text that is not JSON says so itself.
-                let media_type = schema.get("contentMediaType").and_then(Value::as_str).unwrap_or("application/json");
-                json!({media_type: {"schema": schema}})
+fn operation(route: &Route, tag: &str, generator: &mut SchemaGenerator, problem: &Schema) -> Value {
+    let Document { name, summary, parameters, request, answers } = &route.document;
+    let mut operation = json!({"operationId": name, "tags": [tag], "summary": summary});
+    if !parameters.is_empty() {
+        operation["parameters"] = parameters.iter().map(|told| parameter(told, generator)).collect();
+    }
+    if let Some(Body { schema, example }) = request {
+        let content = json!({JSON: {"schema": schema(generator), "example": example()}});
+        operation["requestBody"] = json!({"required": true, "content": content});
+    }
+    let mut responses: Vec<(u16, Value)> =
+        answers.iter().map(|answer| (answer.status, response(answer, generator, problem))).collect();
+    if route.limited {
+        for (_, response) in &mut responses {
+            common::STANDING.iter().for_each(|name| response["headers"][name] = reference(name));
+        }
+    }
+    for answer in common::ANSWERS.iter().filter(|answer| (answer.concerns)(route)) {
+        match responses.iter_mut().find(|(status, _)| *status == answer.status) {
+            // The route's own reason comes first.
+            Some((_, response)) => add_reason(response, answer),
+            None => {
+                let reference = json!({"$ref": format!("#/components/responses/{}", answer.name)});
+                responses.push((answer.status, reference));
             }
-            None if *status >= 400 => json!({"application/problem+json": {"schema": problem}}),
-            None => json!({}),
-        };
-        responses.insert(status.to_string(), json!({"description": meaning, "content": content}));
+        }
     }
-    let mut common: Vec<u16> = vec![400];
-    common.extend(route.token.then_some(401));
-    common.extend(request.is_some().then_some([413, 415]).into_iter().flatten());
-    common.extend((!route.document.parameters.is_empty() || request.is_some()).then_some(422));
-    common.extend(route.limited.then_some(429));
-    // Without a lane, too: the keys that tokens are verified with may be away.
-    common.extend((route.token || route.lane != Lane::Here).then_some(503));
-    for status in common {
-        let description = StatusCode(status).default_reason_phrase();
-        let content = json!({"application/problem+json": {"schema": problem}});
-        let answer = json!({"description": description, "content": content});
-        responses.entry(status.to_string()).or_insert(answer);
-    }
-    let mut operation = json!({"summary": summary, "parameters": parameters, "responses": responses});
-    if let Some(shape) = request {
-        operation["requestBody"] =
-            json!({"required": true, "content": {"application/json": {"schema": shape(generator)}}});
-    }
+    responses.sort_by_key(|(status, _)| *status);
+    operation["responses"] =
+        responses.into_iter().map(|(status, response)| (status.to_string(), response)).collect::<Map<_, _>>().into();
     if route.token {
         operation["security"] = json!([{"token": []}]);
     }
     operation
+}
+
+fn parameter(told: &Told, generator: &mut SchemaGenerator) -> Value {
+    let schema = told.schema(generator);
+    let mut parameter = json!({
+        "name": told.name,
+        "in": told.place.as_str(),
+        "description": told.meaning,
+        "schema": schema,
+    });
+    match told.place {
+        Place::Path => parameter["required"] = true.into(),
+        // What a form sends of a field that was left alone.
+        Place::Query => parameter["allowEmptyValue"] = true.into(),
+        Place::Header => {}
+    }
+    if let Some(example) = told.example {
+        parameter["example"] = example.into();
+    }
+    parameter
+}
+
+fn response(answer: &Answer, generator: &mut SchemaGenerator, problem: &Schema) -> Value {
+    let mut headers: Vec<&str> = answer.headers.to_vec();
+    let content: Map<String, Value> = match &answer.content {
+        Content::Json(Body { schema, example }) => {
+            [(JSON.to_owned(), json!({"schema": schema(generator), "example": example()}))].into_iter().collect()
+        }
+        Content::Text(media_types) => media_types
+            .iter()
+            .map(|media_type| ((*media_type).to_owned(), json!({"schema": {"type": "string"}})))
+            .collect(),
+        Content::Events(Body { schema, example }) => {
+            [(events::MEDIA_TYPE.to_owned(), json!({"schema": schema(generator), "example": example()}))]
+                .into_iter()
+                .collect()
+        }
+        Content::Problem(example) => {
+            let example = example();
+            assert_eq!(example.status(), answer.status, "{}", answer.meaning);
+            headers.extend(example.headers());
+            let examples = json!({"route": {"value": example.body(REQUEST_ID)}});
+            let content = json!({"schema": problem, "examples": examples});
+            [(problem::MEDIA_TYPE.to_owned(), content)].into_iter().collect()
+        }
+    };
+    json!({"description": answer.meaning, "headers": references(&headers), "content": content})
+}
+
+/// What a route says of a status, and what holds for every route as well.
+fn add_reason(response: &mut Value, answer: &common::Answer) {
+    let own = response["description"].as_str().unwrap_or_default();
+    response["description"] = format!("{own}; or {}", answer.meaning).into();
+    let example = (answer.example)();
+    for name in example.headers() {
+        response["headers"][name] = reference(name);
+    }
+    match response["content"].get_mut(problem::MEDIA_TYPE) {
+        Some(content) => content["examples"][answer.name] = json!({"value": example.body(REQUEST_ID)}),
+        None => {
+            let schema = json!({"$ref": "#/components/schemas/Problem"});
+            let examples = json!({answer.name: {"value": example.body(REQUEST_ID)}});
+            response["content"][problem::MEDIA_TYPE] = json!({"schema": schema, "examples": examples});
+        }
+    }
+}
+
+fn common_response(answer: &common::Answer, problem: &Schema) -> Value {
+    let example = (answer.example)();
+    assert_eq!(example.status(), answer.status, "{}", answer.name);
+    let is_limited = answer.status == 429;
+    let headers: Vec<&str> = example.headers().chain(common::STANDING.into_iter().filter(|_| is_limited)).collect();
+    json!({
+        "description": answer.meaning,
+        "headers": references(&headers),
+        "content": {problem::MEDIA_TYPE: {"schema": problem, "example": example.body(REQUEST_ID)}},
+    })
+}
+
+fn references(names: &[&str]) -> Map<String, Value> {
+    ["X-Request-Id"].iter().chain(names).map(|name| ((*name).to_owned(), reference(name))).collect()
+}
+
+fn reference(header: &str) -> Value {
+    assert!(common::HEADERS.iter().any(|known| known.name == header), "nothing is told about the header {header}");
+    json!({"$ref": format!("#/components/headers/{header}")})
+}
+
+fn header(header: &common::Header) -> (String, Value) {
+    let told = json!({
+        "description": header.meaning,
+        "required": header.is_always,
+        "schema": (header.schema)(),
+    });
+    (header.name.to_owned(), told)
 }

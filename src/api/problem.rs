@@ -5,13 +5,16 @@ use serde_json::{Map, Value, json};
 
 use crate::auth::TokenError;
 use crate::datasets::DatasetsError;
-use crate::domain::{ErrorKind, Run, Status};
+use crate::domain::{ErrorKind, Run, RunError, RunId, Status};
 use crate::http::{Refusal, Response, StatusCode};
 use crate::store::StoreError;
 use crate::streams::NotAdmitted;
 
 /// What a busy or draining server asks clients to wait, in seconds: about what the restart of an idle server takes.
 const RETRY_AFTER_SECONDS: u64 = 5;
+
+/// What problems are sent as (RFC 9457).
+pub(super) const MEDIA_TYPE: &str = "application/problem+json";
 
 /// An answer that says what was wrong.
 #[derive(Debug)]
@@ -39,44 +42,48 @@ impl Fault {
     pub(super) fn body(field: &str, kind: &'static str, msg: impl Into<String>) -> Self {
         Self { loc: vec!["body".into(), field.into()], msg: msg.into(), kind }
     }
-
-    /// A fault of a parameter of the query.
-    pub(super) fn query(field: &str, kind: &'static str, msg: impl Into<String>) -> Self {
-        Self { loc: vec!["query".into(), field.into()], msg: msg.into(), kind }
-    }
-
-    /// A fault of a header.
-    pub(super) fn header(name: &str, kind: &'static str, msg: impl Into<String>) -> Self {
-        Self { loc: vec!["header".into(), name.into()], msg: msg.into(), kind }
-    }
 }
 
-/// The shape of every problem, for the OpenAPI document.
+/// What went wrong (RFC 9457): what every error has, and what helps to act.
 #[derive(schemars::JsonSchema)]
 #[schemars(rename = "Problem")]
 #[allow(dead_code, reason = "read by the schema generator only")]
 pub(super) struct ProblemShape {
     /// `about:blank`: the status says it all.
-    #[schemars(rename = "type")]
+    #[schemars(rename = "type", extend("const" = "about:blank"))]
     kind: String,
     /// The status in words.
     title: String,
     /// The status code.
+    #[schemars(range(min = 400, max = 599))]
     status: u16,
     /// One plain sentence for a person.
     detail: String,
     /// The same as the `X-Request-Id` header.
     request_id: String,
     /// Each fault of a request that was not valid.
-    errors: Option<Vec<Fault>>,
-    /// Seconds to wait before the next try.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Fault>,
+    /// Seconds to wait before the next try: the same as the `Retry-After` header.
+    #[schemars(extend("type" = "integer"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u64>,
-    /// Why a token was refused.
+    /// Why a token was refused, for programs.
+    #[schemars(extend("type" = "string"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     /// The run that this is about.
-    run_id: Option<String>,
-    /// Why a run ended without an answer.
-    error: Option<crate::domain::RunError>,
+    #[schemars(extend("type" = "string"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_id: Option<RunId>,
+    /// How that run ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Status")]
+    run_status: Option<Status>,
+    /// Why it ended without an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "RunError")]
+    error: Option<RunError>,
 }
 
 impl Problem {
@@ -115,13 +122,18 @@ impl Problem {
         Self::new(404, format!("There is no such {what}."))
     }
 
+    /// The client has asked too often.
+    pub(super) fn too_often(seconds: u64) -> Self {
+        Self::new(429, format!("Too many requests; the next one is welcome in {seconds} s.")).with_retry_after(seconds)
+    }
+
     /// The server has more to do than it can hold.
     pub(super) fn busy(detail: impl Into<String>) -> Self {
         Self::new(503, detail).with_retry_after(RETRY_AFTER_SECONDS)
     }
 
     /// The server is shutting down; if it has stored the run, it goes on with it after its restart.
-    pub(super) fn draining(run: Option<crate::domain::RunId>) -> Self {
+    pub(super) fn draining(run: Option<RunId>) -> Self {
         match run {
             None => Self::busy("The server is shutting down and accepts nothing new."),
             Some(id) => {
@@ -132,7 +144,7 @@ impl Problem {
 
     /// The same, about this run, with the place to look for it.
     #[must_use]
-    pub(super) fn about(self, id: crate::domain::RunId) -> Self {
+    pub(super) fn about(self, id: RunId) -> Self {
         self.with("run_id", id.to_string()).with_header("Location", format!("/runs/{id}"))
     }
 
@@ -156,8 +168,18 @@ impl Problem {
         Some(problem)
     }
 
-    /// The response.
-    pub(super) fn into_response(self, request_id: &str) -> Response {
+    /// Its status.
+    pub(super) fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The names of the headers that it brings.
+    pub(super) fn headers(&self) -> impl Iterator<Item = &'static str> {
+        self.headers.iter().map(|(name, _)| *name)
+    }
+
+    /// The body.
+    pub(super) fn body(self, request_id: &str) -> Value {
         let mut body = Map::new();
         body.insert("type".into(), "about:blank".into());
         body.insert("title".into(), StatusCode(self.status).default_reason_phrase().into());
@@ -165,12 +187,16 @@ impl Problem {
         body.insert("detail".into(), self.detail.into());
         body.insert("request_id".into(), request_id.into());
         body.extend(self.extra.into_iter().map(|(member, value)| (member.to_owned(), value)));
-        let body = format!("{}\n", Value::Object(body)).into_bytes();
-        let mut response = Response::new(self.status, "application/problem+json", body);
-        for (name, value) in self.headers {
-            response = response.with_header(name, &value);
-        }
-        response
+        Value::Object(body)
+    }
+
+    /// The response.
+    pub(super) fn into_response(mut self, request_id: &str) -> Response {
+        let (status, headers) = (self.status, std::mem::take(&mut self.headers));
+        let body = format!("{}\n", self.body(request_id)).into_bytes();
+        headers
+            .iter()
+            .fold(Response::new(status, MEDIA_TYPE, body), |response, (name, value)| response.with_header(name, value))
     }
 }
 

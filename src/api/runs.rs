@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::call::{Call, Reply, json_response};
+use super::parameter::{Parameter, Place};
 use super::problem::Problem;
-use super::routes::{Document, Lane, Parameter, Route, schema};
-use super::{Api, WAIT_MAX};
+use super::routes::{Answer, Document, Example, Lane, Route};
+use super::{Api, WAIT_MAX, example};
 use crate::clock::Timestamp;
-use crate::domain::{Answer, Run, RunError, RunId, Status};
+use crate::domain::{self, Run, RunError, RunId, Status};
 use crate::event;
 use crate::http::Response;
 use crate::memory::Pressure;
@@ -29,14 +32,11 @@ pub(super) const ROUTES: &[Route] = &[
         token: true,
         limited: true,
         document: Document {
+            name: "listRuns",
             summary: "The user's runs, newest first, without their answers",
-            parameters: &[
-                Parameter::query("status", "only runs with this status"),
-                Parameter::query("limit", "runs a page, 1 to 200 (50)"),
-                Parameter::query("cursor", "the next_cursor of the page before"),
-            ],
+            parameters: &[STATUS.told, LIMIT.told, CURSOR.told],
             request: None,
-            answers: &[(200, "a page of runs", Some(schema::<RunList>))],
+            answers: &[Answer::json::<RunList>(200, "a page of runs")],
         },
     },
     Route {
@@ -47,10 +47,14 @@ pub(super) const ROUTES: &[Route] = &[
         token: true,
         limited: true,
         document: Document {
+            name: "getRun",
             summary: "A run, with its answer once it has one",
-            parameters: &[Parameter::path("run_id", "the run")],
+            parameters: &[Parameter::RUN.told],
             request: None,
-            answers: &[(200, "the run", Some(schema::<RunView>)), (404, "no such run of this user", None)],
+            answers: &[
+                Answer::json::<RunView>(200, "the run"),
+                Answer::problem(404, "no such run of this user", || Problem::not_found("run")),
+            ],
         },
     },
     Route {
@@ -61,20 +65,23 @@ pub(super) const ROUTES: &[Route] = &[
         token: true,
         limited: true,
         document: Document {
+            name: "waitForRun",
             summary: "The run's end, as POST /analyze waits for it",
-            parameters: &[
-                Parameter::path("run_id", "the run"),
-                Parameter::query("timeout", "seconds to wait, 0 to 900 (900)"),
-            ],
+            parameters: &[Parameter::RUN.told, TIMEOUT.told],
             request: None,
             answers: &[
-                (200, "the run succeeded", Some(schema::<RunView>)),
-                (202, "it has not ended yet", Some(schema::<RunView>)),
-                (404, "no such run of this user", None),
-                (408, "it exceeded ANALYSIS_TIMEOUT", None),
-                (409, "it was cancelled", None),
-                (422, "it cannot succeed as it was asked", None),
-                (500, "it failed", None),
+                Answer::json::<RunView>(200, "the run succeeded"),
+                Answer::json_such_as::<RunView>(
+                    202,
+                    "it has not ended yet",
+                    || example::shown(Status::Running),
+                    &["Location"],
+                ),
+                Answer::problem(404, "no such run of this user", || Problem::not_found("run")),
+                Answer::problem(408, "it exceeded ANALYSIS_TIMEOUT", example::timed_out),
+                Answer::problem(409, "it was cancelled", example::cancelled),
+                Answer::problem(422, "it cannot succeed as it was asked", example::invalid_query),
+                Answer::problem(500, "it failed", example::failed),
             ],
         },
     },
@@ -86,17 +93,43 @@ pub(super) const ROUTES: &[Route] = &[
         token: true,
         limited: true,
         document: Document {
+            name: "cancelRun",
             summary: "Cancels a run",
-            parameters: &[Parameter::path("run_id", "the run")],
+            parameters: &[Parameter::RUN.told],
             request: None,
             answers: &[
-                (202, "it is cancelled or being cancelled", Some(schema::<RunView>)),
-                (404, "no such run of this user", None),
-                (409, "it had ended otherwise", None),
+                Answer::json_such_as::<RunView>(
+                    202,
+                    "it is cancelled or being cancelled",
+                    || example::shown(Status::Cancelling),
+                    &["Location"],
+                ),
+                Answer::problem(404, "no such run of this user", || Problem::not_found("run")),
+                Answer::problem(409, "it had ended otherwise", || ended_already(Status::Succeeded, example::run_id())),
             ],
         },
     },
 ];
+
+const STATUS: Parameter<Status> = Parameter::of(
+    Place::Query,
+    "status",
+    |generator| generator.subschema_for::<Status>(),
+    || format!("one of {}", Status::ALL.map(Status::as_str).join(", ")),
+    Status::parse,
+    "only runs with this status",
+);
+const LIMIT: Parameter<u64> = Parameter::number("limit", PAGE_DEFAULT, 1..=PAGE_MAX, "runs a page");
+const CURSOR: Parameter<RunId> = Parameter::of(
+    Place::Query,
+    "cursor",
+    RunId::json_schema,
+    || "the next_cursor of a page before".into(),
+    |text| text.parse().ok(),
+    "the next_cursor of the page before",
+);
+const TIMEOUT: Parameter<u64> =
+    Parameter::number("timeout", WAIT_MAX.as_secs(), 0..=WAIT_MAX.as_secs(), "seconds to wait");
 
 /// A run as its user sees it.
 #[derive(Serialize, schemars::JsonSchema)]
@@ -130,7 +163,7 @@ pub(super) struct RunView<'a> {
 #[derive(Serialize, schemars::JsonSchema)]
 struct AnswerView<'a> {
     #[serde(flatten)]
-    answer: &'a Answer,
+    answer: &'a domain::Answer,
     /// The same as `datasets_used`.
     top_selection_codes: &'a [String],
 }
@@ -199,6 +232,12 @@ pub(super) fn ended_or_accepted(api: &Api, run: &Run) -> Result<Response, Proble
     Ok(json_response(202, &RunView::new(run).placed(api, place)).with_header("Location", &location))
 }
 
+impl Example for RunView<'_> {
+    fn example() -> Value {
+        example::shown(Status::Succeeded)
+    }
+}
+
 #[derive(Serialize, schemars::JsonSchema)]
 struct RunList<'a> {
     runs: Vec<RunView<'a>>,
@@ -206,12 +245,18 @@ struct RunList<'a> {
     next_cursor: Option<RunId>,
 }
 
+impl Example for RunList<'_> {
+    fn example() -> Value {
+        let run = Run { answer: None, ..example::run(Status::Succeeded) };
+        json!(RunList { runs: vec![RunView::new(&run)], next_cursor: Some(run.id) })
+    }
+}
+
 fn list(api: &Api, call: &Call) -> Result<Reply, Problem> {
     let mut query = call.parameters()?;
-    let names = Status::ALL.map(Status::as_str).join(", ");
-    let status = query.parsed("status", &format!("one of {names}"), Status::parse);
-    let limit = query.number("limit", PAGE_DEFAULT, 1, PAGE_MAX) as usize;
-    let before: Option<RunId> = query.parsed("cursor", "the next_cursor of a page before", |text| text.parse().ok());
+    let status = query.get(&STATUS);
+    let limit = query.number(&LIMIT) as usize;
+    let before = query.get(&CURSOR);
     query.end()?;
     let mut runs = api.store.runs(&call.user, status, before, limit + 1)?;
     let more = runs.len() > limit;
@@ -233,7 +278,7 @@ fn show(api: &Api, call: &Call) -> Result<Reply, Problem> {
 
 fn wait(api: &Api, call: &Call) -> Result<Reply, Problem> {
     let mut query = call.parameters()?;
-    let seconds = query.number("timeout", WAIT_MAX.as_secs(), 0, WAIT_MAX.as_secs());
+    let seconds = query.number(&TIMEOUT);
     query.end()?;
     Ok(Reply::AtEndOf(Box::new(owned(api, call)?), Duration::from_secs(seconds)))
 }
@@ -247,9 +292,11 @@ fn cancel(api: &Api, call: &Call) -> Result<Reply, Problem> {
                 json_response(202, &RunView::new(&run)).with_header("Location", &format!("/runs/{}", run.id)),
             ))
         }
-        Cancellation::AlreadyEnded(run) => {
-            Err(Problem::new(409, format!("The run has already ended: {}.", run.status)).about(run.id))
-        }
+        Cancellation::AlreadyEnded(run) => Err(ended_already(run.status, run.id)),
         Cancellation::Unknown => Err(Problem::not_found("run")),
     }
+}
+
+fn ended_already(status: Status, id: RunId) -> Problem {
+    Problem::new(409, format!("The run has already ended: {status}.")).about(id)
 }

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+pub(crate) use sse::events as text_of;
 pub use tickets::{Limits, NotAdmitted, Ticket};
 
 use crate::domain::{EventKind, RunEvent, RunId};

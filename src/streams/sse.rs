@@ -20,7 +20,7 @@ struct Data<'a> {
 }
 
 /// Events as a stream carries them.
-pub(super) fn events(events: &[RunEvent]) -> String {
+pub(crate) fn events(events: &[RunEvent]) -> String {
     let mut text = String::with_capacity(events.len() * EVENT_BYTES_USUAL);
     for event in events {
         let data = Data { payload: &event.payload, at: event.at };

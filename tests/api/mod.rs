@@ -9,6 +9,7 @@ mod audit;
 mod conversations;
 mod data;
 mod debug;
+mod docs;
 mod envelope;
 mod events;
 mod feedback;
@@ -22,6 +23,7 @@ mod rate;
 mod requests;
 mod runs;
 mod secrecy;
+mod semantics;
 
 use serde_json::Value;
 

@@ -1,9 +1,10 @@
-//! LangGraph's own library on the same database: what it reads of Holdfast's threads, and Holdfast of its.
-//!
-//! `interop.py` is what the library does, by verbs; the tests say what has to come of it.
+//! What others made, and Holdfast. LangGraph's own library on the same database: what it reads of Holdfast's threads, and
+//! Holdfast of its; `interop.py` is what the library does, by verbs, and the tests say what has to come of it. Programs that know
+//! HTTP APIs by their OpenAPI documents alone, and what they find.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod contract;
 mod python;
 mod schema;
 mod threads;

@@ -1,4 +1,4 @@
-//! A Python with LangGraph's library, in a virtual environment of its own.
+//! Python with what others made, in virtual environments of their own.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -11,7 +11,33 @@ use serde_json::{Value, json};
 
 use crate::util::{Database, require};
 
-const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop");
+/// Where the programs and what they require are.
+pub(super) const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop");
+
+/// The programs of a virtual environment that has what this file pins, unless an earlier run of the tests made it of the same.
+///
+/// # Errors
+/// What is missing: Python, `venv`, or a package index.
+pub(super) fn environment(name: &str, requirements: &str, what: &str) -> Result<PathBuf, String> {
+    // Beside what cargo builds: whoever cleans that up has this made anew.
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let lock = File::create(home.with_extension("lock")).unwrap();
+    lock.lock().unwrap();
+    let wanted = fs::read_to_string(Path::new(HERE).join(requirements)).unwrap();
+    let made_of = home.join("made-of.txt");
+    if fs::read_to_string(&made_of).ok().as_ref() != Some(&wanted) {
+        drop(fs::remove_dir_all(&home));
+        done("Python with venv", Command::new("python3").args(["-m", "venv"]).arg(&home))?;
+        done(
+            &format!("{what} from the Python Package Index"),
+            Command::new(home.join("bin/pip"))
+                .args(["install", "--quiet", "--disable-pip-version-check", "--requirement", requirements])
+                .current_dir(HERE),
+        )?;
+        fs::write(&made_of, &wanted).unwrap();
+    }
+    Ok(home.join("bin"))
+}
 
 /// An interpreter that has what `requirements.txt` pins.
 pub(super) struct Python {
@@ -36,27 +62,9 @@ impl Python {
         require(what, made.is_ok()).then(|| made.as_ref().ok()).flatten()
     }
 
-    /// Makes the environment, unless an earlier run of the tests made it of the same requirements.
     #[allow(clippy::zombie_processes, reason = "it ends when the tests do, and nobody is left to wait for it")]
     fn make() -> Result<Self, String> {
-        // Beside what cargo builds: whoever cleans that up has this made anew.
-        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop-venv");
-        let lock = File::create(home.with_extension("lock")).unwrap();
-        lock.lock().unwrap();
-        let wanted = fs::read_to_string(Path::new(HERE).join("requirements.txt")).unwrap();
-        let made_of = home.join("made-of.txt");
-        if fs::read_to_string(&made_of).ok().as_ref() != Some(&wanted) {
-            drop(fs::remove_dir_all(&home));
-            done("Python with venv", Command::new("python3").args(["-m", "venv"]).arg(&home))?;
-            done(
-                "LangGraph's library from the Python Package Index",
-                Command::new(home.join("bin/pip"))
-                    .args(["install", "--quiet", "--disable-pip-version-check", "--requirement", "requirements.txt"])
-                    .current_dir(HERE),
-            )?;
-            fs::write(&made_of, &wanted).unwrap();
-        }
-        let interpreter = home.join("bin/python");
+        let interpreter = environment("interop-venv", "requirements.txt", "LangGraph's library")?.join("python");
         let mut process = Command::new(&interpreter)
             .arg("interop.py")
             .current_dir(HERE)

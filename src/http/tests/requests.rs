@@ -138,6 +138,21 @@ fn http_1_0_ends_the_connection_unless_asked_to_keep_it() {
     client.assert_closed();
 }
 
+/// An expectation of HTTP/1.0 is none (RFC 9110 §10.1.1): a client of that version would take 100 for its answer.
+#[test]
+fn http_1_0_is_never_told_to_continue() {
+    let harness = Harness::start(Limits::default());
+    let mut client = harness.client();
+    client.send("POST /a HTTP/1.0\r\nContent-Length: 5\r\nExpect: 100-continue\r\nConnection: keep-alive\r\n\r\n");
+    client.send("hello");
+    let answer = client.answer();
+    assert!(answer.head.starts_with("HTTP/1.0 200 OK\r\n"), "{}", answer.head);
+    assert_eq!(answer.text(), "POST /a hello");
+    client.send("POST /b HTTP/1.0\r\nContent-Length: 0\r\nExpect: tea\r\n\r\n");
+    assert_eq!(client.answer().status, 200);
+    client.assert_closed();
+}
+
 #[test]
 fn a_large_answer_arrives_whole() {
     let harness = Harness::start(Limits::default());
