@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::problem::Problem;
 use super::routes::Route;
-use crate::http::{Found, Request, Response, Router};
+use crate::http::{Caller, Found, Request, Response, Router};
 
 /// An incoming `X-Request-Id` may be so long.
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -42,17 +42,17 @@ pub(super) struct Envelope {
 
 impl Envelope {
     pub(super) fn of(request: &Request, origins: &Origins) -> Self {
-        let mut envelope = Self::of_refused(request.header("x-request-id"), origins);
-        if let Origins::Listed(listed) = origins {
-            let origin = request.header("origin").unwrap_or_default();
-            envelope.allow_origin = listed.iter().find(|known| *known == origin).cloned();
-        }
+        let mut envelope = Self::between(request.header("x-request-id"), request.header("origin"), origins);
         envelope.gzip = request.header_values("accept-encoding").any(accepts_gzip);
         envelope
     }
 
-    /// For a request of which no more than its id could be read.
-    pub(super) fn of_refused(request_id: Option<&str>, origins: &Origins) -> Self {
+    /// For a request of which no more could be read than who sends it.
+    pub(super) fn of_refused(caller: &Caller, origins: &Origins) -> Self {
+        Self::between(caller.request_id.as_deref(), caller.origin.as_deref(), origins)
+    }
+
+    fn between(request_id: Option<&str>, origin: Option<&str>, origins: &Origins) -> Self {
         let is_sane = |id: &&str| {
             (1..=REQUEST_ID_BYTES_MAX).contains(&id.len())
                 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
@@ -61,8 +61,11 @@ impl Envelope {
             Some(id) => id.to_owned(),
             None => Uuid::now_v7().as_hyphenated().to_string(),
         };
-        let any = matches!(origins, Origins::Any);
-        Self { request_id, allow_origin: any.then(|| "*".to_owned()), vary_origin: !any, gzip: false }
+        let (allow_origin, vary_origin) = match origins {
+            Origins::Any => (Some("*".to_owned()), false),
+            Origins::Listed(listed) => (listed.iter().find(|known| Some(&***known) == origin).cloned(), true),
+        };
+        Self { request_id, allow_origin, vary_origin, gzip: false }
     }
 
     /// The response as it is sent.

@@ -33,7 +33,7 @@ pub use probes::Probes;
 use crate::auth::Verifier;
 use crate::datasets::Datasets;
 use crate::domain::{Run, Status};
-use crate::http::{Exchange, Found, Method, Params, Refusal, Response, Router, Service};
+use crate::http::{Caller, Exchange, Found, Method, Params, Refusal, Response, Router, Service};
 use crate::limits::{Client, RateLimiter};
 use crate::memory::Memory;
 use crate::runner::Runner;
@@ -256,8 +256,8 @@ impl Service for Front {
         }
     }
 
-    fn refuse(&self, refusal: &Refusal, request_id: Option<&str>) -> Response {
-        let envelope = Envelope::of_refused(request_id, &self.0.origins);
+    fn refuse(&self, refusal: &Refusal, caller: &Caller) -> Response {
+        let envelope = Envelope::of_refused(caller, &self.0.origins);
         let response = Problem::from(refusal).into_response(&envelope.request_id);
         envelope.seal(response)
     }

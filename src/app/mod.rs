@@ -4,6 +4,7 @@ mod backend;
 mod housekeeper;
 mod logging;
 mod opening;
+mod panics;
 mod retention;
 mod signals;
 mod state_directory;
@@ -266,6 +267,7 @@ pub fn complain(fault: &dyn std::fmt::Display) {
 /// The main job: starts the server, serves until a signal, drains. Gives the process's exit code.
 pub fn serve(config: &Config, more_engines: Vec<Arc<dyn Engine>>) -> u8 {
     logging::start(config);
+    panics::log();
     let mut signals = match signals::Signals::install() {
         Ok(signals) => signals,
         Err(error) => {
