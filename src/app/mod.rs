@@ -1,6 +1,7 @@
 //! The whole: built from the bottom up, started, drained, and stopped from the top down.
 
 mod backend;
+mod descriptors;
 mod housekeeper;
 mod logging;
 mod opening;
@@ -268,6 +269,7 @@ pub fn complain(fault: &dyn std::fmt::Display) {
 pub fn serve(config: &Config, more_engines: Vec<Arc<dyn Engine>>) -> u8 {
     logging::start(config);
     panics::log();
+    descriptors::raise_limit();
     let mut signals = match signals::Signals::install() {
         Ok(signals) => signals,
         Err(error) => {

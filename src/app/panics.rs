@@ -36,7 +36,7 @@ mod tests {
     fn a_place_is_a_module_and_a_line_and_no_path() {
         for (file, expected) in [
             ("src/runner/worker.rs", "runner::worker:7"),
-            ("/home/somebody/.cargo/registry/src/index-1a2b/r2d2-0.8.10/src/lib.rs", "r2d2-0.8.10::lib:7"),
+            ("/opt/cargo/registry/src/index-1a2b/r2d2-0.8.10/src/lib.rs", "r2d2-0.8.10::lib:7"),
             ("/rustc/1a2b/library/core/src/option.rs", "core::option:7"),
             ("tests/util/drill.rs", "tests::util::drill:7"),
         ] {

@@ -76,7 +76,7 @@ impl Parser {
     pub(super) fn take_head(&mut self) -> Option<Box<Head>> {
         match std::mem::replace(&mut self.state, State::new()) {
             State::Head { held, .. } if held.is_empty() => None,
-            State::Head { scan, held } => Some(remains(&scan, &held)),
+            State::Head { scan, held } => Some(Box::new(remains(&scan, &held))),
             State::Body { head, .. } => Some(head),
         }
     }
@@ -93,7 +93,7 @@ impl Parser {
                 return if part.len() == input.len() {
                     Ok(Parsed::Partial)
                 } else {
-                    Err((head::too_large(&held[scan.blank_bytes()..], limits), Some(remains(scan, held))))
+                    Err((head::too_large(&held[scan.blank_bytes()..], limits), Some(Box::new(remains(scan, held)))))
                 };
             };
             let mut bytes = std::mem::take(held);
@@ -141,9 +141,9 @@ impl Parser {
 }
 
 /// What is known of a request from a head that has not ended.
-fn remains(scan: &Scan, held: &[u8]) -> Box<Head> {
-    let head = held.get(scan.blank_bytes()..).unwrap_or_default();
-    Box::new(Head::remains(String::from_utf8_lossy(head).into()))
+fn remains(scan: &Scan, held: &[u8]) -> Head {
+    let begun = held.get(scan.blank_bytes()..).unwrap_or_default();
+    Head::remains(String::from_utf8_lossy(begun).into())
 }
 
 impl State {
