@@ -97,22 +97,31 @@ fn two_thousand_slow_clients_keep_nobody_waiting() {
         crowd.join().unwrap();
         windows
     });
-    println!("p99 of /health on fresh connections beside {SLOW} slow ones: {windows:?}");
+    println!("/health, ninety-nine of a hundred on fresh connections beside {SLOW} slow ones: {windows:?}");
     assert!(windows.last().is_some_and(|p99| *p99 <= P99_MAX), "{windows:?}");
     cost.assert_back(&server, "the slow ones");
 }
 
+/// What ninety-nine of a hundred take, or the least that it is if too many take longer than they may.
 fn p99_of_fresh_health(server: &Server) -> Duration {
-    let ask = |_| {
+    let mut slow = Vec::new();
+    let mut quick = Duration::ZERO;
+    for _ in 0..WINDOW {
         let begun = Instant::now();
         let mut peer = Peer::connect(server.address());
         peer.send(health());
         assert_eq!(peer.answer("GET").expect("health is answered").status, 200);
-        begun.elapsed()
-    };
-    let mut took: Vec<Duration> = (0..WINDOW).map(ask).collect();
-    took.sort_unstable();
-    took[WINDOW * 99 / 100]
+        let took = begun.elapsed();
+        if took <= P99_MAX {
+            quick = quick.max(took);
+        } else {
+            slow.push(took);
+        }
+        if slow.len() > WINDOW / 100 {
+            return slow.into_iter().min().expect("there are some");
+        }
+    }
+    quick
 }
 
 /// Goal: a flood costs those nothing who are connected, is told so as far as there is room to, and is over when it is over.

@@ -32,6 +32,8 @@ pub(crate) enum Matter {
     Dsn,
     /// Of a file or a directory of this machine, or of the one on which the program was built.
     Path,
+    /// Of any file or directory, also of one that a user may have named.
+    Directory,
     /// A part of a statement of the store, or the name of what executes it.
     Statement,
     /// A panic in Rust's own words.
@@ -90,6 +92,9 @@ const TELLING: &[(Matter, &str)] = &[
     (Matter::Prompt, "WITH RECURSIVE"),
     (Matter::Prompt, "{\"prompt\""),
 ];
+
+/// Where files are.
+const DIRECTORIES: [&str; 9] = ["/dev/", "/etc/", "/home/", "/opt/", "/proc/", "/root/", "/tmp/", "/usr/", "/var/"];
 
 /// A shorter part of a token is no secret, and a shorter prompt may be a word of the log.
 const TOKEN_PART_BYTES_MIN: usize = 20;
@@ -162,6 +167,7 @@ fn finder() -> Arc<Finder> {
     let homes = ["holdfast-", ".tmp"].map(|begins| format!("{}/{begins}", temporary.display()));
     let texts = TELLING.iter().map(|(matter, text)| (*matter, (*text).to_owned()));
     let texts = texts.chain(homes.map(|home| (Matter::Path, home)));
+    let texts = texts.chain(DIRECTORIES.map(|directory| (Matter::Directory, directory.to_owned())));
     let texts = texts.chain(noted.secrets.iter().map(|secret| (Matter::Secret, secret.clone())));
     let (matters, texts): (Vec<_>, Vec<_>) = texts.unzip();
     let finder = Arc::new(Finder { texts: AhoCorasick::new(texts).unwrap(), matters });
@@ -175,7 +181,7 @@ impl Matter {
         match self {
             Matter::Secret | Matter::Token | Matter::Dsn | Matter::Statement | Matter::Panic => true,
             Matter::Path => place != Place::Output,
-            Matter::Prompt => place == Place::Log,
+            Matter::Directory | Matter::Prompt => place == Place::Log,
         }
     }
 }
@@ -300,7 +306,7 @@ mod tests {
         let home = std::env::temp_dir().join("holdfast-1/state");
         let everywhere = [Place::Answer, Place::Log, Place::Output];
         let not_in_outputs = [Place::Answer, Place::Log];
-        let cases: [(Matter, &str, &[Place]); 11] = [
+        let cases: [(Matter, &str, &[Place]); 12] = [
             (Matter::Secret, "the secret of one test alone", &everywhere),
             (Matter::Secret, "kept-to-oneself", &everywhere),
             (Matter::Token, claims, &everywhere),
@@ -310,6 +316,7 @@ mod tests {
             (Matter::Panic, "thread 'http-1' panicked at somewhere", &everywhere),
             (Matter::Path, "src/runner/worker.rs:12", &not_in_outputs),
             (Matter::Path, home.to_str().unwrap(), &not_in_outputs),
+            (Matter::Directory, "/etc/passwd", &[Place::Log]),
             (Matter::Prompt, "how many penguins are there in this log", &[Place::Log]),
             (Matter::Prompt, "SELECT 6 * 7", &[Place::Log]),
         ];

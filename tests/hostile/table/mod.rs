@@ -14,6 +14,8 @@ use super::cost::{Cost, assert_memory_stays};
 use super::{ANN, BOB, start};
 use crate::util::{Launch, Server, sql};
 
+/// How many cases go wrong before the others are left.
+const WRONG_MAX: usize = 5;
 /// How often the whole table is played.
 const ROUNDS: usize = 18;
 
@@ -77,8 +79,9 @@ fn play(server: &Server, cases: &[Case], mut after: impl FnMut(&Case)) {
         });
         catch_unwind(played).is_err()
     };
-    let wrong: Vec<String> = cases.iter().filter(goes_wrong).map(ToString::to_string).collect();
-    assert!(wrong.is_empty(), "{} of {} went wrong: {wrong:#?}", wrong.len(), cases.len());
+    // What has leaked is missed after every case that follows.
+    let wrong: Vec<String> = cases.iter().filter(goes_wrong).take(WRONG_MAX).map(ToString::to_string).collect();
+    assert!(wrong.is_empty(), "went wrong: {wrong:#?}");
 }
 
 #[test]
