@@ -52,6 +52,8 @@ events! {
     KEYS_AVAILABLE = "keys.available";
     /// A request failed in a way that it should not; the client got 500.
     REQUEST_FAILED = "request.failed";
+    /// Code met a bug at this place; whoever caught the panic tells what became of it.
+    CODE_PANICKED = "code.panicked";
     /// A thread of the runner, or one that does chores, met a bug; it goes on with what comes next.
     THREAD_PANICKED = "thread.panicked";
     /// An engine panicked; its run failed.

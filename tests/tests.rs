@@ -13,6 +13,8 @@ mod endurance;
 mod faults;
 /// The harness itself: what tests rely on when they break things.
 mod harness;
+/// Clients that mean harm: what they send, how slowly, how many at once, and how they leave.
+mod hostile;
 /// Holdfast and what others made: LangGraph's own library on one database, and programs that read the OpenAPI document.
 mod interop;
 /// The life of runs on real server processes: concurrency, crashes, drains, cancellation, limits.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::Api;
 use super::problem::Problem;
 use super::routes::Route;
-use crate::http::{Found, Request, Response, Router};
+use crate::http::{Caller, Found, Request, Response, Router};
 use crate::limits::Standing;
 
 /// An incoming `X-Request-Id` may be so long.
@@ -72,17 +72,17 @@ enum Allow {
 
 impl Envelope {
     pub(super) fn of(request: &Request, origins: &Origins) -> Self {
-        let mut envelope = Self::of_refused(request.header("x-request-id"), origins);
-        if let Origins::Listed(listed) = origins {
-            let origin = request.header("origin").unwrap_or_default();
-            envelope.allow = Allow::Listed(listed.iter().find(|known| *known == origin).cloned());
-        }
+        let mut envelope = Self::between(request.header("x-request-id"), request.header("origin"), origins);
         envelope.gzip = accepts_gzip(request.header_values("accept-encoding"));
         envelope
     }
 
-    /// For a request of which no more than its id could be read.
-    pub(super) fn of_refused(request_id: Option<&str>, origins: &Origins) -> Self {
+    /// For a request of which no more could be read than who sends it.
+    pub(super) fn of_refused(caller: &Caller, origins: &Origins) -> Self {
+        Self::between(caller.request_id.as_deref(), caller.origin.as_deref(), origins)
+    }
+
+    fn between(request_id: Option<&str>, origin: Option<&str>, origins: &Origins) -> Self {
         let is_sane = |id: &&str| {
             (1..=REQUEST_ID_BYTES_MAX).contains(&id.len())
                 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
@@ -93,7 +93,7 @@ impl Envelope {
         };
         let allow = match origins {
             Origins::Any => Allow::Everybody,
-            Origins::Listed(_) => Allow::Listed(None),
+            Origins::Listed(listed) => Allow::Listed(listed.iter().find(|known| Some(&***known) == origin).cloned()),
         };
         Self { request_id, is_private: false, standing: None, allow, gzip: false }
     }

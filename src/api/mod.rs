@@ -42,7 +42,7 @@ use crate::auth::Verifier;
 use crate::config::Proxies;
 use crate::datasets::Datasets;
 use crate::domain::{Run, Status};
-use crate::http::{Exchange, Refusal, Response, Router, Service};
+use crate::http::{Caller, Exchange, Refusal, Response, Router, Service};
 use crate::limits::{LogBudget, RateLimiter, Turnstile};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
@@ -204,9 +204,9 @@ impl Service for Front {
         admission::take(&self.0, exchange.request, exchange.responder);
     }
 
-    fn refuse(&self, refusal: &Refusal, request_id: Option<&str>) -> Response {
+    fn refuse(&self, refusal: &Refusal, caller: &Caller) -> Response {
         let api = &self.0;
         api.metrics.http_refusals.get_or_create(&[("status", refusal.status().0)]).inc();
-        Envelope::of_refused(request_id, &api.origins).seal_problem(api, refusal.into())
+        Envelope::of_refused(caller, &api.origins).seal_problem(api, refusal.into())
     }
 }

@@ -1,10 +1,12 @@
 //! The whole: built from the bottom up, started, drained, and stopped from the top down.
 
 mod backend;
+mod descriptors;
 mod housekeeper;
 mod keys;
 mod logging;
 mod opening;
+mod panics;
 mod retention;
 mod signals;
 mod state_directory;
@@ -288,6 +290,8 @@ pub fn complain(fault: &dyn std::fmt::Display) {
 /// The main job: starts the server, serves until a signal, drains. Gives the process's exit code.
 pub fn serve(config: &Config, more_engines: Vec<Arc<dyn Engine>>) -> u8 {
     logging::start(config);
+    panics::log();
+    descriptors::raise_limit();
     let mut signals = match signals::Signals::install() {
         Ok(signals) => signals,
         Err(error) => {

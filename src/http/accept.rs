@@ -68,7 +68,7 @@ impl Listener {
                 Accepted::Connection(socket, peer) => admit(front, socket, peer),
                 Accepted::Nothing => {}
                 Accepted::Drained => break,
-                Accepted::Exhausted if self.refuse_one() => {}
+                Accepted::Exhausted if self.refuse_one(front) => {}
                 Accepted::Exhausted => {
                     if !self.is_paused.swap(true, Ordering::AcqRel) {
                         tracing::warn!(
@@ -121,13 +121,17 @@ impl Listener {
 
     /// Accepts one with the reserved descriptor, says why it is closed, and takes the descriptor back. False when that did
     /// not work: another thread was quicker to use it, or it is not the descriptors that are missing.
-    fn refuse_one(&self) -> bool {
+    fn refuse_one(&self, front: &Front) -> bool {
+        let refusal = Refusal::TooManyConnections;
+        // Before the lock, since the service renders it.
+        let answer = front.refusal_bytes(&refusal);
         let mut reserve = self.reserve.lock();
         drop(reserve.take());
         let accepted = self.accept();
         if let Accepted::Connection(socket, _) = &accepted {
             // Best effort: there is no descriptor to keep the connection with until its client has read this.
-            let _ = (&*socket).write(OUT_OF_DESCRIPTORS);
+            let _ = (&*socket).write(&answer);
+            front.note_refusal(&refusal);
         }
         let is_refused = !matches!(accepted, Accepted::Exhausted);
         drop(accepted);
@@ -146,9 +150,6 @@ impl Listener {
         self.is_paused.load(Ordering::Acquire)
     }
 }
-
-const OUT_OF_DESCRIPTORS: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 fn open_reserve() -> io::Result<File> {
     File::open("/dev/null")

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::limits::Limits;
 use super::parser::{Awaiting, Parsed, Parser, Refused};
+use super::refusal::Caller;
 use super::request::{Head, Request, Version};
 use super::response::{Form, Response};
 use super::slots::Seat;
@@ -23,8 +24,8 @@ pub(super) struct Connection {
     pub(super) deadline: Option<Instant>,
     /// How the answer to the request in hand is written.
     pub(super) form: Form,
-    /// The `X-Request-Id` of the request in hand, for an answer of our own.
-    pub(super) request_id: Option<String>,
+    /// Who sent the request in hand, for an answer of our own.
+    pub(super) caller: Caller,
     parser: Parser,
     /// Bytes that arrived behind the request in hand; nothing more is read until they are used up.
     pipelined: Stretch,
@@ -79,7 +80,7 @@ impl Connection {
             phase: Phase::Idle,
             deadline: None,
             form: Form::UNKNOWN,
-            request_id: None,
+            caller: Caller::default(),
             parser: Parser::new(),
             pipelined: Stretch::default(),
             unsent: Stretch::default(),
@@ -158,7 +159,7 @@ impl Connection {
         }
     }
 
-    /// Gives up the request whose body is missing.
+    /// Gives up the request that is not whole.
     pub(super) fn abandon_request(&mut self) -> Option<Box<Head>> {
         self.parser.take_head()
     }
@@ -167,7 +168,7 @@ impl Connection {
     /// is left of the one before.
     pub(super) fn note(&mut self, head: Option<&Head>) {
         self.form = head.map_or(Form::UNKNOWN, Head::form);
-        self.request_id = head.and_then(|head| head.header(REQUEST_ID)).map(str::to_owned);
+        self.caller = head.map(Head::caller).unwrap_or_default();
     }
 
     /// Renders an answer; `flush` sends it.
@@ -247,9 +248,6 @@ impl Connection {
         self.socket.peek(&mut [0]).is_ok_and(|peeked| peeked > 0)
     }
 }
-
-/// The header by which clients and proxies recognise a request in logs.
-const REQUEST_ID: &str = "X-Request-Id";
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 

@@ -10,10 +10,10 @@ use rustix::fd::OwnedFd;
 
 use super::connection::{Connection, Phase, Received};
 use super::limits::Limits;
-use super::refusal::{Refusal, STATUSES};
+use super::refusal::{Caller, Refusal, STATUSES};
 use super::request::{Head, Request};
 use super::responder::{Exchange, Responder};
-use super::response::Response;
+use super::response::{Form, Response};
 use super::slots::{Slots, Token};
 use crate::event;
 
@@ -22,9 +22,8 @@ pub trait Service: Send + Sync {
     /// Takes a request; called on an http thread, so it must not block, but hand what takes time to a lane.
     fn call(&self, exchange: Exchange);
 
-    /// Renders an answer that the connection layer gives by itself. `request_id` is the `X-Request-Id` that came with the
-    /// request, if that much of it could be read. Called on any thread; must not block.
-    fn refuse(&self, refusal: &Refusal, request_id: Option<&str>) -> Response;
+    /// Renders an answer that the connection layer gives by itself. Called on any thread; must not block.
+    fn refuse(&self, refusal: &Refusal, caller: &Caller) -> Response;
 }
 
 /// What all threads share.
@@ -127,16 +126,31 @@ impl Front {
 
     /// Answers in the handler's stead; the connection goes on.
     pub(super) fn refuse(&self, mut connection: Box<Connection>, refusal: &Refusal) {
+        let caller = std::mem::take(&mut connection.caller);
+        self.note_refusal(refusal);
+        let response = self.refusal(refusal, &caller);
+        self.answer(connection, response);
+    }
+
+    /// Counts a refusal.
+    pub(super) fn note_refusal(&self, refusal: &Refusal) {
         if let Some(index) = STATUSES.iter().position(|&status| refusal.status() == status) {
             self.refusals[index].fetch_add(1, Ordering::Relaxed);
         }
-        let request_id = connection.request_id.take();
-        let rendered = catch_unwind(AssertUnwindSafe(|| self.service.refuse(refusal, request_id.as_deref())));
-        let response = rendered.unwrap_or_else(|_| {
+    }
+
+    /// Has the service say a refusal.
+    fn refusal(&self, refusal: &Refusal, caller: &Caller) -> Response {
+        let rendered = catch_unwind(AssertUnwindSafe(|| self.service.refuse(refusal, caller)));
+        rendered.unwrap_or_else(|_| {
             self.note_panic();
             Response::empty(refusal.status().0)
-        });
-        self.answer(connection, response);
+        })
+    }
+
+    /// The whole answer to somebody for whose connection there is no place.
+    pub(super) fn refusal_bytes(&self, refusal: &Refusal) -> Vec<u8> {
+        self.refusal(refusal, &Caller::default()).render(Form::UNKNOWN)
     }
 
     /// Answers a request that cannot be read to its end, and closes.
@@ -215,7 +229,7 @@ impl Front {
             && epoll::add(&self.epoll, &connection.socket, data, interest | EventFlags::ONESHOT).is_ok()
     }
 
-    /// Counts and logs a panic that was caught. What it said has been written by the panic hook.
+    /// Counts and logs a panic that was caught. Where it was has been logged by the panic hook.
     pub(super) fn note_panic(&self) {
         self.panics.fetch_add(1, Ordering::Relaxed);
         tracing::error!(event = event::HTTP_PANIC, "handling a request panicked");

@@ -41,19 +41,23 @@ pub(super) fn parse(bytes: Vec<u8>, limits: &Limits) -> Result<(Head, Body), (Re
         Ok(text) => text.into(),
         Err(error) => String::from_utf8_lossy(error.as_bytes()).into(),
     };
-    let head = read(text, limits).map_err(|refusal| (refusal, None))?;
+    let head = match read(&text, limits) {
+        Ok(head) => Head { text, ..head },
+        Err(refusal) => return Err((refusal, Some(Head::remains(text)))),
+    };
     match body(&head, limits) {
         Ok(body) => Ok((head, body)),
         Err(refusal) => Err((refusal, Some(head))),
     }
 }
 
-fn read(text: Box<str>, limits: &Limits) -> Result<Head, Refusal> {
+/// The head but for its text, which the caller has.
+fn read(text: &str, limits: &Limits) -> Result<Head, Refusal> {
     let mut lines = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut []);
     request
         .parse_with_uninit_headers(text.as_bytes(), &mut lines[..limits.headers_max])
-        .map_err(|error| refusal(error, &text, limits))?;
+        .map_err(|error| refusal(error, text, limits))?;
     let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
         return Err(NO_REQUEST_LINE);
     };
@@ -63,14 +67,14 @@ fn read(text: Box<str>, limits: &Limits) -> Result<Head, Refusal> {
     let method = method.parse().map_err(|()| NO_REQUEST_LINE)?;
     let (path, query) = split_target(target, &method)?;
     let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
-    let (path, query) = (Span::of(path.as_bytes(), &text), query.map(|query| Span::of(query.as_bytes(), &text)));
+    let (path, query) = (Span::of(path.as_bytes(), text), query.map(|query| Span::of(query.as_bytes(), text)));
     let headers = request
         .headers
         .iter()
-        .map(|header| (Span::of(header.name.as_bytes(), &text), Span::of(header.value, &text)))
+        .map(|header| (Span::of(header.name.as_bytes(), text), Span::of(header.value, text)))
         .collect();
     let keep_alive = keep_alive(version, request.headers);
-    Ok(Head { text, method, version, path, query, headers, keep_alive })
+    Ok(Head { text: Box::default(), method, version, path, query, headers, keep_alive })
 }
 
 fn refusal(error: httparse::Error, text: &str, limits: &Limits) -> Refusal {

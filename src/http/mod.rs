@@ -33,7 +33,7 @@ mod uri;
 pub use front::Service;
 pub use lane::{Lane, LaneStats};
 pub use limits::Limits;
-pub use refusal::Refusal;
+pub use refusal::{Caller, Refusal};
 pub use request::{Request, Version};
 pub use responder::{Exchange, Parked, Responder};
 pub use response::Response;

@@ -72,10 +72,11 @@ impl Parser {
         }
     }
 
-    /// Gives up the head of the request whose body is missing.
+    /// Gives up the request that is not whole: its head, or what there is of it.
     pub(super) fn take_head(&mut self) -> Option<Box<Head>> {
         match std::mem::replace(&mut self.state, State::new()) {
-            State::Head { .. } => None,
+            State::Head { held, .. } if held.is_empty() => None,
+            State::Head { scan, held } => Some(Box::new(remains(&scan, &held))),
             State::Body { head, .. } => Some(head),
         }
     }
@@ -92,7 +93,7 @@ impl Parser {
                 return if part.len() == input.len() {
                     Ok(Parsed::Partial)
                 } else {
-                    Err((head::too_large(&held[scan.blank_bytes()..], limits), None))
+                    Err((head::too_large(&held[scan.blank_bytes()..], limits), Some(Box::new(remains(scan, held)))))
                 };
             };
             let mut bytes = std::mem::take(held);
@@ -137,6 +138,12 @@ impl Parser {
             }
         }
     }
+}
+
+/// What is known of a request from a head that has not ended.
+fn remains(scan: &Scan, held: &[u8]) -> Head {
+    let begun = held.get(scan.blank_bytes()..).unwrap_or_default();
+    Head::remains(String::from_utf8_lossy(begun).into())
 }
 
 impl State {

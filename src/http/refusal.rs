@@ -23,12 +23,21 @@ pub enum Refusal {
     Unanswered,
     /// 501: a transfer coding other than `chunked`.
     TransferCoding,
-    /// 503: every connection is in use and none of them is idle.
+    /// 503: every connection, or every descriptor, is in use and none of them is idle.
     TooManyConnections,
     /// 503: what is held for all clients together takes too much memory.
     TooMuchBuffered,
     /// 505: neither HTTP/1.0 nor HTTP/1.1.
     Version,
+}
+
+/// What is known of whoever is refused: as much of the request's head as could be read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// The `X-Request-Id`, by which clients and proxies recognise a request in logs.
+    pub request_id: Option<String>,
+    /// The `Origin`: whose page asks, and has to be allowed to read that it is refused.
+    pub origin: Option<String>,
 }
 
 /// Every status that a refusal can have, in the order of the counters in `Stats`.

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use tiny_http::Method;
 
+use super::refusal::Caller;
 use super::response::Form;
 
 /// A request whose head and body have arrived entirely.
@@ -44,6 +45,10 @@ pub(super) struct Span {
     start: u32,
     end: u32,
 }
+
+/// The headers that say who sends a request.
+const REQUEST_ID: &str = "X-Request-Id";
+const ORIGIN: &str = "Origin";
 
 impl Span {
     /// Where `part`, a slice of `text`, begins and ends in it.
@@ -102,6 +107,28 @@ impl Head {
     /// How the request wants to be answered.
     pub(super) fn form(&self) -> Form {
         Form { version: self.version, head_only: self.method == Method::Head, keep_alive: self.keep_alive }
+    }
+
+    /// Who sends it.
+    pub(super) fn caller(&self) -> Caller {
+        let value = |name| self.header(name).map(str::to_owned);
+        Caller { request_id: value(REQUEST_ID), origin: value(ORIGIN) }
+    }
+
+    /// What is left of a head that is no request, or not whole: of its finished lines those that say who sends it, and whether
+    /// the answer may have a body.
+    pub(super) fn remains(text: Box<str>) -> Head {
+        let mut lines = text.split("\r\n");
+        let method =
+            if lines.next().is_some_and(|line| line.starts_with("HEAD ")) { Method::Head } else { Method::Get };
+        let finished = text.rfind("\r\n").map_or("", |end| &text[..end]);
+        let headers = finished.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
+        let telling =
+            headers.filter(|(name, _)| [REQUEST_ID, ORIGIN].iter().any(|told| told.eq_ignore_ascii_case(name)));
+        let span = |part: &str| Span::of(part.as_bytes(), &text);
+        let headers = telling.map(|(name, value)| (span(name), span(value.trim_matches([' ', '\t'])))).collect();
+        let path = span(&text[..0]);
+        Head { method, version: Version::Http11, path, query: None, headers, keep_alive: false, text }
     }
 
     pub(super) fn header(&self, name: &str) -> Option<&str> {

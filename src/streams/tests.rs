@@ -10,7 +10,7 @@ use super::viewer::COMMENT_EVERY;
 use super::*;
 use crate::clock::Timestamp;
 use crate::domain::Status;
-use crate::http::{self, Exchange, Refusal, Response, Server, Service};
+use crate::http::{self, Caller, Exchange, Refusal, Response, Server, Service};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const ANN: &str = "ann@example.org";
@@ -41,7 +41,7 @@ impl Service for Opener {
         self.0.send(stream).expect("the test listens");
     }
 
-    fn refuse(&self, refusal: &Refusal, _: Option<&str>) -> Response {
+    fn refuse(&self, refusal: &Refusal, _: &Caller) -> Response {
         Response::empty(refusal.status().0)
     }
 }

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use super::{ENDLESS, answered, come_again, faults, problem, timestamp};
 use crate::util::drill::{Act, Drill};
-use crate::util::{Client, Event, Events, Launch, PATIENCE, Server, sql, wait_until};
+use crate::util::{Client, Event, Events, Heard, Launch, PATIENCE, Server, sql, wait_until};
 
 const ANN: &str = "ann@example.org";
 
@@ -278,7 +278,7 @@ fn to_head_the_head_is_all() {
 #[test]
 fn in_http_1_0_the_stream_ends_with_its_connection() {
     let (server, mut ann, drill, id) = held("watched with an old client");
-    let mut socket = TcpStream::connect(server.address()).unwrap();
+    let mut socket = Heard::new(TcpStream::connect(server.address()).unwrap());
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let request = format!("GET {} HTTP/1.0\r\nAuthorization: Bearer {}\r\n\r\n", path(&id), Launch::token(ANN));
     socket.write_all(request.as_bytes()).unwrap();

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod abuse;
 mod access;
 mod analyses;
 mod audit;

@@ -1,4 +1,5 @@
-//! What no answer and no log may tell: tokens, secrets, prompts, paths of the machine, the store's SQL.
+//! A server that is made to say as much as it can, at the level `trace`. What no answer and no log may tell is looked for in all
+//! that any server of these tests says: `util::secrecy`.
 
 use serde_json::json;
 
@@ -10,9 +11,8 @@ const PROMPT: &str = "SELECT 'a prompt that nobody may find in a log'";
 const NOBODYS_RUN: &str = "00000000-0000-7000-8000-000000000000";
 const COMMENT: &str = "a comment that nobody may find in a log";
 
-/// Everything that a client can see of these requests.
-fn seen(clients: &mut [Client]) -> String {
-    let mut seen = String::new();
+/// Has these clients see all that there is to be seen.
+fn look(clients: &mut [Client]) {
     for client in clients {
         for (method, path) in [
             ("GET", "/"),
@@ -35,24 +35,20 @@ fn seen(clients: &mut [Client]) -> String {
             ("GET", "/%zz"),
             ("PUT", "/runs"),
         ] {
-            let answer = client.request(method, path, &[], &[]);
-            seen += &format!("{method} {path}\n{:?}\n{}\n", answer.headers, answer.text());
+            client.request(method, path, &[], &[]);
         }
         for (path, body) in [
             ("/feedback", json!({"run_id": NOBODYS_RUN, "comment": COMMENT})),
             ("/sentiment", json!({"run_id": NOBODYS_RUN, "sentiment": true})),
         ] {
-            let answer = client.post(path, &body);
-            seen += &format!("{path}\n{:?}\n{}\n", answer.headers, answer.text());
+            client.post(path, &body);
         }
         for prompt in
             [PROMPT, "SELECT nope", "SELECT * FROM runs", "SELECT * FROM sqlite_master", "ATTACH 'x' AS y", "in words"]
         {
-            let answer = client.post_with("/analyze", &[("Prefer", "wait=20")], &sql("t", prompt));
-            seen += &format!("{prompt}\n{:?}\n{}\n", answer.headers, answer.text());
+            client.post_with("/analyze", &[("Prefer", "wait=20")], &sql("t", prompt));
         }
     }
-    seen
 }
 
 #[test]
@@ -69,58 +65,20 @@ fn neither_answers_nor_logs_tell_what_is_nobodys_business() {
     let clients = |server: &crate::util::Server| {
         [Some(token.clone()), Some(forged.clone()), None].map(|token| Client::new(server.address(), token))
     };
-    let mut told = seen(&mut clients(&server));
+    look(&mut clients(&server));
     let mut ann = Client::new(server.address(), Some(token.clone()));
     let run = ann.submit(&sql("endless", ENDLESS));
     ann.wait_for_status(&run, "running");
-    told += &ann.delete("/chat/endless").text();
+    ann.delete("/chat/endless");
 
     // Something else takes a table away under the running server: requests fail, and tell nothing more.
     Intruder::of(&server).drop_runs();
     super::problem(&ann.request("GET", "/runs", &[("X-Request-Id", "the-one-that-fails")], &[]), 500);
-    told += &seen(&mut clients(&server)[..1]);
+    look(&mut clients(&server)[..1]);
     let ended = server.terminate();
     let log = ended.stderr;
     assert!(log.contains("run.ended") && log.contains("token.refused"), "the log is on: {log}");
 
     let failed = log.lines().find(|line| line.contains("request.failed")).expect("a failure is logged");
     assert!(failed.contains("the-one-that-fails"), "the log names the request: {failed}");
-
-    let home = server.launch().home().to_str().unwrap().to_owned();
-    let signature = token.rsplit('.').next().unwrap();
-    let claims = token.split('.').nth(1).unwrap();
-    let nowhere = [
-        SECRET,
-        signature,
-        claims,
-        &home,
-        "holdfast.sqlite",
-        "datasets.sqlite",
-        "jwt-secret",
-        ".rs:",
-        "/src/",
-        "panicked at",
-    ];
-    let of_the_store = [
-        "INSERT INTO",
-        "FROM runs WHERE",
-        "ON CONFLICT",
-        "postgres://",
-        "run_events",
-        "claim_token",
-        "BEGIN IMMEDIATE",
-        "rusqlite",
-        "r2d2",
-    ];
-    for (place, text) in [("an answer", &told), ("the log", &log), ("the output", &ended.stdout)] {
-        for secret in nowhere.iter().chain(&of_the_store) {
-            let around =
-                text.find(secret).map(|at| text[at.saturating_sub(200)..].chars().take(400).collect::<String>());
-            assert!(around.is_none(), "{place} tells {secret:?}: {}", around.unwrap_or_default());
-        }
-    }
-    for prompt in ["a prompt that nobody may find", "a comment that nobody may find", "WITH RECURSIVE", "SELECT nope"] {
-        assert!(!log.contains(prompt), "the log tells a prompt");
-    }
-    assert!(!log.contains("{\"prompt\""), "the log tells a body");
 }

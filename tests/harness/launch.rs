@@ -1,9 +1,10 @@
 //! A server is told where to store.
 
-use crate::util::{Database, Launch, require_postgres};
+use crate::util::{Database, Launch, Matter, require_postgres};
 
 /// What a server finds in its environment.
 fn database_url(launch: Launch) -> String {
+    let launch = launch.tells(Matter::Dsn, "it is the shell before the server that prints it");
     let finished = launch.shell("echo \"$DATABASE_URL\"; exit").run(&[]);
     assert_eq!(finished.code, Some(0), "{finished:?}");
     finished.stdout.trim_end().to_owned()

@@ -7,3 +7,4 @@ mod cluster;
 mod launch;
 mod pgbouncer;
 mod proxy;
+mod secrecy;

@@ -6,13 +6,14 @@ use std::net::{SocketAddr, TcpStream};
 use serde_json::{Value, json};
 
 use super::events::{Chunked, Events};
+use super::secrecy::{self, Heard};
 use super::{PATIENCE, wait_for};
 
 /// One user's connection to a server; made anew when the server has closed it.
 pub(crate) struct Client {
     address: SocketAddr,
     token: Option<String>,
-    connection: Option<BufReader<TcpStream>>,
+    connection: Option<BufReader<Heard>>,
 }
 
 /// An answer as it was read.
@@ -27,6 +28,9 @@ pub(crate) struct Response {
 impl Client {
     /// A client that sends this token, if any.
     pub(crate) fn new(address: SocketAddr, token: Option<String>) -> Self {
+        if let Some(token) = &token {
+            secrecy::note_token(token);
+        }
         Self { address, token, connection: None }
     }
 
@@ -89,6 +93,7 @@ impl Client {
         if !body.is_empty() {
             head.push(format!("Content-Length: {}", body.len()));
         }
+        note(path, headers, body);
         let mut bytes = (head.join("\r\n") + "\r\n\r\n").into_bytes();
         bytes.extend_from_slice(body);
         self.send_raw(&bytes);
@@ -136,23 +141,18 @@ impl Client {
         self.receive_answer_to("POST")
     }
 
-    /// The answer to a request that has been sent, if there is one.
-    pub(crate) fn try_receive(&mut self) -> Option<Response> {
-        self.read_answer("POST").ok()
-    }
-
     /// The connection, for whatever this client does not know; opened if need be.
-    pub(crate) fn connection(&mut self) -> &mut BufReader<TcpStream> {
+    pub(crate) fn connection(&mut self) -> &mut BufReader<Heard> {
         self.try_connection().expect("the server listens")
     }
 
-    fn try_connection(&mut self) -> std::io::Result<&mut BufReader<TcpStream>> {
+    fn try_connection(&mut self) -> std::io::Result<&mut BufReader<Heard>> {
         if self.connection.is_none() {
             let stream = TcpStream::connect_timeout(&self.address, PATIENCE)?;
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
             stream.set_write_timeout(Some(PATIENCE)).unwrap();
             stream.set_nodelay(true).unwrap();
-            self.connection = Some(BufReader::new(stream));
+            self.connection = Some(BufReader::new(Heard::new(stream)));
         }
         Ok(self.connection.as_mut().expect("it was just made"))
     }
@@ -232,6 +232,18 @@ pub(crate) fn sql(thread_id: &str, prompt: &str) -> Value {
     json!({"thread_id": thread_id, "prompt": prompt})
 }
 
+/// Notes what of a request is not to be told.
+fn note(path: &str, headers: &[(&str, &str)], body: &[u8]) {
+    for (_, token) in headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("authorization")) {
+        secrecy::note_token(token);
+    }
+    if ["/analyze", "/feedback"].contains(&path)
+        && let Ok(body) = serde_json::from_slice::<Value>(body)
+    {
+        ["prompt", "comment"].iter().filter_map(|field| body[field].as_str()).for_each(secrecy::note_prompt);
+    }
+}
+
 fn read_head(from: &mut impl BufRead) -> std::io::Result<Response> {
     let mut lines = Vec::new();
     loop {
@@ -253,10 +265,11 @@ fn read_head(from: &mut impl BufRead) -> std::io::Result<Response> {
     Ok(Response { status, headers, body: Vec::new() })
 }
 
-fn read_response(from: &mut impl BufRead, method: &str) -> std::io::Result<Response> {
+/// Reads the next answer to a request with this method.
+pub(crate) fn read_response(from: &mut impl BufRead, method: &str) -> std::io::Result<Response> {
     let mut response = read_head(from)?;
     let status = response.status;
-    if method != "HEAD" && !matches!(status, 204 | 304) {
+    if method != "HEAD" && !matches!(status, 100..=199 | 204 | 304) {
         match response.header("content-length").map(|length| length.parse().expect("a length")) {
             Some(length) => {
                 response.body.resize(length, 0);

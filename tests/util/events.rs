@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use serde_json::Value;
 
-use super::Response;
+use super::{Heard, Response};
 
 /// One event of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,11 +19,11 @@ pub(crate) struct Event {
 pub(crate) struct Events {
     /// The answer's head.
     pub(crate) head: Response,
-    lines: BufReader<Chunked<BufReader<TcpStream>>>,
+    lines: BufReader<Chunked<BufReader<Heard>>>,
 }
 
 impl Events {
-    pub(super) fn new(head: Response, connection: BufReader<TcpStream>) -> Self {
+    pub(super) fn new(head: Response, connection: BufReader<Heard>) -> Self {
         assert_eq!(head.header("Transfer-Encoding"), Some("chunked"), "{head:?}");
         Self { head, lines: BufReader::new(Chunked::new(connection)) }
     }

@@ -55,6 +55,9 @@
 //! ```
 //!
 //! `Launch::drill()` starts the same server with one more engine, whose steps do what the prompt asks for: [`drill`].
+//! Whatever a server says, to a client or in its log, is judged by [`secrecy`]; a test in which it may say more says why:
+//! `Launch::tells`.
+//!
 //! A server is ended by its id when it is dropped; what it wrote to standard error is shown if the test failed.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking and talks on its output")]
@@ -78,6 +81,7 @@ mod proxy;
 mod random;
 pub(crate) mod record;
 mod relay;
+pub(crate) mod secrecy;
 mod server;
 mod supervisor;
 mod world;
@@ -91,7 +95,7 @@ pub(crate) mod issuer {
 use std::time::{Duration, Instant};
 
 pub(crate) use asker::Asker;
-pub(crate) use client::{Client, Response, sql};
+pub(crate) use client::{Client, Response, read_response, sql};
 pub(crate) use database::Database;
 pub(crate) use events::{Event, Events};
 pub(crate) use installation::{require, require_pgbouncer, require_postgres, require_small_disk};
@@ -102,6 +106,7 @@ pub(crate) use postgres::Cluster;
 pub(crate) use proxy::{Proxy, proxied};
 pub(crate) use random::{Random, endurance};
 pub(crate) use relay::{Fate, Lost, Relay};
+pub(crate) use secrecy::{Heard, Matter};
 pub(crate) use server::{Finished, Launch, Server};
 pub(crate) use world::World;
 

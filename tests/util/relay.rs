@@ -6,8 +6,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustls::{ServerConnection, StreamOwned};
 
-use super::PATIENCE;
 use super::certificates::Certificates;
+use super::{Heard, PATIENCE};
 
 /// What becomes of one connection with its one request.
 pub(crate) enum Fate {
@@ -107,7 +107,7 @@ fn relay(mut client: impl Read + Write, server: SocketAddr, fate: Option<Fate>) 
     if let Some(Fate::Say(answer)) = fate {
         return client.write_all(answer.as_bytes());
     }
-    let mut server = TcpStream::connect_timeout(&server, PATIENCE)?;
+    let mut server = Heard::new(TcpStream::connect_timeout(&server, PATIENCE)?);
     server.write_all(&request)?;
     let mut answer = [0; 4096];
     let mut passed = Vec::new();

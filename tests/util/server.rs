@@ -17,6 +17,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::ports::free_port;
+use super::secrecy::{self, Exception, Matter};
 use super::{Client, Database, PATIENCE, World, drill, wait_for, wait_until};
 
 /// The secret of every server that is not told otherwise.
@@ -38,6 +39,8 @@ pub(crate) struct Launch {
     prelude: String,
     /// Kept as long as anybody can start in it.
     home: Arc<TempDir>,
+    /// What it may tell all the same.
+    exceptions: Vec<Exception>,
     /// The database of whatever starts here, made by the first start; `None` for the embedded store.
     database: Option<Arc<OnceLock<Database>>>,
 }
@@ -57,14 +60,22 @@ impl Launch {
     }
 
     fn new(program: PathBuf, arguments: &[&str]) -> Self {
-        let home = Arc::new(tempfile::tempdir().unwrap());
+        let home = Arc::new(tempfile::Builder::new().prefix("holdfast-").tempdir().unwrap());
         let arguments = arguments.iter().map(ToString::to_string).collect();
         let database = match std::env::var(STORE).as_deref() {
             Ok("postgres") => Some(Arc::default()),
             Ok("embedded") | Err(_) => None,
             Ok(other) => panic!("{STORE} is {other:?}; postgres and embedded are allowed"),
         };
-        let launch = Self { program, arguments, environment: BTreeMap::new(), prelude: String::new(), home, database };
+        let launch = Self {
+            program,
+            arguments,
+            environment: BTreeMap::new(),
+            prelude: String::new(),
+            home,
+            exceptions: Vec::new(),
+            database,
+        };
         let state = launch.state();
         launch
             .env("STATE_DIRECTORY", state.to_str().unwrap())
@@ -77,7 +88,19 @@ impl Launch {
     /// Sets a variable.
     #[must_use]
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        match name {
+            "JWT_SECRET" => secrecy::note_secret(value),
+            DATABASE_URL => secrecy::note_dsn(value),
+            _ => {}
+        }
         self.environment.insert(name.into(), value.into());
+        self
+    }
+
+    /// Lets what starts here tell this, for this reason; nothing else may be told to anybody ([`secrecy`]).
+    #[must_use]
+    pub(crate) fn tells(mut self, matter: Matter, reason: &'static str) -> Self {
+        self.exceptions.push((matter, reason));
         self
     }
 
@@ -156,6 +179,9 @@ impl Launch {
     pub(crate) fn start_early(self) -> Server {
         let process = Process::start(&self, &[]);
         let banner = process.banner();
+        if let Ok(secret) = std::fs::read_to_string(self.state().join(auth::Secret::FILE)) {
+            secrecy::note_secret(secret.trim());
+        }
         Server { launch: self, process, banner }
     }
 
@@ -176,7 +202,9 @@ impl Launch {
     pub(crate) fn token(user: &str) -> String {
         let secret = auth::Secret::new(SECRET).unwrap();
         // Longer than any test puts a clock forward.
-        auth::issue(&secret, &auth::VerifierOptions::default(), user, Duration::from_hours(24)).unwrap()
+        let token = auth::issue(&secret, &auth::VerifierOptions::default(), user, Duration::from_hours(24)).unwrap();
+        secrecy::note_token(&token);
+        token
     }
 }
 
@@ -301,6 +329,15 @@ impl Server {
         targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
     }
 
+    /// How many connections of clients it holds, also of such that are gone without its having noticed.
+    pub(crate) fn connections(&self) -> usize {
+        let table = std::fs::read_to_string(format!("/proc/{}/net/tcp", self.pid().as_raw_nonzero())).unwrap();
+        let port = format!(":{:04X}", self.address().port());
+        let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+        // The local address, the state and the inode: a listener's state is 0A, and what no process holds has no inode.
+        rows.filter(|row| row[1].ends_with(&port) && row[3] != "0A" && row[9] != "0").count()
+    }
+
     /// Processor time it has used.
     pub(crate) fn cpu_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid().as_raw_nonzero())).unwrap();
@@ -331,6 +368,8 @@ pub(super) struct Process {
     stderr: Arc<Mutex<Vec<u8>>>,
     lines: Receiver<String>,
     readers: Vec<std::thread::JoinHandle<()>>,
+    exceptions: Vec<Exception>,
+    is_judged: bool,
 }
 
 impl Process {
@@ -358,14 +397,28 @@ impl Process {
         let (line, lines) = unbounded();
         let (out, out_reader) = collect(child.stdout.take().unwrap(), Some(line));
         let (err, err_reader) = collect(child.stderr.take().unwrap(), None);
-        Self { child, stdout: out, stderr: err, lines, readers: vec![out_reader, err_reader] }
+        let exceptions = launch.exceptions.clone();
+        Self {
+            child,
+            stdout: out,
+            stderr: err,
+            lines,
+            readers: vec![out_reader, err_reader],
+            exceptions,
+            is_judged: false,
+        }
     }
 
     #[track_caller]
     fn banner(&self) -> String {
         loop {
             match self.lines.recv_timeout(PATIENCE) {
-                Ok(line) if line.starts_with("http://") => return line,
+                Ok(line) if line.starts_with("http://") => {
+                    if let Some((_, token)) = line.split_once("#token=") {
+                        secrecy::note_token(token);
+                    }
+                    return line;
+                }
                 Ok(_) => {}
                 Err(error) => panic!("the server did not start: {error}\n{}", self.stderr()),
             }
@@ -376,14 +429,24 @@ impl Process {
         String::from_utf8_lossy(&self.stderr.lock()).into_owned()
     }
 
+    /// Once it has ended: fails if it has said what it may not.
+    #[track_caller]
+    fn judge(&mut self) {
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+        if !std::mem::replace(&mut self.is_judged, true) {
+            let who = format!("process {}", self.child.id());
+            secrecy::judge_output(&who, &self.stdout.lock(), &self.stderr.lock(), &self.exceptions);
+        }
+    }
+
     #[track_caller]
     pub(super) fn end(&mut self) -> Finished {
         let started = Instant::now();
         let status = wait_for("the process to end", || self.child.try_wait().unwrap());
         let took = started.elapsed();
-        for reader in self.readers.drain(..) {
-            reader.join().unwrap();
-        }
+        self.judge();
         let stdout = String::from_utf8_lossy(&self.stdout.lock()).into_owned();
         Finished { code: status.code(), signal: status.signal(), took, stdout, stderr: self.stderr() }
     }
@@ -396,6 +459,8 @@ impl Drop for Process {
         drop(self.child.wait());
         if std::thread::panicking() {
             println!("--- standard error of process {}:\n{}", self.child.id(), self.stderr());
+        } else {
+            self.judge();
         }
     }
 }

@@ -50,6 +50,35 @@ fn a_refusal_carries_the_request_id_that_came() {
     assert_eq!((answer.status, answer.header("X-Request-Id")), (413, Some("mine")));
 }
 
+/// A page of another origin may read a refusal only if it is told so, and whoever sent an id looks for it in every answer; so both
+/// are taken from heads that are no requests, too, out of lines that have ended.
+#[test]
+fn a_refusal_knows_its_caller_however_little_could_be_read() {
+    let caller = "X-Request-Id:  mine\r\nORIGIN: https://a.example\r\n";
+    let limits = Limits { head_deadline: Duration::from_millis(50), ..Limits::default() };
+    let harness = Harness::start(limits);
+    for (request, status) in [
+        (format!("GET / HTTP/1.1\r\n{caller}\r\n"), 400),
+        (format!("GET / HTTP/1.1\r\nHost: x\r\nA b\r\n{caller}\r\n"), 400),
+        (format!("GET / HTTP/2.0\r\nHost: x\r\n{caller}\r\n"), 505),
+        (format!("GET /{} HTTP/1.1\r\nHost: x\r\n{caller}\r\n", "a".repeat(8 * 1024)), 414),
+        (format!("GET / HTTP/1.1\r\nHost: x\r\n{caller}{}\r\n", "A: b\r\n".repeat(100)), 431),
+        (format!("\r\nGET / HTTP/1.1\r\nHost: x\r\n{caller}A: {}", "b".repeat(17 * 1024)), 431),
+        (format!("GET / HTTP/1.1\r\nHost: x\r\n{caller}A: b"), 408),
+    ] {
+        let answer = harness.ask(&request);
+        let told = (answer.status, answer.header("X-Request-Id"), answer.header("X-Origin"));
+        assert_eq!(told, (status, Some("mine"), Some("https://a.example")), "{:?}", &request[..60]);
+    }
+    // A line that has not ended may not have been all of it.
+    let answer = harness.ask("GET / HTTP/1.1\r\nHost: x\r\nX-Request-Id: mi");
+    assert_eq!((answer.status, answer.header("X-Request-Id")), (408, None));
+    let mut client = harness.client();
+    client.send("HEAD / HTTP/1.1\r\nX y\r\n\r\n");
+    assert_eq!(client.answer_to_head().status, 400);
+    client.assert_closed();
+}
+
 #[test]
 fn a_refusal_has_nothing_of_the_request_before() {
     let harness = Harness::start(Limits::default());

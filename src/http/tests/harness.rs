@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use crate::http::{Exchange, Limits, Parked, Refusal, Responder, Response, Server, Service, Stream};
+use crate::http::{Caller, Exchange, Limits, Parked, Refusal, Responder, Response, Server, Service, Stream};
 
 /// Longer than anything here takes; reaching it is a failure.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -61,12 +61,11 @@ impl Service for TestService {
         }
     }
 
-    fn refuse(&self, refusal: &Refusal, request_id: Option<&str>) -> Response {
+    fn refuse(&self, refusal: &Refusal, caller: &Caller) -> Response {
         let response = Response::new(refusal.status().0, "text/plain", refusal.sentence().into_bytes());
-        match request_id {
-            Some(id) => response.with_header("X-Request-Id", id),
-            None => response,
-        }
+        let told = [("X-Request-Id", &caller.request_id), ("X-Origin", &caller.origin)];
+        let told = told.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
+        told.fold(response, |response, (name, value)| response.with_header(name, value))
     }
 }
 
