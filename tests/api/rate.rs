@@ -207,7 +207,8 @@ fn whoever_waits_holds_no_thread_and_a_drain_refuses_them() {
         })
         .collect();
     wait_until("all to wait", || waiting(&server) == 20);
-    assert_eq!(server.proc_status("Threads"), threads);
+    // The one that opened the store may have ended meanwhile.
+    assert!(server.proc_status("Threads") <= threads);
     let mut stranger = server.anonymous();
     let mut times: Vec<Duration> = (0..20)
         .map(|_| {
