@@ -55,9 +55,10 @@ fn page(document: &Value, base: &str) -> String {
         contents += "</ul>\n";
     }
     let common: String = members(&components["responses"]).map(|(name, response)| common(name, response)).collect();
-    let types: String = members(&components["schemas"])
-        .map(|(name, schema)| format!("<h3 id=\"type-{0}\">{0}</h3>\n{1}", escape(name), type_table(schema)))
-        .collect();
+    let mut types = String::new();
+    for (name, schema) in members(&components["schemas"]) {
+        types += &format!("<h3 id=\"type-{0}\">{0}</h3>\n{1}", escape(name), type_table(schema));
+    }
     let headers = table(members(&components["headers"]).map(|(name, header)| {
         let told = format!("{}: {}", prose(text(&header["description"])), kind(&header["schema"]));
         (format!("<code id=\"header-{0}\">{0}</code>", escape(name)), told)
@@ -87,9 +88,9 @@ fn text(value: &Value) -> &str {
 }
 
 fn table(rows: impl Iterator<Item = (String, String)>) -> String {
-    let rows: String =
+    let rows: Vec<String> =
         rows.map(|(head, told)| format!("<tr><th scope=\"row\">{head}</th><td>{told}</td></tr>\n")).collect();
-    if rows.is_empty() { rows } else { format!("<table>\n{rows}</table>\n") }
+    if rows.is_empty() { String::new() } else { format!("<table>\n{}</table>\n", rows.concat()) }
 }
 
 /// Parameters, body and answers of an operation.

@@ -231,8 +231,8 @@ impl Fields {
     pub(super) fn optional_bit(&mut self, field: &str) -> Option<u8> {
         let value = self.object.remove(field).filter(|value| !value.is_null())?;
         // To JSON Schema, and to languages that have no integers, 1.0 is 1.
-        let bit =
-            value.as_f64().and_then(|number| [0.0, 1.0].iter().position(|bit| *bit == number)).map(|bit| bit as u8);
+        let whole = value.as_f64().filter(|number| number.fract() == 0.0).map(|number| number as i64);
+        let bit = whole.and_then(|number| u8::try_from(number).ok()).filter(|number| *number <= 1);
         if bit.is_none() {
             self.faults.push(Fault::body(field, "out_of_range", "must be 0 or 1"));
         }

@@ -136,13 +136,12 @@ fn operation(route: &Route, tag: &str, generator: &mut SchemaGenerator, problem:
         }
     }
     for answer in common::ANSWERS.iter().filter(|answer| (answer.concerns)(route)) {
-        match responses.iter_mut().find(|(status, _)| *status == answer.status) {
+        if let Some((_, response)) = responses.iter_mut().find(|(status, _)| *status == answer.status) {
             // The route's own reason comes first.
-            Some((_, response)) => add_reason(response, answer),
-            None => {
-                let reference = json!({"$ref": format!("#/components/responses/{}", answer.name)});
-                responses.push((answer.status, reference));
-            }
+            add_reason(response, answer);
+        } else {
+            let reference = json!({"$ref": format!("#/components/responses/{}", answer.name)});
+            responses.push((answer.status, reference));
         }
     }
     responses.sort_by_key(|(status, _)| *status);
@@ -209,14 +208,9 @@ fn add_reason(response: &mut Value, answer: &common::Answer) {
     for name in example.headers() {
         response["headers"][name] = reference(name);
     }
-    match response["content"].get_mut(problem::MEDIA_TYPE) {
-        Some(content) => content["examples"][answer.name] = json!({"value": example.body(REQUEST_ID)}),
-        None => {
-            let schema = json!({"$ref": "#/components/schemas/Problem"});
-            let examples = json!({answer.name: {"value": example.body(REQUEST_ID)}});
-            response["content"][problem::MEDIA_TYPE] = json!({"schema": schema, "examples": examples});
-        }
-    }
+    let content = &mut response["content"][problem::MEDIA_TYPE];
+    content["schema"] = json!({"$ref": "#/components/schemas/Problem"});
+    content["examples"][answer.name] = json!({"value": example.body(REQUEST_ID)});
 }
 
 fn common_response(answer: &common::Answer, problem: &Schema) -> Value {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -114,7 +114,7 @@ pub(super) const ROUTES: &[Route] = &[
 const STATUS: Parameter<Status> = Parameter::of(
     Place::Query,
     "status",
-    |generator| generator.subschema_for::<Status>(),
+    SchemaGenerator::subschema_for::<Status>,
     || format!("one of {}", Status::ALL.map(Status::as_str).join(", ")),
     Status::parse,
     "only runs with this status",
