@@ -5,6 +5,7 @@
 mod abuse;
 mod access;
 mod analyses;
+mod attempts;
 mod conversations;
 mod data;
 mod debug;
