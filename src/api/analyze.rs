@@ -16,9 +16,9 @@ use crate::http::Request;
 use crate::store::{Idempotency, NewRun, StoreError, Submission};
 
 /// How many characters a question may have.
-const PROMPT_CHARS_MAX: usize = 10_000;
+pub(super) const PROMPT_CHARS_MAX: usize = 10_000;
 /// How many characters a thread's name may have.
-const THREAD_ID_CHARS_MAX: usize = 100;
+pub(super) const THREAD_ID_CHARS_MAX: usize = 100;
 /// How many characters an engine's name may have.
 const ENGINE_CHARS_MAX: usize = 100;
 /// How many bytes an `Idempotency-Key` may have.
@@ -58,21 +58,21 @@ pub(super) const ROUTES: &[Route] = &[Route {
 /// A question.
 #[derive(Serialize, schemars::JsonSchema)]
 #[schemars(deny_unknown_fields)]
-struct AnalyzeRequest {
+pub(super) struct AnalyzeRequest {
     /// The question: in words, or a statement in SQL.
     #[schemars(length(min = 1, max = 10_000))]
-    prompt: String,
+    pub(super) prompt: String,
     /// The user's name for the conversation that it belongs to.
     #[schemars(length(min = 1, max = 100))]
-    thread_id: String,
+    pub(super) thread_id: String,
     /// The engine that answers; the built-in `analyst` if it is not named.
     #[serde(skip_serializing_if = "Option::is_none")]
-    engine: Option<String>,
+    pub(super) engine: Option<String>,
 }
 
 fn analyze(api: &Api, call: &Call) -> Result<Reply, Problem> {
     let mut fields = json::fields(&call.request)?;
-    let body = read_body(api, &mut fields);
+    let body = AnalyzeRequest::read(&mut fields, &api.runner.engines().collect::<Vec<_>>());
     let wait = preferred_wait(&call.request, &mut fields);
     let idempotency = idempotency(&call.request, &body, &mut fields);
     fields.end()?;
@@ -122,19 +122,20 @@ fn analyze(api: &Api, call: &Call) -> Result<Reply, Problem> {
     }
 }
 
-fn read_body(api: &Api, fields: &mut Fields) -> AnalyzeRequest {
-    let body = AnalyzeRequest {
-        prompt: fields.text("prompt", PROMPT_CHARS_MAX),
-        thread_id: fields.text("thread_id", THREAD_ID_CHARS_MAX),
-        engine: fields.optional_text("engine", ENGINE_CHARS_MAX),
-    };
-    if let Some(engine) = body.engine.as_deref().filter(|engine| !engine.is_empty())
-        && !api.runner.engines().any(|known| known == engine)
-    {
-        let known: Vec<&str> = api.runner.engines().collect();
-        fields.fault(Fault::body("engine", "value_error", format!("must be one of {}", known.join(", "))));
+impl AnalyzeRequest {
+    pub(super) fn read(fields: &mut Fields, engines: &[&str]) -> Self {
+        let body = Self {
+            prompt: fields.text("prompt", PROMPT_CHARS_MAX),
+            thread_id: fields.text("thread_id", THREAD_ID_CHARS_MAX),
+            engine: fields.optional_text("engine", ENGINE_CHARS_MAX),
+        };
+        if let Some(engine) = body.engine.as_deref().filter(|engine| !engine.is_empty())
+            && !engines.contains(&engine)
+        {
+            fields.fault(Fault::body("engine", "value_error", format!("must be one of {}", engines.join(", "))));
+        }
+        body
     }
-    body
 }
 
 /// How long the client wants to wait; `None` if it does not (RFC 7240).

@@ -7,14 +7,14 @@ use serde::Serialize;
 use super::Api;
 use super::call::{Call, Reply};
 use super::conversations::{THREAD, THREAD_RUNS_MAX};
-use super::json;
+use super::json::{self, Fields};
 use super::problem::Problem;
 use super::routes::{Document, Lane, Route, schema};
 use crate::domain::RunId;
 use crate::store::Opinion;
 
 /// How many characters a comment may have.
-const COMMENT_CHARS_MAX: usize = 1000;
+pub(super) const COMMENT_CHARS_MAX: usize = 1000;
 
 pub(super) const ROUTES: &[Route] = &[
     Route {
@@ -68,17 +68,29 @@ pub(super) const ROUTES: &[Route] = &[
 /// Whether an answer helped: at least one of `feedback` and `comment`.
 #[derive(schemars::JsonSchema)]
 #[schemars(deny_unknown_fields)]
-#[allow(dead_code, reason = "read by the schema generator only")]
-struct FeedbackRequest {
-    run_id: RunId,
+pub(super) struct FeedbackRequest {
+    pub(super) run_id: RunId,
     /// 1 when it helped, 0 when it did not.
     #[schemars(range(max = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
-    feedback: Option<u8>,
+    pub(super) feedback: Option<u8>,
     /// In words; a blank one is none.
     #[schemars(length(max = 1000))]
     #[serde(skip_serializing_if = "Option::is_none")]
-    comment: Option<String>,
+    pub(super) comment: Option<String>,
+}
+
+impl FeedbackRequest {
+    pub(super) fn read(mut fields: Fields) -> Result<Self, Problem> {
+        let run_id = fields.run_id("run_id");
+        let feedback = fields.optional_bit("feedback");
+        let comment = fields.remark("comment", COMMENT_CHARS_MAX);
+        fields.end()?;
+        if feedback.is_none() && comment.is_none() {
+            return Err(Problem::new(400, "Give feedback, a comment, or both."));
+        }
+        Ok(Self { run_id: run_id.ok_or_else(no_such_run)?, feedback, comment })
+    }
 }
 
 #[derive(Serialize, schemars::JsonSchema)]
@@ -92,26 +104,27 @@ struct FeedbackStored {
 }
 
 fn feedback(api: &Api, call: &Call) -> Result<Reply, Problem> {
-    let mut fields = json::fields(&call.request)?;
-    let run_id = fields.run_id("run_id");
-    let feedback = fields.optional_bit("feedback");
-    let comment = fields.remark("comment", COMMENT_CHARS_MAX);
-    fields.end()?;
-    if feedback.is_none() && comment.is_none() {
-        return Err(Problem::new(400, "Give feedback, a comment, or both."));
-    }
-    let run_id = rate(api, call, run_id, &Opinion::Feedback { feedback, comment: comment.clone() })?;
+    let FeedbackRequest { run_id, feedback, comment } = FeedbackRequest::read(json::fields(&call.request)?)?;
+    rate(api, call, run_id, &Opinion::Feedback { feedback, comment: comment.clone() })?;
     Ok(Reply::json(&FeedbackStored { message: "The feedback is stored.", run_id, feedback, comment }))
 }
 
 /// How an answer feels.
 #[derive(schemars::JsonSchema)]
 #[schemars(deny_unknown_fields)]
-#[allow(dead_code, reason = "read by the schema generator only")]
-struct SentimentRequest {
-    run_id: RunId,
+pub(super) struct SentimentRequest {
+    pub(super) run_id: RunId,
     /// True when it is good, false when it is not, null when nothing is said any more.
-    sentiment: Option<bool>,
+    pub(super) sentiment: Option<bool>,
+}
+
+impl SentimentRequest {
+    pub(super) fn read(mut fields: Fields) -> Result<Self, Problem> {
+        let run_id = fields.run_id("run_id");
+        let sentiment = fields.nullable_bool("sentiment");
+        fields.end()?;
+        Ok(Self { run_id: run_id.ok_or_else(no_such_run)?, sentiment })
+    }
 }
 
 #[derive(Serialize, schemars::JsonSchema)]
@@ -122,20 +135,18 @@ struct SentimentStored {
 }
 
 fn sentiment(api: &Api, call: &Call) -> Result<Reply, Problem> {
-    let mut fields = json::fields(&call.request)?;
-    let run_id = fields.run_id("run_id");
-    let sentiment = fields.nullable_bool("sentiment");
-    fields.end()?;
-    let run_id = rate(api, call, run_id, &Opinion::Sentiment(sentiment))?;
+    let SentimentRequest { run_id, sentiment } = SentimentRequest::read(json::fields(&call.request)?)?;
+    rate(api, call, run_id, &Opinion::Sentiment(sentiment))?;
     Ok(Reply::json(&SentimentStored { message: "The sentiment is stored.", run_id, sentiment }))
 }
 
-/// Stores what is said of the user's run of that id; whatever is no id is no run either.
-fn rate(api: &Api, call: &Call, run_id: Option<RunId>, opinion: &Opinion) -> Result<RunId, Problem> {
-    match run_id {
-        Some(id) if api.store.rate(&call.user, id, opinion)? => Ok(id),
-        _ => Err(Problem::not_found("run")),
-    }
+/// Stores what is said of the user's run of that id.
+fn rate(api: &Api, call: &Call, run_id: RunId, opinion: &Opinion) -> Result<(), Problem> {
+    if api.store.rate(&call.user, run_id, opinion)? { Ok(()) } else { Err(no_such_run()) }
+}
+
+fn no_such_run() -> Problem {
+    Problem::not_found("run")
 }
 
 fn sentiments(api: &Api, call: &Call) -> Result<Reply, Problem> {

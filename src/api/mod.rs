@@ -11,6 +11,8 @@ mod debug;
 mod envelope;
 mod events;
 mod feedback;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod health;
 mod json;
 mod messages;

@@ -16,7 +16,7 @@ const RETRY_AFTER_SECONDS: u64 = 5;
 /// An answer that says what was wrong.
 #[derive(Debug)]
 pub(super) struct Problem {
-    status: u16,
+    pub(super) status: u16,
     detail: String,
     extra: Vec<(&'static str, Value)>,
     headers: Vec<(&'static str, String)>,

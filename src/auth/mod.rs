@@ -3,6 +3,8 @@
 //! A token is a JWT signed with a [`Secret`] that this server shares with whoever issues tokens, or that it made for
 //! itself and [`issue`]s tokens with. Verifying costs microseconds and no I/O, so every request does it anew.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod issue;
 mod principal;
 mod secret;
