@@ -33,3 +33,5 @@ pub mod api;
 pub mod ask;
 // Floor 5: the whole, started and stopped.
 pub mod app;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;

@@ -269,7 +269,9 @@ fn nothing_is_left_for_later() {
         concat!("TO", "DO"),
         concat!("FIX", "ME"),
     ];
-    for (path, text) in [files("src", &[".rs"]), files("tests", &[".rs"]), files("bench", &[".rs"])].concat() {
+    for (path, text) in
+        ["src", "tests", "bench", "fuzz/src", "fuzz/fuzz_targets"].map(|directory| files(directory, &[".rs"])).concat()
+    {
         for mark in marks {
             assert!(!text.contains(mark), "{path} says {mark}");
         }
@@ -296,10 +298,18 @@ fn nothing_names_a_place_on_its_authors_machine() {
     let places = [concat!("/ro", "ot/"), concat!("/ho", "me/"), concat!("/wo", "rk/"), concat!("/Us", "ers/")];
     let ends = [".rs", ".md", ".toml", ".service", ".sql", ".html", ".js", ".css", ".txt", ".yml", ".sh"];
     let mut all = Vec::new();
-    for directory in ["src", "tests", "docs", "bench", "systemd", "sample-data"] {
+    for directory in ["src", "tests", "docs", "bench", "fuzz/src", "fuzz/fuzz_targets", "systemd", "sample-data"] {
         all.extend(files(directory, &ends));
     }
-    for file in ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CHANGELOG.md", "Cargo.toml"] {
+    for file in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "SECURITY.md",
+        "CHANGELOG.md",
+        "Cargo.toml",
+        "fuzz/README.md",
+        "fuzz/Cargo.toml",
+    ] {
         all.push((file.to_owned(), fs::read_to_string(root().join(file)).unwrap_or_default()));
     }
     for (path, text) in all {

@@ -20,7 +20,7 @@ use crate::event;
 use crate::store::{Idempotency, NewRun, StoreError, Submission};
 
 /// How many characters a question may have.
-const PROMPT_CHARS_MAX: usize = 10_000;
+pub(super) const PROMPT_CHARS_MAX: usize = 10_000;
 /// How many characters an engine's name may have.
 const ENGINE_CHARS_MAX: usize = 100;
 /// How many bytes an `Idempotency-Key` may have.
@@ -93,16 +93,16 @@ const PREFER: Parameter<()> = Parameter::of(
 /// A question.
 #[derive(Serialize, schemars::JsonSchema)]
 #[schemars(deny_unknown_fields)]
-struct AnalyzeRequest {
+pub(super) struct AnalyzeRequest {
     /// The question: in words, or a statement in SQL. Blanks around it do not count.
     #[schemars(schema_with = "prompt_schema")]
-    prompt: String,
+    pub(super) prompt: String,
     /// The user's name for the conversation that it belongs to.
     #[schemars(schema_with = "thread_id_schema")]
-    thread_id: String,
+    pub(super) thread_id: String,
     /// The engine that answers; the built-in `analyst` if it is not named.
     #[serde(skip_serializing_if = "Option::is_none")]
-    engine: Option<String>,
+    pub(super) engine: Option<String>,
 }
 
 fn prompt_schema(_: &mut SchemaGenerator) -> Schema {
@@ -122,7 +122,7 @@ impl Example for AnalyzeRequest {
 fn analyze(api: &Api, call: &Call) -> Result<Reply, Problem> {
     let mut fields = json::fields(&call.request)?;
     let mut parameters = call.parameters()?;
-    let body = read_body(api, &mut fields);
+    let body = AnalyzeRequest::read(&mut fields, &api.runner.engines().collect::<Vec<_>>());
     let wait = preferred_wait(&mut parameters);
     let idempotency = parameters.get(&IDEMPOTENCY_KEY).map(|key| idempotency(key, &body));
     fields.end_with(parameters)?;
@@ -174,19 +174,20 @@ fn analyze(api: &Api, call: &Call) -> Result<Reply, Problem> {
     }
 }
 
-fn read_body(api: &Api, fields: &mut Fields) -> AnalyzeRequest {
-    let body = AnalyzeRequest {
-        prompt: fields.text("prompt", PROMPT_CHARS_MAX),
-        thread_id: fields.text("thread_id", THREAD_ID_CHARS_MAX),
-        engine: fields.optional_text("engine", ENGINE_CHARS_MAX),
-    };
-    if let Some(engine) = body.engine.as_deref().filter(|engine| !engine.is_empty())
-        && !api.runner.engines().any(|known| known == engine)
-    {
-        let known: Vec<&str> = api.runner.engines().collect();
-        fields.fault(Fault::body("engine", "value_error", format!("must be one of {}", known.join(", "))));
+impl AnalyzeRequest {
+    pub(super) fn read(fields: &mut Fields, engines: &[&str]) -> Self {
+        let body = Self {
+            prompt: fields.text("prompt", PROMPT_CHARS_MAX),
+            thread_id: fields.text("thread_id", THREAD_ID_CHARS_MAX),
+            engine: fields.optional_text("engine", ENGINE_CHARS_MAX),
+        };
+        if let Some(engine) = body.engine.as_deref().filter(|engine| !engine.is_empty())
+            && !engines.contains(&engine)
+        {
+            fields.fault(Fault::body("engine", "value_error", format!("must be one of {}", engines.join(", "))));
+        }
+        body
     }
-    body
 }
 
 fn user_queue_full(queued_max: u64, seconds: u64) -> Problem {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::call::{Call, Reply};
 use super::conversations::THREAD_RUNS_MAX;
-use super::json;
+use super::json::{self, Fields};
 use super::parameter::{NO_NUL, NOT_BLANK, Parameter};
 use super::problem::Problem;
 use super::routes::{Answer, Body, Document, Example, Lane, Route};
@@ -16,7 +16,7 @@ use crate::domain::RunId;
 use crate::store::Opinion;
 
 /// How many characters a comment may have.
-const COMMENT_CHARS_MAX: usize = 1000;
+pub(super) const COMMENT_CHARS_MAX: usize = 1000;
 
 pub(super) const ROUTES: &[Route] = &[
     Route {
@@ -76,16 +76,29 @@ pub(super) const ROUTES: &[Route] = &[
 /// Whether an answer helped: at least one of `feedback` and `comment`.
 #[derive(Serialize, schemars::JsonSchema)]
 #[schemars(deny_unknown_fields, extend("anyOf" = one_of_both()))]
-struct FeedbackRequest {
-    run_id: RunId,
+pub(super) struct FeedbackRequest {
+    pub(super) run_id: RunId,
     /// 1 when it helped, 0 when it did not.
     #[schemars(range(max = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
-    feedback: Option<u8>,
+    pub(super) feedback: Option<u8>,
     /// In words; a blank one is none.
     #[schemars(length(max = COMMENT_CHARS_MAX), regex(pattern = NO_NUL))]
     #[serde(skip_serializing_if = "Option::is_none")]
-    comment: Option<String>,
+    pub(super) comment: Option<String>,
+}
+
+impl FeedbackRequest {
+    pub(super) fn read(mut fields: Fields) -> Result<Self, Problem> {
+        let run_id = fields.run_id("run_id");
+        let feedback = fields.optional_bit("feedback");
+        let comment = fields.remark("comment", COMMENT_CHARS_MAX);
+        fields.end()?;
+        if feedback.is_none() && comment.is_none() {
+            return Err(nothing_given());
+        }
+        Ok(Self { run_id: run_id.ok_or_else(no_such_run)?, feedback, comment })
+    }
 }
 
 /// What `nothing_given` refuses the lack of.
@@ -130,25 +143,27 @@ fn nothing_given() -> Problem {
 }
 
 fn feedback(api: &Api, call: &Call) -> Result<Reply, Problem> {
-    let mut fields = json::fields(&call.request)?;
-    let run_id = fields.run_id("run_id");
-    let feedback = fields.optional_bit("feedback");
-    let comment = fields.remark("comment", COMMENT_CHARS_MAX);
-    fields.end()?;
-    if feedback.is_none() && comment.is_none() {
-        return Err(nothing_given());
-    }
-    let run_id = rate(api, call, run_id, &Opinion::Feedback { feedback, comment: comment.clone() })?;
+    let FeedbackRequest { run_id, feedback, comment } = FeedbackRequest::read(json::fields(&call.request)?)?;
+    rate(api, call, run_id, &Opinion::Feedback { feedback, comment: comment.clone() })?;
     Ok(Reply::json(&FeedbackStored::new(run_id, feedback, comment)))
 }
 
 /// How an answer feels.
 #[derive(Serialize, schemars::JsonSchema)]
 #[schemars(deny_unknown_fields)]
-struct SentimentRequest {
-    run_id: RunId,
+pub(super) struct SentimentRequest {
+    pub(super) run_id: RunId,
     /// True when it is good, false when it is not, null when nothing is said any more.
-    sentiment: Option<bool>,
+    pub(super) sentiment: Option<bool>,
+}
+
+impl SentimentRequest {
+    pub(super) fn read(mut fields: Fields) -> Result<Self, Problem> {
+        let run_id = fields.run_id("run_id");
+        let sentiment = fields.nullable_bool("sentiment");
+        fields.end()?;
+        Ok(Self { run_id: run_id.ok_or_else(no_such_run)?, sentiment })
+    }
 }
 
 impl Example for SentimentRequest {
@@ -183,20 +198,18 @@ impl Example for BTreeMap<RunId, bool> {
 }
 
 fn sentiment(api: &Api, call: &Call) -> Result<Reply, Problem> {
-    let mut fields = json::fields(&call.request)?;
-    let run_id = fields.run_id("run_id");
-    let sentiment = fields.nullable_bool("sentiment");
-    fields.end()?;
-    let run_id = rate(api, call, run_id, &Opinion::Sentiment(sentiment))?;
+    let SentimentRequest { run_id, sentiment } = SentimentRequest::read(json::fields(&call.request)?)?;
+    rate(api, call, run_id, &Opinion::Sentiment(sentiment))?;
     Ok(Reply::json(&SentimentStored::new(run_id, sentiment)))
 }
 
-/// Stores what is said of the user's run of that id; whatever is no id is no run either.
-fn rate(api: &Api, call: &Call, run_id: Option<RunId>, opinion: &Opinion) -> Result<RunId, Problem> {
-    match run_id {
-        Some(id) if api.store.rate(&call.user, id, opinion)? => Ok(id),
-        _ => Err(Problem::not_found("run")),
-    }
+/// Stores what is said of the user's run of that id.
+fn rate(api: &Api, call: &Call, run_id: RunId, opinion: &Opinion) -> Result<(), Problem> {
+    if api.store.rate(&call.user, run_id, opinion)? { Ok(()) } else { Err(no_such_run()) }
+}
+
+fn no_such_run() -> Problem {
+    Problem::not_found("run")
 }
 
 fn sentiments(api: &Api, call: &Call) -> Result<Reply, Problem> {

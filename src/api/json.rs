@@ -12,7 +12,7 @@ use crate::domain::RunId;
 use crate::http::Request;
 
 /// How deep a body may nest: far deeper than any request of this API, far less than what would cost stack.
-const NESTING_MAX: usize = 64;
+pub(super) const NESTING_MAX: usize = 64;
 
 /// The fields of the object that is the request's body; a key given twice and a NUL in a string are faults already.
 ///
@@ -37,7 +37,8 @@ pub(super) fn not_json() -> Problem {
     Problem::new(415, "The body must be JSON, with Content-Type: application/json.")
 }
 
-fn parse(body: &[u8]) -> Result<(Value, Vec<Fault>), Problem> {
+/// The value, and what is wrong with it though it is JSON.
+pub(super) fn parse(body: &[u8]) -> Result<(Value, Vec<Fault>), Problem> {
     let reading = Reading { faults: RefCell::new(Vec::new()), too_deep: RefCell::new(false) };
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let seed = Strict { reading: &reading, path: Path::Root, depth: 0 };

@@ -15,6 +15,8 @@ mod envelope;
 mod events;
 mod example;
 mod feedback;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod health;
 mod json;
 mod messages;

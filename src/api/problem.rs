@@ -19,7 +19,7 @@ pub(super) const MEDIA_TYPE: &str = "application/problem+json";
 /// An answer that says what was wrong.
 #[derive(Debug)]
 pub(super) struct Problem {
-    status: u16,
+    pub(super) status: u16,
     detail: String,
     extra: Vec<(&'static str, Value)>,
     headers: Vec<(&'static str, String)>,

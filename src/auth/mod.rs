@@ -6,6 +6,8 @@
 //! microseconds, and less for a token that was seen before.
 
 mod crypto;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod issue;
 #[cfg(test)]
 mod issuer;

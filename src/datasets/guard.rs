@@ -27,6 +27,8 @@ const SQL_BYTES_MAX: i32 = 40_000;
 const EXPLAIN_BYTES: i32 = 8;
 /// Bytes of a single value or row; well above what an import takes in, well below what hurts ten times over.
 pub(super) const VALUE_BYTES_MAX: i32 = 1_000_000;
+/// SELECTs that one compound may combine.
+const COMPOUND_MAX: i32 = 50;
 /// Uses of common table expressions, counted through one another; a thousand compile within some 50 ms.
 const EXPANSION_MAX: u64 = 500;
 /// Columns that the statement's expressions name when subqueries have been put in place, all copies of them; a hundred
@@ -36,7 +38,7 @@ pub(super) const GROWTH_MAX: u64 = 200_000;
 const CACHE_KIB: i64 = 1024;
 /// Bytes that SQLite may hold in this process besides what statements may hold on every connection at once. Some
 /// statements of a few hundred bytes grow without end while they are compiled, where no interrupt reaches them.
-const HEAP_BYTES: u64 = 32 << 20;
+pub(super) const HEAP_BYTES: u64 = 32 << 20;
 /// From here on page caches make room instead of growing: a statement may have many, of two megabytes each.
 const CACHES_BYTES: u64 = 16 << 20;
 /// Instructions of the virtual machine between two looks at the clock: some ten microseconds' worth.
@@ -110,7 +112,7 @@ fn harden(connection: &Connection) -> rusqlite::Result<()> {
         (Limit::SQLITE_LIMIT_SQL_LENGTH, SQL_BYTES_MAX + EXPLAIN_BYTES),
         (Limit::SQLITE_LIMIT_COLUMN, 600),
         (Limit::SQLITE_LIMIT_EXPR_DEPTH, 100),
-        (Limit::SQLITE_LIMIT_COMPOUND_SELECT, 50),
+        (Limit::SQLITE_LIMIT_COMPOUND_SELECT, COMPOUND_MAX),
         (Limit::SQLITE_LIMIT_VDBE_OP, 100_000),
         (Limit::SQLITE_LIMIT_FUNCTION_ARG, 32),
         (Limit::SQLITE_LIMIT_ATTACHED, 0),
@@ -134,14 +136,11 @@ pub(super) fn run(
     should_stop: impl Fn() -> bool + Send + 'static,
 ) -> Result<QueryResult, QueryError> {
     check_outside(sql)?;
-    let hooks = Hooks::set(connection, should_stop).map_err(|error| explain(connection, sql, error))?;
+    let hooks = Hooks::set(connection, sql, should_stop).map_err(|error| explain(connection, sql, error))?;
     let fail = |error| hooks.refusal().unwrap_or_else(|| explain(connection, sql, error));
     let mut statement = compile(connection, sql).map_err(fail)?.map_err(QueryError::TooMuch)?;
     if !statement.readonly() || statement.column_count() == 0 {
         return Err(QueryError::Invalid(only_reading("This statement")));
-    }
-    if statement.parameter_count() > 0 {
-        return Err(QueryError::Invalid("The statement has parameters, and nothing to put in their place.".into()));
     }
     if statement.is_explain() == 0 {
         let value_bytes_max = budget::value_bytes_max(connection, sql).map_err(fail)??;
@@ -216,6 +215,12 @@ fn check_outside(sql: &str) -> Result<(), QueryError> {
             "Only one statement is run at a time; a second one begins at {place}."
         )));
     }
+    if statement::has_parameters(sql) {
+        return Err(QueryError::Invalid("The statement has parameters, and nothing to put in their place.".into()));
+    }
+    if statement::compound(sql) > COMPOUND_MAX as usize {
+        return Err(QueryError::TooMuch(format!("The statement combines more than {COMPOUND_MAX} SELECTs.")));
+    }
     let expansion = statement::expansion(sql);
     if expansion > EXPANSION_MAX {
         let reason = "The statement's common table expressions use one another too many times.";
@@ -250,8 +255,12 @@ struct Seen {
 }
 
 impl<'c> Hooks<'c> {
-    fn set(connection: &'c Connection, should_stop: impl Fn() -> bool + Send + 'static) -> rusqlite::Result<Self> {
-        let rules = Rules::of(connection)?;
+    fn set(
+        connection: &'c Connection,
+        sql: &str,
+        should_stop: impl Fn() -> bool + Send + 'static,
+    ) -> rusqlite::Result<Self> {
+        let rules = Rules::of(connection, sql)?;
         let seen = Arc::new(Mutex::new(Seen::default()));
         let hooks = Self { connection, seen: Arc::clone(&seen) };
         let mut temporary = Temporary::new();
@@ -300,13 +309,15 @@ impl Drop for Hooks<'_> {
 struct Rules {
     /// The datasets at this moment.
     tables: BTreeSet<String>,
+    /// The common table expressions of the statement.
+    expressions: BTreeSet<String>,
     /// Virtual tables that exist without being made, such as `dbstat`.
     modules: &'static BTreeSet<String>,
     functions: &'static BTreeSet<String>,
 }
 
 impl Rules {
-    fn of(connection: &Connection) -> rusqlite::Result<Self> {
+    fn of(connection: &Connection, sql: &str) -> rusqlite::Result<Self> {
         static MODULES: OnceLock<BTreeSet<String>> = OnceLock::new();
         static FUNCTIONS: OnceLock<BTreeSet<String>> = OnceLock::new();
         let list = |sql: &str| -> rusqlite::Result<BTreeSet<String>> {
@@ -321,6 +332,7 @@ impl Rules {
         };
         Ok(Self {
             tables: list("SELECT name FROM holdfast_tables")?,
+            expressions: statement::expressions(sql),
             modules: once(&MODULES, "SELECT name FROM pragma_module_list")?,
             functions: once(&FUNCTIONS, "SELECT DISTINCT name FROM pragma_function_list WHERE builtin")?,
         })
@@ -337,7 +349,7 @@ impl Rules {
                     return Ok(());
                 }
                 // A common table expression of which no column is used is announced like a table.
-                if column_name.is_empty() && !self.is_internal(&table) {
+                if column_name.is_empty() && self.expressions.contains(&table) && !self.is_internal(&table) {
                     return Ok(());
                 }
                 Err(format!("{table_name} is not one of the tables of data."))
@@ -359,7 +371,8 @@ impl Rules {
     }
 
     fn is_internal(&self, table: &str) -> bool {
-        let prefixes = [name::RESERVED_PREFIX, "sqlite_", "pragma_"];
+        // SQLite makes the modules of `json_` and `pragma_` when they are first named, so that they may not be among those listed.
+        let prefixes = [name::RESERVED_PREFIX, "sqlite_", "pragma_", "json_", "jsonb_"];
         prefixes.iter().any(|prefix| table.starts_with(prefix)) || self.modules.contains(table)
     }
 }

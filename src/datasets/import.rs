@@ -62,7 +62,7 @@ pub fn import(
     Ok(outcomes)
 }
 
-fn import_one(
+pub(super) fn import_one(
     connection: &mut rusqlite::Connection,
     input: &Input,
     on_bytes: &mut dyn FnMut(u64),

@@ -10,6 +10,8 @@ mod catalog;
 mod csv_file;
 mod field;
 mod functions;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod growth;
 mod guard;
 mod import;
@@ -302,4 +304,4 @@ impl CatalogueEntry {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,7 +1,7 @@
 //! The outside of an SQL statement: where its words are, where it ends, and how often its common table expressions use
 //! one another. What it means is for SQLite to say.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 /// Common table expressions that are looked at; a statement with more counts as boundless.
@@ -9,12 +9,19 @@ const EXPRESSIONS_MAX: usize = 100;
 
 /// The words of the statement from its beginning, outside strings, quoted names and comments, in the case they have.
 pub fn words(sql: &str) -> impl Iterator<Item = &str> {
-    tokens(sql).filter_map(|token| if token.is_word { Some(token.text) } else { None })
+    // To SQLite the odd space of a pasted text is a letter like any other.
+    tokens(sql).filter(|token| token.is_word).flat_map(|token| token.text.split_whitespace())
 }
 
 /// What comes after the first word.
 pub fn after_first_word(sql: &str) -> &str {
     tokens(sql).find(|token| token.is_word).map_or("", |word| &sql[word.start + word.text.len()..])
+}
+
+/// Whether a value is to be put in somewhere. Where such a place ends, only SQLite knows (`$a(')` is one), so nothing that
+/// follows can be looked at.
+pub(super) fn has_parameters(sql: &str) -> bool {
+    tokens(sql).any(|token| ["?", ":", "@", "$", "#"].contains(&token.text))
 }
 
 /// Where a second statement begins, in bytes.
@@ -27,6 +34,26 @@ pub(super) fn second(sql: &str) -> Option<usize> {
         }
         ended.then_some(token.start)
     })
+}
+
+/// The most SELECTs that one compound of the statement combines. SQLite, which works through them by recursion, has a limit
+/// of its own that does not hold where the last of them is VALUES.
+pub(super) fn compound(sql: &str) -> usize {
+    let mut levels = vec![1];
+    let mut most = 1;
+    for token in tokens(sql) {
+        match token.text {
+            "(" => levels.push(1),
+            ")" if levels.len() > 1 => drop(levels.pop()),
+            _ if ["UNION", "EXCEPT", "INTERSECT"].iter().any(|word| token.is(word)) => {
+                let level = levels.last_mut().expect("the outermost stays");
+                *level += 1;
+                most = most.max(*level);
+            }
+            _ => {}
+        }
+    }
+    most
 }
 
 /// How many common table expressions SQLite has before it once each use of one has been replaced by what it stands for.
@@ -44,6 +71,12 @@ pub(super) fn expansion(sql: &str) -> u64 {
     }
     let uses = (0..tokens.len()).filter(|index| outside[*index]);
     uses.fold(0, |sum, index| sum.saturating_add(expansion.of_use(index)))
+}
+
+/// The names of the common table expressions.
+pub(super) fn expressions(sql: &str) -> BTreeSet<String> {
+    let tokens: Vec<_> = tokens(sql).collect();
+    definitions(&tokens).unwrap_or_default().into_iter().map(|(name, _)| name).collect()
 }
 
 /// The common table expressions; `None` if there are too many to look at.
@@ -115,44 +148,96 @@ impl Token<'_> {
 
     /// The name that this is, if it is one, as SQLite compares names.
     pub(super) fn name(&self) -> String {
-        self.text.trim_matches(['"', '`', '[', ']', '\'']).to_lowercase()
+        let Some(quote) = self.text.chars().next().filter(|first| matches!(first, '"' | '`' | '[' | '\'')) else {
+            return self.text.to_lowercase();
+        };
+        let closing = if quote == '[' { ']' } else { quote };
+        let inside = &self.text[1..];
+        let inside = inside.strip_suffix(closing).unwrap_or(inside);
+        let doubled = [quote, quote].iter().collect::<String>();
+        if quote == '[' { inside.to_lowercase() } else { inside.replace(&doubled, &doubled[1..]).to_lowercase() }
     }
 }
 
-/// Everything but white space and comments. What is opened and never closed extends to the end, as in SQLite.
+/// Everything but white space and comments, cut as SQLite cuts it: whoever found a text of which the two make different
+/// words could hide a statement from the estimates that are made of them. What is opened and never closed extends to the
+/// end.
 pub(super) fn tokens(sql: &str) -> impl Iterator<Item = Token<'_>> {
     let mut start = 0;
     std::iter::from_fn(move || {
         loop {
             let rest = &sql[start..];
             let first = rest.chars().next()?;
-            let is_word = first.is_alphabetic() || first == '_';
+            let is_word = is_in_word(first) && !first.is_ascii_digit() && first != '$' && !is_blank(first);
             let length = match first {
                 '\'' | '"' | '`' => closing(rest, first),
-                '[' => closing(rest, ']'),
+                '[' => rest.find(']').map_or(rest.len(), |end| end + 1),
                 '-' if rest.starts_with("--") => rest.find('\n').unwrap_or(rest.len()),
                 '/' if rest.starts_with("/*") => rest[2..].find("*/").map_or(rest.len(), |end| end + 4),
-                _ if is_word => rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len()),
+                _ if is_word => rest.find(|c: char| !is_in_word(c)).unwrap_or(rest.len()),
                 _ => first.len_utf8(),
             };
             let token = Token { start, text: &rest[..length], is_word };
             start += length;
             let is_comment = token.text.starts_with("--") || token.text.starts_with("/*");
-            if !is_comment && !first.is_whitespace() {
+            if !is_comment && !is_blank(first) {
                 return Some(token);
             }
         }
     })
 }
 
-/// The length of the quoted text at the beginning. A doubled quote is two quoted texts in a row, which is as good here.
+/// What SQLite skips where a word could begin. It takes the byte order mark for a letter within one.
+fn is_blank(c: char) -> bool {
+    matches!(c, '\t'..='\r' | ' ' | '\u{feff}')
+}
+
+fn is_in_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || c == '$' || !c.is_ascii()
+}
+
+/// The length of the quoted text at the beginning; a doubled quote is one of its characters.
 fn closing(rest: &str, quote: char) -> usize {
-    rest[1..].find(quote).map_or(rest.len(), |end| end + 2)
+    let mut end = 1;
+    while let Some(length) = rest[end..].find(quote) {
+        end += length + 1;
+        if !rest[end..].starts_with(quote) {
+            return end;
+        }
+        end += 1;
+    }
+    rest.len()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{expansion, second, words};
+    use super::{compound, expansion, second, tokens, words};
+
+    #[test]
+    fn statements_are_cut_into_words_where_sqlite_cuts_them() {
+        let sqlite = rusqlite::Connection::open_in_memory().unwrap();
+        let odd = ['\u{a0}', '\u{2003}', '\u{200b}', '\u{3000}', '\u{feff}', '\u{1f600}', '\u{e000}', '\u{10ffff}'];
+        for c in ('\u{1}'..'\u{300}').chain(odd) {
+            // After a blank: the vertical tab is one in no other place.
+            let between = format!("SELECT 1 {c}AS {c}x");
+            let is_blank = sqlite.prepare(&between).is_ok_and(|statement| statement.column_names() == ["x"]);
+            let cut: Vec<_> = tokens(&between).map(|token| token.text).collect();
+            assert_eq!(cut == ["SELECT", "1", "AS", "x"], is_blank, "{c:?} between words");
+            let within = format!("SELECT 1 AS x{c}y");
+            let is_letter = sqlite.prepare(&within).is_ok_and(|statement| statement.column_names() == [&within[12..]]);
+            let last = tokens(&within).last().unwrap();
+            assert_eq!(last.is_word && last.text == &within[12..], is_letter, "{c:?} in a word");
+            let first = format!("SELECT 1 AS {c}y");
+            let begins = sqlite.prepare(&first).is_ok_and(|statement| statement.column_names() == [&first[12..]]);
+            let last = tokens(&first).last().unwrap();
+            assert_eq!(last.is_word && last.text == &first[12..], begins, "{c:?} begins a word");
+        }
+        for name in ["\"a\"\"b\"", "`a``b`", "'a''b'", "[a\"b]", "\"]\"", "[[]", "\"\"\"\"", "'--'", "\"/*\"", "[;]"] {
+            let sql = format!("SELECT 1 AS {name}");
+            let named = tokens(&sql).last().unwrap().name();
+            assert_eq!(sqlite.prepare(&sql).unwrap().column_names(), [named], "{name}");
+        }
+    }
 
     #[test]
     fn words_are_found_outside_strings_names_and_comments() {
@@ -184,6 +269,19 @@ mod tests {
         let level = |n: usize| format!(", a{n} AS (SELECT * FROM a{})", n - 1);
         let chain = format!("WITH a0 AS (SELECT 1){} SELECT * FROM a999", (1..1000).map(level).collect::<String>());
         assert_eq!(expansion(&chain), u64::MAX);
+    }
+
+    #[test]
+    fn the_selects_of_a_compound_are_counted_level_by_level() {
+        for (sql, count) in [
+            ("SELECT 1", 1),
+            ("SELECT 1 UNION ALL SELECT 2 EXCEPT VALUES (3) intersect SELECT 4", 4),
+            ("SELECT * FROM (SELECT 1 UNION SELECT 2), (SELECT 1 UNION SELECT 2) UNION SELECT 3", 2),
+            ("SELECT 'UNION', \"UNION\", [UNION] -- UNION", 1),
+            (") UNION ) UNION (", 3),
+        ] {
+            assert_eq!(compound(sql), count, "{sql}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The whole module on a real file: what can be imported, what is refused, what is read.
 
+pub(crate) mod attempts;
 mod hostile;
 mod memory;
 

@@ -16,6 +16,8 @@ pub(super) struct Chunked {
 enum At {
     /// In the digits of a chunk's size; `None` before the first.
     Size(Option<usize>),
+    /// In the blanks after a size, which only an extension or the end of the line may follow (RFC 9112 §7.1.1).
+    Blanks(usize),
     Extension(usize),
     /// After the CR of a chunk's first line.
     SizeEnd(usize),
@@ -75,9 +77,13 @@ impl Chunked {
                 }
                 At::Size(Some(size))
             }
-            (&At::Size(Some(size)) | &At::Extension(size), b'\r') => At::SizeEnd(size),
-            (&At::Size(Some(size)), b';' | b' ' | b'\t') => At::Extension(size),
-            (At::Size(_), _) => return Err(BAD_SIZE),
+            (&At::Size(Some(size)) | &At::Blanks(size) | &At::Extension(size), b'\r') => At::SizeEnd(size),
+            (&At::Size(Some(size)) | &At::Blanks(size), b';') => At::Extension(size),
+            (&At::Size(Some(size)) | &At::Blanks(size), b' ' | b'\t') => {
+                self.spend_one()?;
+                At::Blanks(size)
+            }
+            (At::Size(_) | At::Blanks(_), _) => return Err(BAD_SIZE),
             (&At::Extension(size), b'\t' | b' '..=b'~' | 0x80..) => {
                 self.spend_one()?;
                 At::Extension(size)

@@ -221,7 +221,8 @@ fn content_length(value: &str, body_bytes_max: usize) -> Result<usize, Refusal> 
 }
 
 fn transfer_coding(value: &str) -> Result<(), Refusal> {
-    let mut codings = value.split(',').map(str::trim);
+    // Blanks are spaces and tabs: to whoever is in front of this server, what is more than that is part of another name.
+    let mut codings = value.split(',').map(|coding| coding.trim_matches([' ', '\t']));
     if codings.all(|coding| coding.eq_ignore_ascii_case("chunked")) {
         return if value.contains(',') { Err(CHUNKED_TWICE) } else { Ok(()) };
     }

@@ -13,6 +13,8 @@ mod accept;
 mod chunked;
 mod connection;
 mod front;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod head;
 mod lane;
 mod limits;

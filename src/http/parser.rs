@@ -342,6 +342,8 @@ mod tests {
             ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", 400),
             ("Transfer-Encoding: xchunked", 501),
             ("Transfer-Encoding: \u{b}chunked", 400),
+            ("Transfer-Encoding: \u{a0}chunked", 501),
+            ("Transfer-Encoding: chunked\u{3000}", 501),
             ("Expect: 100-Continue\r\nContent-Length: 3", 200),
             ("Expect: 200-ok\r\nContent-Length: 3", 417),
             ("Expect: 200-ok\r\nContent-Length: 300", 413),
@@ -366,6 +368,9 @@ mod tests {
         for (body, expected) in [
             ("3\r\nabc\r\n0\r\n\r\n", 200),
             ("03 ;a=b\r\nabc\r\n000\r\nA: b\r\n\r\n", 200),
+            ("3\t \r\nabc\r\n0\r\n\r\n", 200),
+            ("3 0\r\nabc\r\n0\r\n\r\n", 400),
+            ("3 x\r\nabc\r\n0\r\n\r\n", 400),
             ("A\r\n0123456789\r\na;x\r\n0123456789\r\n0\r\n\r\n", 200),
             ("64\r\n", 0),
             ("65\r\n", 413),
@@ -397,6 +402,7 @@ mod tests {
             |rest: &str| status(format!("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{rest}"));
         assert_eq!(chunked(&format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(17_000))), 400);
         assert_eq!(chunked(&format!("{}1\r\na\r\n0\r\n\r\n", "0".repeat(17_000))), 400);
+        assert_eq!(chunked(&format!("1{}\r\na\r\n0\r\n\r\n", " ".repeat(17_000))), 400);
         assert_eq!(chunked(&format!("0\r\nA: {}\r\n\r\n", "x".repeat(17_000))), 431);
     }
 

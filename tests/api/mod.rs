@@ -4,6 +4,7 @@
 
 mod access;
 mod analyses;
+mod attempts;
 mod audit;
 mod conversations;
 mod data;

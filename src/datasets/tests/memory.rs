@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use super::hostile::ENDLESS;
+use super::attempts::ENDLESS;
 use super::{BYTES_MAX, Fixture, run};
 use crate::datasets::guard::GROWTH_MAX;
 use crate::datasets::{Datasets, QueryError, Source, growth};
