@@ -132,7 +132,9 @@ fn operation(route: &Route, tag: &str, generator: &mut SchemaGenerator, problem:
         answers.iter().map(|answer| (answer.status, response(answer, generator, problem))).collect();
     if route.limited {
         for (_, response) in &mut responses {
-            common::STANDING.iter().for_each(|name| response["headers"][name] = reference(name));
+            for name in common::STANDING {
+                response["headers"][name] = reference(name);
+            }
         }
     }
     for answer in common::ANSWERS.iter().filter(|answer| (answer.concerns)(route)) {
