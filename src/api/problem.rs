@@ -71,7 +71,7 @@ pub(super) struct ProblemShape {
     errors: Option<Vec<Fault>>,
     /// Seconds to wait before the next try.
     retry_after: Option<u64>,
-    /// Why a token was refused.
+    /// Why a token was refused: one word. `key` with 503 says nothing about the token; the keys to check it with are away.
     reason: Option<String>,
     /// The run that this is about.
     run_id: Option<String>,
