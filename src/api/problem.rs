@@ -68,7 +68,7 @@ pub(super) struct ProblemShape {
     #[schemars(extend("type" = "integer"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u64>,
-    /// Why a token was refused, for programs.
+    /// Why a token was refused: one word. `key` with 503 says nothing about the token; the keys to check it with are away.
     #[schemars(extend("type" = "string"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,

@@ -65,10 +65,10 @@ impl KeySource {
         }
     }
 
-    /// Whether a file is another one than was read last.
+    /// Whether a file is another one than was read last, or gone since.
     pub(super) fn has_changed(&self) -> bool {
         match &self.0 {
-            Place::File { path, read } => Stamp::of(path).is_some_and(|stamp| *read != Some(stamp)),
+            Place::File { path, read } => Stamp::of(path) != *read,
             Place::Https(_) => false,
         }
     }

@@ -173,13 +173,15 @@ mod tests {
             bench.turn_at(second);
             assert!(bench.has("first") && bench.keyring.trouble().is_some(), "{spoilt}");
         }
+        write(&bench.path(), "first");
+        bench.turn_at(4);
         fs::remove_file(bench.path()).expect("it is there");
-        bench.turn_at(100);
+        bench.turn_at(5);
         assert!(bench.has("first"));
         let trouble = bench.keyring.trouble().expect("the file is gone");
         assert!(trouble.contains("entity not found") && !trouble.contains("keys.json"), "{trouble}");
         write(&bench.path(), "second");
-        bench.turn_at(101);
+        bench.turn_at(6);
         assert!(bench.has("second") && bench.keyring.trouble().is_none());
     }
 
