@@ -13,10 +13,6 @@ use crate::datasets::{CatalogueEntry, CataloguePage, MAX_ROWS, TableRows, TableS
 const PAGE_SIZE_MAX: u64 = 10_000;
 /// How many rows of a table are shown when the request does not say.
 const ROWS_DEFAULT: u64 = 100;
-/// How many characters of words to search for are read: far more than a description has that all of them could occur in.
-const WORDS_CHARS_MAX: usize = 1000;
-/// How many characters the name of a table may have, far more than an import gives it.
-const TABLE_CHARS_MAX: usize = 1000;
 /// How many bytes of a table are shown at most.
 const TABLE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -70,9 +66,8 @@ pub(super) const ROUTES: &[Route] = &[
 
 const PAGE: Parameter<u64> = Parameter::number("page", 1, 1..=u32::MAX as u64, "which page");
 const PAGE_SIZE: Parameter<u64> = Parameter::number("page_size", 10, 1..=PAGE_SIZE_MAX, "tables a page");
-const WORDS: Parameter<String> = Parameter::words("q", WORDS_CHARS_MAX, "words that have to occur").such_as("penguins");
-const TABLE: Parameter<String> =
-    Parameter::words("table", TABLE_CHARS_MAX, "its name, the selection_code").such_as("penguins");
+const WORDS: Parameter<String> = Parameter::words("q", "words that have to occur").such_as("penguins");
+const TABLE: Parameter<String> = Parameter::words("table", "its name, the selection_code").such_as("penguins");
 const LIMIT: Parameter<u64> = Parameter::number("limit", ROWS_DEFAULT, 1..=MAX_ROWS, "rows");
 
 impl Example for CataloguePage {

@@ -14,9 +14,6 @@ use crate::domain::{Checkpoint, CheckpointTuple, ListCheckpoints, Run, RunId, St
 use crate::pool::PoolStatus;
 use crate::store::{Answers, CHECKPOINTS_MAX};
 
-/// How many characters of a checkpoint's id are read; LangGraph's and Holdfast's have 36.
-const CHECKPOINT_ID_CHARS_MAX: usize = 100;
-
 pub(super) const ROUTES: &[Route] = &[
     Route {
         method: "GET",
@@ -67,11 +64,8 @@ pub(super) const ROUTES: &[Route] = &[
 
 const CHECKPOINTS: u64 = CHECKPOINTS_MAX as u64;
 const LIMIT: Parameter<u64> = Parameter::number("limit", CHECKPOINTS, 1..=CHECKPOINTS, "checkpoints a page");
-const BEFORE: Parameter<String> = Parameter::words(
-    "before",
-    CHECKPOINT_ID_CHARS_MAX,
-    "only checkpoints with a smaller id, such as the last one of the page before",
-);
+const BEFORE: Parameter<String> =
+    Parameter::words("before", "only checkpoints with a smaller id, such as the last one of the page before");
 /// A run's id, or what somebody takes for one.
 const ANY_TEXT: Parameter<()> = Parameter::of(
     Place::Path,

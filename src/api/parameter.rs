@@ -46,8 +46,6 @@ pub(super) enum Place {
 enum Form {
     /// A whole number within bounds, and what holds when it is not given.
     Number { min: u64, max: u64, default: u64 },
-    /// A text that is trimmed, of at most so many characters; a blank one is none.
-    Words { chars_max: usize },
     /// What `allowed` says in words and the schema to programs.
     Other { schema: fn(&mut SchemaGenerator) -> Schema, allowed: fn() -> String },
 }
@@ -77,10 +75,10 @@ impl Parameter<u64> {
 }
 
 impl Parameter<String> {
-    /// A text of the query.
-    pub(super) const fn words(name: &'static str, chars_max: usize, meaning: &'static str) -> Self {
-        let told = Told::new(Place::Query, name, Form::Words { chars_max }, meaning);
-        Self { told, parse: |text| Some(text.to_owned()) }
+    /// Any text of the query, as long as a target may be.
+    pub(super) const fn words(name: &'static str, meaning: &'static str) -> Self {
+        let schema = |_: &mut SchemaGenerator| json_schema!({"type": "string", "pattern": NO_NUL});
+        Self::of(Place::Query, name, schema, || "a text".into(), |text| Some(text.to_owned()), meaning)
     }
 }
 
@@ -135,7 +133,6 @@ impl Told {
             Form::Number { min, max, default } => {
                 json_schema!({"type": "integer", "minimum": min, "maximum": max, "default": default})
             }
-            Form::Words { chars_max } => json_schema!({"type": "string", "maxLength": chars_max, "pattern": NO_NUL}),
             Form::Other { schema, .. } => schema(generator),
         }
     }
@@ -151,9 +148,6 @@ impl Told {
             Form::Number { min, max, .. } => {
                 self.fault("out_of_range", format!("must be a whole number from {min} to {max}"))
             }
-            Form::Words { chars_max } => {
-                self.fault("string_too_long", format!("must have at most {chars_max} characters"))
-            }
             Form::Other { allowed, .. } => self.fault("value_error", format!("must be {}", allowed())),
         }
     }
@@ -161,7 +155,6 @@ impl Told {
     fn allows(&self, text: &str) -> bool {
         match self.form {
             Form::Number { min, max, .. } => digits(text).is_some_and(|number| (min..=max).contains(&number)),
-            Form::Words { chars_max } => text.chars().count() <= chars_max,
             Form::Other { .. } => true,
         }
     }
