@@ -49,11 +49,11 @@ pub(super) fn run(status: Status) -> Run {
 
 fn answer(sql: String) -> Answer {
     let rows = [("rain", 641), ("sun", 640), ("fog", 101), ("drizzle", 53), ("snow", 26)];
-    let result = "weather  days\nrain      641\nsun       640\nfog       101\ndrizzle    53\nsnow       26".to_owned();
+    let table = "weather  days\n-------  ----\nrain     641\nsun      640\nfog      101\ndrizzle  53\nsnow     26";
     Answer {
-        result: format!("5 rows.\n\n{result}"),
+        result: format!("5 rows from seattle_weather:\n\n{table}\n\nWhat was run:\n{sql}"),
         sql: Some(sql.clone()),
-        queries_and_results: vec![(sql, result)],
+        queries_and_results: vec![(sql, table.into())],
         datasets_used: vec!["seattle_weather".into()],
         iteration: 1,
         columns: vec!["weather".into(), "days".into()],

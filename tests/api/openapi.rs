@@ -215,6 +215,21 @@ fn each_json_has_an_example_that_is_what_its_schema_says() {
     }
 }
 
+#[test]
+fn the_answer_that_it_shows_is_the_one_that_its_question_gets() {
+    let server = Launch::holdfast().start();
+    let mut ann = server.client("ann@example.org");
+    let document = document(&mut ann);
+    let analyze = &document["paths"]["/analyze"]["post"];
+    let question = &analyze["requestBody"]["content"]["application/json"]["example"];
+    let mut shown = analyze["responses"]["200"]["content"]["application/json"]["example"].clone();
+    let mut answer = ann.post("/analyze", question).json();
+    for of_its_time in ["run_id", "submitted_at", "started_at", "finished_at", "duration_ms"] {
+        assert!(shown[of_its_time].take() != Value::Null && answer[of_its_time].take() != Value::Null, "{of_its_time}");
+    }
+    assert_eq!(answer, shown);
+}
+
 /// Fails unless the answer is one of those that the operation lists: status, headers, media type and shape.
 #[track_caller]
 fn is_listed(document: &Value, operation: &Map<String, Value>, answer: &Response, route: &str) {
