@@ -15,6 +15,8 @@ const LONG_FILES: &[(&str, &str)] =
 const NEIGHBOURS: &[(&str, &str)] = &[("runner", "engine"), ("runner", "streams")];
 /// A variable of the TLS library that users have to know.
 const TLS_AUTHORITIES: &str = "SSL_CERT_FILE";
+/// And one of Rust's own.
+const BACKTRACE: &str = "RUST_BACKTRACE";
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -206,7 +208,9 @@ fn every_variable_is_documented_and_read() {
 fn documents_name_only_variables_and_events_that_exist() {
     let variables = config::VARIABLES.iter().chain(config::CLIENT_VARIABLES);
     let variables: BTreeSet<&str> = variables.map(|variable| variable.name).collect();
-    let is_variable = |quoted: &str| variables.contains(quoted.trim_end_matches("_FILE")) || quoted == TLS_AUTHORITIES;
+    let is_variable = |quoted: &str| {
+        variables.contains(quoted.trim_end_matches("_FILE")) || [TLS_AUTHORITIES, BACKTRACE].contains(&quoted)
+    };
     let events: BTreeSet<&str> = event::ALL.iter().map(|(name, _)| *name).collect();
     let nouns: BTreeSet<&str> = events.iter().filter_map(|event| event.split('.').next()).collect();
     let is_file = |quoted: &str| [".rs", ".sqlite", ".csv", ".toml"].iter().any(|end| quoted.ends_with(end));

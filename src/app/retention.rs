@@ -75,7 +75,7 @@ impl Sweep {
                 if !was_failing {
                     tracing::warn!(event = event::STORE_UNAVAILABLE, operation = "retention", %error, "trying again later");
                 }
-                REST
+                rest
             }
         }
     }

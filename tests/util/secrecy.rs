@@ -32,8 +32,6 @@ pub(crate) enum Matter {
     Dsn,
     /// Of a file or a directory of this machine, or of the one on which the program was built.
     Path,
-    /// Of any file or directory, also of one that a user may have named.
-    Directory,
     /// A part of a statement of the store, or the name of what executes it.
     Statement,
     /// A panic in Rust's own words.
@@ -93,8 +91,8 @@ const TELLING: &[(Matter, &str)] = &[
     (Matter::Prompt, "{\"prompt\""),
 ];
 
-/// Where files are.
-const DIRECTORIES: [&str; 9] = ["/dev/", "/etc/", "/home/", "/opt/", "/proc/", "/root/", "/tmp/", "/usr/", "/var/"];
+/// Where files are; in an answer a user may have named one.
+const DIRECTORIES: [&str; 9] = ["dev", "etc", "home", "opt", "proc", "root", "tmp", "usr", "var"];
 
 /// A shorter part of a token is no secret, and a shorter prompt may be a word of the log.
 const TOKEN_PART_BYTES_MIN: usize = 20;
@@ -167,9 +165,10 @@ fn finder() -> Arc<Finder> {
     let homes = ["holdfast-", ".tmp"].map(|begins| format!("{}/{begins}", temporary.display()));
     let texts = TELLING.iter().map(|(matter, text)| (*matter, (*text).to_owned()));
     let texts = texts.chain(homes.map(|home| (Matter::Path, home)));
-    let texts = texts.chain(DIRECTORIES.map(|directory| (Matter::Directory, directory.to_owned())));
     let texts = texts.chain(noted.secrets.iter().map(|secret| (Matter::Secret, secret.clone())));
-    let (matters, texts): (Vec<_>, Vec<_>) = texts.unzip();
+    let (matters, mut texts): (Vec<_>, Vec<_>) = texts.unzip();
+    // After the others, and so without a matter of their own.
+    texts.extend(DIRECTORIES.map(|directory| format!("/{directory}/")));
     let finder = Arc::new(Finder { texts: AhoCorasick::new(texts).unwrap(), matters });
     noted.finder = Some(Arc::clone(&finder));
     finder
@@ -181,7 +180,7 @@ impl Matter {
         match self {
             Matter::Secret | Matter::Token | Matter::Dsn | Matter::Statement | Matter::Panic => true,
             Matter::Path => place != Place::Output,
-            Matter::Directory | Matter::Prompt => place == Place::Log,
+            Matter::Prompt => place == Place::Log,
         }
     }
 }
@@ -192,7 +191,11 @@ pub(crate) fn leak(place: Place, said: &[u8], exceptions: &[Exception]) -> Optio
         matter.is_forbidden(place) && !exceptions.iter().any(|(excepted, _reason)| *excepted == matter)
     };
     let finder = finder();
-    let texts = finder.texts.find_overlapping_iter(said).map(|found| (finder.matters[found.pattern()], found.range()));
+    let texts = finder.texts.find_overlapping_iter(said).filter_map(|found| {
+        let in_log = (place == Place::Log).then_some(Matter::Path);
+        let matter = finder.matters.get(found.pattern().as_usize()).copied().or(in_log)?;
+        Some((matter, found.range()))
+    });
     let token = is_leak(Matter::Token).then(|| token(said)).flatten().map(|range| (Matter::Token, range));
     let prompt = is_leak(Matter::Prompt).then(|| prompt(said)).flatten().map(|range| (Matter::Prompt, range));
     let mut leaks = texts.chain(token).chain(prompt).filter(|(matter, _)| is_leak(*matter));
@@ -316,7 +319,7 @@ mod tests {
             (Matter::Panic, "thread 'http-1' panicked at somewhere", &everywhere),
             (Matter::Path, "src/runner/worker.rs:12", &not_in_outputs),
             (Matter::Path, home.to_str().unwrap(), &not_in_outputs),
-            (Matter::Directory, "/etc/passwd", &[Place::Log]),
+            (Matter::Path, "/etc/passwd", &[Place::Log]),
             (Matter::Prompt, "how many penguins are there in this log", &[Place::Log]),
             (Matter::Prompt, "SELECT 6 * 7", &[Place::Log]),
         ];
