@@ -24,13 +24,22 @@ pub fn readings(data: &[u8]) {
     fuzzing::compare(data, &mut |bytes| vec![hyper_reads(bytes)]);
 }
 
+/// More turns than hyper takes for as many bytes as a fuzzer gives it.
+const TURNS_MAX: usize = 100_000;
+
 /// What hyper's server makes of a connection on which these bytes come, and then the end.
 fn hyper_reads(bytes: &[u8]) -> Opinion {
     let opinion = Rc::new(RefCell::new(Opinion::default()));
     let service = service_fn(|request| answer(request, Rc::clone(&opinion)));
     let connection = http1::Builder::new().half_close(true).serve_connection(Wire(bytes.to_vec(), 0), service);
-    let outcome = pin!(connection).poll(&mut Context::from_waker(Waker::noop()));
-    let Poll::Ready(outcome) = outcome else { panic!("hyper waits for more than there is") };
+    // The connection and the body wait for each other, never for more bytes: each turn brings one of them on.
+    let mut connection = pin!(connection);
+    let mut turns = 0..TURNS_MAX;
+    let outcome = turns.find_map(|_| match connection.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => Some(outcome),
+        Poll::Pending => None,
+    });
+    let outcome = outcome.expect("hyper ends with the bytes");
     let mut opinion = opinion.take();
     // The end of the connection within a head is the end of a request that it has begun to read.
     match outcome {
@@ -118,5 +127,47 @@ impl Body for Nothing {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{hyper_reads, readings};
+
+    /// What takes the place of a byte: what ends or begins something, and what is overlooked by some.
+    const BYTES: &[u8] = b"\0\t\n\r ,:;0Aa\x0b\xa0";
+
+    #[test]
+    fn what_is_accepted_as_one_request_is_the_same_one_to_hyper_wherever_a_byte_is_changed() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/readings");
+        let mut inputs = 0;
+        for entry in std::fs::read_dir(corpus).expect("the corpus can be read") {
+            let input = std::fs::read(entry.expect("the corpus can be read").path()).expect("an input can be read");
+            inputs += 1;
+            readings(&input);
+            for at in 0..input.len().min(250) {
+                let (before, after) = (&input[..at], &input[at + 1..]);
+                readings(&[before, after].concat());
+                readings(&[before, &input[at..=at], &input[at..]].concat());
+                for byte in BYTES {
+                    readings(&[before, &[*byte], after].concat());
+                }
+            }
+        }
+        assert!(inputs >= 40, "{inputs}");
+    }
+
+    #[test]
+    fn hyper_is_really_asked() {
+        let two =
+            hyper_reads(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nbGET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        let bodies: Vec<_> =
+            two.requests.iter().map(|request| request.as_ref().map(|request| &*request.body)).collect();
+        assert_eq!((bodies, two.refuses), (vec![Some(&b"b"[..]), Some(&b""[..])], false));
+        let short = hyper_reads(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nb");
+        assert_eq!((short.requests, short.refuses), (vec![None], false));
+        assert!(hyper_reads(b"nonsense\r\n\r\n").refuses);
     }
 }
