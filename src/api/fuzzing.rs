@@ -50,7 +50,7 @@ pub fn json(body: &[u8]) {
     if let Some((request, sent)) = read(body, faults, FeedbackRequest::read) {
         assert_members(&sent, &["run_id"], &["feedback", "comment"]);
         assert!(request.feedback.is_some() || request.comment.is_some());
-        assert_eq!(request.feedback.map(u64::from), sent.get("feedback").and_then(Value::as_u64));
+        assert_eq!(request.feedback.map(f64::from), sent.get("feedback").and_then(Value::as_f64));
         assert!(request.feedback.is_none_or(|bit| bit <= 1));
         let comment = sent.get("comment").and_then(Value::as_str).map(str::trim).filter(|comment| !comment.is_empty());
         assert_eq!(request.comment.as_deref(), comment);
