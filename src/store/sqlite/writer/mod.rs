@@ -181,10 +181,7 @@ impl Writer {
         // It has seen nothing but what is stored, so its failure is its own.
         let value = match worked {
             Ok(value) => value,
-            Err(error) => {
-                roll_back(&lease);
-                return Ok(Err(error));
-            }
+            Err(error) => return Ok(Err(error)),
         };
         let mut lost = None;
         if let Some(next) = self.next(0, begun) {
@@ -200,9 +197,6 @@ impl Writer {
             None => run(&lease, "COMMIT"),
             Some(error) => Err(error),
         };
-        if turn.end.is_err() {
-            roll_back(&lease);
-        }
         drop(lease);
         Ok(turn.end.clone().map(|()| value))
     }
@@ -291,11 +285,4 @@ impl Drop for Opener<'_> {
 fn run(connection: &Connection, statement: &str) -> Result<(), StoreError> {
     connection.prepare_cached(statement)?.execute([])?;
     Ok(())
-}
-
-/// Ends the transaction unless SQLite has done that; a connection that cannot is dropped when it is given back.
-fn roll_back(connection: &Connection) {
-    if !connection.is_autocommit() {
-        let _ = run(connection, "ROLLBACK");
-    }
 }

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
@@ -31,8 +31,8 @@ struct World {
     writer: Writer,
     /// Sees what is stored, and keeps the database when its writer is gone.
     reader: std::sync::Mutex<Connection>,
-    told: std::sync::Mutex<HashSet<usize>>,
-    names: AtomicUsize,
+    told: std::sync::Mutex<HashSet<i64>>,
+    names: AtomicI64,
     working: AtomicUsize,
 }
 
@@ -52,7 +52,7 @@ impl World {
             writer,
             reader: std::sync::Mutex::new(reader),
             told: std::sync::Mutex::default(),
-            names: AtomicUsize::new(0),
+            names: AtomicI64::new(0),
             working: AtomicUsize::new(0),
         }
     }
@@ -141,8 +141,8 @@ fn check(actors: &'static [Actor]) {
         }
         let reader = world.reader.lock().expect("no switch of threads inside");
         let mut statement = reader.prepare("SELECT name FROM written").expect("the table is there");
-        let stored: rusqlite::Result<Vec<usize>> = statement.query_map([], |row| row.get(0)).expect("read").collect();
-        let stored: HashSet<usize> = stored.expect("names").into_iter().collect();
+        let stored: rusqlite::Result<Vec<i64>> = statement.query_map([], |row| row.get(0)).expect("read").collect();
+        let stored: HashSet<i64> = stored.expect("names").into_iter().collect();
         assert_eq!(stored, *world.told.lock().expect("no switch of threads inside"));
     };
     shuttle::Runner::new(RandomScheduler::new(SCHEDULES), shuttle::Config::default()).run(execution.clone());

@@ -22,9 +22,12 @@ impl ManageConnection for Seats {
         self.0.is_valid(seat)
     }
 
-    /// Nobody may find somebody else's transaction.
+    /// Nobody may find somebody else's transaction. What was not committed, for whatever reason, is rolled back here: a
+    /// connection that is dropped instead would keep SQLite's lock until it is closed, and its successor might meet that.
     fn has_broken(&self, seat: &mut Seat) -> bool {
-        seat.0.as_ref().is_none_or(|connection| !connection.is_autocommit())
+        let rolled_back =
+            |connection: &Connection| connection.is_autocommit() || connection.execute_batch("ROLLBACK").is_ok();
+        !seat.0.as_ref().is_some_and(rolled_back)
     }
 }
 
