@@ -3,6 +3,8 @@
 //!
 //! Everywhere: what a writer was told to be stored is stored, and nothing else is; a commit that fails is everybody's in it;
 //! nobody works on a closed pool, nor two at once. Shuttle itself fails an execution that deadlocks or does not end.
+//!
+//! `cargo test --features model --lib writer::`
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
