@@ -1,5 +1,6 @@
 //! What the operations of the SQLite store cost: in a store with few runs and in one with many, with a short and with a full
-//! queue, and with sixteen submitting at once. Run it by `cargo bench --bench store`; the directory is `TMPDIR`'s.
+//! queue; and how many of them several writers get done at once, which `writers [ROUNDS]` measures alone. Run it by
+//! `cargo bench --bench store [-- writers]`; the directory is `TMPDIR`'s.
 
 #![allow(missing_docs, clippy::print_stdout, reason = "a program, whose output is its purpose")]
 
@@ -11,7 +12,7 @@ use holdfast::domain::{
 use holdfast::pool::connector;
 use holdfast::store::sqlite::{Options, SqliteStore};
 use holdfast::store::{
-    Claim, ClaimRequest, ConversationStore, Ending, NewRun, QueueLimits, RunStore, StepRecord, Store,
+    Claim, ClaimRequest, ConversationStore, Ending, NewRun, QueueLimits, RunStore, StepRecord, Store, Submission,
 };
 use serde_json::json;
 
@@ -20,8 +21,15 @@ const LEASE: Duration = Duration::from_mins(1);
 const LIMITS: QueueLimits = QueueLimits { queued_max: 100_000, queued_per_user_max: 100_000 };
 const USERS: usize = 50;
 const CALLS: usize = 200;
+/// For each load and number of writers.
+const CONTENDED: Duration = Duration::from_secs(1);
 
 fn main() {
+    // cargo's own argument comes last.
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().is_some_and(|first| first == "writers") {
+        return writers(arguments.next().and_then(|rounds| rounds.parse().ok()).unwrap_or(3));
+    }
     for (finished, queued) in [(4_000, 20), (20_000, 20), (4_000, 1000)] {
         let directory = tempfile::tempdir().expect("there is a temporary directory");
         let file = directory.path().join("holdfast.sqlite");
@@ -38,9 +46,9 @@ fn main() {
             last = submit(&store, number, "queued");
         }
         measure(&store, last);
-        contend(&store);
         store.close(LEASE);
     }
+    writers(1);
 }
 
 fn measure(store: &SqliteStore, last: RunId) {
@@ -68,24 +76,81 @@ fn measure(store: &SqliteStore, last: RunId) {
     median("probe", |_| drop(store.probe().expect("healthy")));
 }
 
-fn contend(store: &SqliteStore) {
+/// What writers do over and over.
+#[derive(Clone, Copy, Debug)]
+enum Load {
+    /// `record_step`, each of a run of its own.
+    Steps,
+    /// A run that is submitted and claimed in one, stored once, and ended: the three commits of a short analysis.
+    Runs,
+}
+
+/// Every load by every number of writers, in turns.
+fn writers(rounds: usize) {
+    let directory = tempfile::tempdir().expect("there is a temporary directory");
+    let file = directory.path().join("holdfast.sqlite");
+    let store = SqliteStore::open(&file, OPTIONS, &connector()).expect("a fresh store opens");
+    println!("  load  writers  writes/s   p50 us   p99 us  longest us");
+    for _ in 0..rounds {
+        for load in [Load::Steps, Load::Runs] {
+            for writers in [1, 2, 4, 10, 16] {
+                contend(&store, load, writers);
+            }
+        }
+    }
+    store.close(LEASE);
+}
+
+fn contend(store: &SqliteStore, load: Load, writers: usize) {
     let begin = Instant::now();
-    let mut waited: Vec<Duration> = std::thread::scope(|scope| {
-        let submit_some = |first: usize| {
-            let timed = |number| {
+    let mut took: Vec<Duration> = std::thread::scope(|scope| {
+        let write = |writer: usize| {
+            let mut took = Vec::new();
+            let mut timed = |operation: &mut dyn FnMut()| {
                 let begin = Instant::now();
-                submit(store, number, "contended");
-                begin.elapsed()
+                operation();
+                took.push(begin.elapsed());
             };
-            (first..first + 50).map(timed).collect::<Vec<_>>()
+            let mut claim = submit_and_claim(store, writer);
+            let mut number = 1;
+            while begin.elapsed() < CONTENDED {
+                timed(&mut || {
+                    let _ = store.record_step(&claim, &step(&claim, number), LEASE).expect("stored");
+                });
+                number += 1;
+                if matches!(load, Load::Runs) {
+                    timed(&mut || finish(store, &claim));
+                    timed(&mut || claim = submit_and_claim(store, writer));
+                    number = 1;
+                }
+            }
+            finish(store, &claim);
+            took
         };
-        let submitters: Vec<_> = (0..16).map(|thread| scope.spawn(move || submit_some(thread * 50))).collect();
-        submitters.into_iter().flat_map(|submitter| submitter.join().expect("no panic")).collect()
+        let writers: Vec<_> = (0..writers).map(|writer| scope.spawn(move || write(writer))).collect();
+        writers.into_iter().flat_map(|writer| writer.join().expect("no panic")).collect()
     });
-    let per_second = waited.len() as f64 / begin.elapsed().as_secs_f64();
-    waited.sort();
-    let (median, most) = (waited[waited.len() / 2], waited[waited.len() - 1]);
-    println!("16 threads submitting: {per_second:.0}/s, each waits {median:.1?} (median) to {most:.1?} (longest)");
+    let per_second = took.len() as f64 / begin.elapsed().as_secs_f64();
+    took.sort();
+    let us = |share: usize| took[(took.len() - 1) * share / 100].as_micros();
+    println!(
+        "{:>6}  {writers:>7}  {per_second:>8.0}  {:>7}  {:>7}  {:>10}",
+        format!("{load:?}"),
+        us(50),
+        us(99),
+        us(100)
+    );
+}
+
+/// A run of a thread of its own, for a holder of its own, so that none waits for another one.
+fn submit_and_claim(store: &SqliteStore, writer: usize) -> Claim {
+    let new = new_run(writer, &RunId::new().to_string());
+    let mut idle = ClaimRequest::new(InstanceId::new(), LEASE);
+    idle.workers = 1;
+    match store.submit(&new, LIMITS, Some(&idle)).expect("submitted") {
+        Submission::Claimed(claim, _) => claim,
+        other => panic!("not claimed: {other:?}"),
+    }
 }
 
 fn median(name: &str, mut operation: impl FnMut(usize)) {
@@ -101,16 +166,20 @@ fn median(name: &str, mut operation: impl FnMut(usize)) {
 }
 
 fn submit(store: &SqliteStore, number: usize, thread: &str) -> RunId {
-    let new = NewRun {
+    let new = new_run(number, &format!("{thread} {number}"));
+    store.submit(&new, LIMITS, None).expect("submitted");
+    new.id
+}
+
+fn new_run(number: usize, thread_id: &str) -> NewRun {
+    NewRun {
         id: RunId::new(),
         owner: format!("user {}", number % USERS),
-        thread_id: format!("{thread} {number}"),
+        thread_id: thread_id.into(),
         prompt: "How many of them are there, by region and year?".into(),
         engine: "analyst".into(),
         idempotency: None,
-    };
-    store.submit(&new, LIMITS, None).expect("submitted");
-    new.id
+    }
 }
 
 fn finish(store: &SqliteStore, claim: &Claim) {

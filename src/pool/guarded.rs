@@ -322,7 +322,8 @@ impl<M: ManageConnection> GuardedPool<M> {
         }
     }
 
-    fn refuse_unless_open(&self) -> Result<(), PoolError> {
+    /// Refuses what must not begin any more, as a lease would.
+    pub fn refuse_unless_open(&self) -> Result<(), PoolError> {
         match self.phase.load(Ordering::SeqCst) {
             OPEN => Ok(()),
             CLOSING => Err(PoolError::Closing),

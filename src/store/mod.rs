@@ -19,7 +19,7 @@ use crate::pool::{PoolError, PoolStatus};
 pub const CHECKPOINTS_MAX: usize = 1000;
 
 /// Why an operation on the store failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The store cannot be used at the moment; the operation did not happen and may be tried again.
     #[error("the store cannot be used at the moment: {0}")]

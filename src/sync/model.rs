@@ -86,6 +86,38 @@ impl<T> Mutex<T> {
     }
 }
 
+/// Holds one letter from one thread for another one, which waits for it.
+#[derive(Debug)]
+pub struct Letterbox<T>(Mutex<Option<T>>);
+
+impl<T> Default for Letterbox<T> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
+    }
+}
+
+impl<T> Letterbox<T> {
+    /// Leaves a letter.
+    pub fn put(&self, letter: T) {
+        *self.0.lock() = Some(letter);
+    }
+
+    /// Waits for the letter, however long.
+    pub fn take(&self) -> T {
+        loop {
+            if let Some(letter) = self.0.lock().take() {
+                return letter;
+            }
+            thread::yield_now();
+        }
+    }
+
+    /// Waits for the letter.
+    pub fn take_for(&self, timeout: Duration) -> Option<T> {
+        try_for(timeout, || self.0.lock().take())
+    }
+}
+
 /// `parking_lot::RwLock`, in its fairness too: a writer that waits keeps new readers out.
 #[derive(Debug)]
 pub struct RwLock<T> {

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{OptionalExtension, params};
 use serde_json::json;
 
 use super::runs::{by_id, moved};
-use super::{checkpoints, events, int, now, queries, rows};
+use super::{Transaction, checkpoints, events, int, now, queries, rows};
 use crate::clock::Timestamp;
 use crate::domain::{Answer, ClaimToken, ErrorKind, EventKind, Run, RunError, RunId, Status, ThreadKey, Trigger};
 use crate::store::{Claim, ClaimRequest, Ending, Held, Lost, Rescued, StepRecord, StoreError};

@@ -1,9 +1,9 @@
 //! Threads: listed, read, judged, deleted.
 
-use rusqlite::{OptionalExtension, ToSql, Transaction, params};
+use rusqlite::{OptionalExtension, ToSql, params};
 
 use super::runs::AFTER_EVERY_ID;
-use super::{SqliteStore, checkpoints, int, now, queries, rows};
+use super::{SqliteStore, Transaction, checkpoints, int, now, queries, rows};
 use crate::clock::Timestamp;
 use crate::domain::{Run, RunId, ThreadKey};
 use crate::store::{Answers, ConversationStore, Deletion, Opinion, RatedRun, StoreError, ThreadCursor, ThreadSummary};

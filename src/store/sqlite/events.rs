@@ -1,9 +1,9 @@
 //! The event log of a run.
 
-use rusqlite::{Transaction, params};
+use rusqlite::params;
 use serde_json::Value;
 
-use super::{int, queries, rows};
+use super::{Transaction, int, queries, rows};
 use crate::clock::Timestamp;
 use crate::domain::{EventKind, RunEvent, RunId};
 use crate::store::StoreError;

@@ -13,7 +13,9 @@ mod rows;
 mod runs;
 #[cfg(test)]
 mod tests;
+mod writer;
 
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,20 +23,21 @@ use std::time::{Duration, Instant};
 
 use r2d2::ManageConnection;
 use r2d2_sqlite::SqliteConnectionManager;
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::Connection;
 use scheduled_thread_pool::ScheduledThreadPool;
 
+use self::writer::{Seat, Seats, Writer};
 use super::{Probe, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::pool::{GuardedPool, Interrupt, PoolConfig, PoolStatus};
 
 /// The store in a SQLite file.
 ///
-/// Writers wait for the one writing connection, so none ever meets SQLite's own lock; readers never wait for a writer.
-/// An operation takes one lease and one transaction, and a read sees one snapshot.
+/// Writers wait for the one writing connection, so none ever meets SQLite's own lock, and those who wait at the same moment
+/// share a transaction; readers never wait for a writer, and see one snapshot.
 pub struct SqliteStore {
     readers: GuardedPool<SqliteConnectionManager>,
-    writer: GuardedPool<SqliteConnectionManager>,
+    writer: Writer,
     lease_timeout: Duration,
     /// Whether a write is known to succeed: not before the first probe, nor after one has failed for want of room or of a
     /// working disk. A store that can only be read is still worth opening.
@@ -61,23 +64,31 @@ impl SqliteStore {
     pub fn open(path: &Path, options: Options, connector: &Arc<ScheduledThreadPool>) -> Result<Self, StoreError> {
         file::check(path)?;
         file::create(path)?;
-        let config = |name, connections_max| PoolConfig {
-            lease_timeout: options.lease_timeout,
-            interrupt: Arc::new(interrupt),
-            ..PoolConfig::new(name, connections_max, Arc::clone(connector))
-        };
         // One connection outside the pool, which would keep trying without saying why it cannot connect.
         drop(file::writer(path).connect()?);
-        // Kept ready: while it is open, readers find the WAL, and its last close is this store's own.
-        let writer = GuardedPool::new(file::writer(path), PoolConfig { idle_min: 1, ..config("sqlite-writer", 1) });
-        file::migrate(&mut *writer.lease("schema.migrate")?)?;
-        let readers = PoolConfig { idle_min: options.readers_min, ..config("sqlite-readers", options.readers_max) };
-        let readers = GuardedPool::new(file::reader(path), readers);
         let lease_timeout = options.lease_timeout;
+        // Kept ready: while it is open, readers find the WAL, and its last close is this store's own.
+        let config = PoolConfig {
+            idle_min: 1,
+            lease_timeout,
+            interrupt: Arc::new(|seat: &Seat| interrupt(seat)),
+            ..PoolConfig::new("sqlite-writer", 1, Arc::clone(connector))
+        };
+        let writer = GuardedPool::new(Seats(file::writer(path)), config);
+        file::migrate(&mut **writer.lease("schema.migrate")?)?;
+        let config = PoolConfig {
+            idle_min: options.readers_min,
+            lease_timeout,
+            interrupt: Arc::new(interrupt),
+            ..PoolConfig::new("sqlite-readers", options.readers_max, Arc::clone(connector))
+        };
+        let readers = GuardedPool::new(file::reader(path), config);
+        let writer = Writer::new(writer);
         Ok(Self { readers, writer, lease_timeout, write_proved: AtomicBool::new(false) })
     }
 
-    /// Runs `work` in a transaction that nobody else's write can come between, and commits it if it succeeds.
+    /// Runs `work` in a transaction that nobody else's write can come between, and returns once it is committed, or rolled
+    /// back because `work` failed.
     fn write<T>(
         &self,
         operation: &'static str,
@@ -93,8 +104,7 @@ impl SqliteStore {
         patience: Duration,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut lease = self.writer.lease_within(operation, patience)?;
-        let written = in_transaction(&mut lease, work);
+        let written = self.writer.write(operation, patience, work)?;
         if matches!(written, Err(StoreError::DiskFull | StoreError::Unavailable(_))) {
             self.write_proved.store(false, Ordering::Release);
         }
@@ -108,7 +118,8 @@ impl SqliteStore {
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut lease = self.readers.lease(operation)?;
-        work(&lease.transaction()?)
+        let tx = lease.transaction()?;
+        work(&Transaction(&tx))
     }
 
     /// Commits and takes back as much as an ordinary operation writes. A full disk lets smaller writes through, into
@@ -147,7 +158,7 @@ impl Store for SqliteStore {
 
     fn log_old_operations(&self, threshold: Duration) {
         self.readers.log_old_operations(threshold);
-        self.writer.log_old_operations(threshold);
+        self.writer.pool.log_old_operations(threshold);
     }
 
     fn close(&self, deadline: Duration) -> Vec<&'static str> {
@@ -155,18 +166,19 @@ impl Store for SqliteStore {
         let readers = self.readers.close(deadline);
         // What is in the WAL then goes into the file, which is whole without it after the last connection's close.
         let writer = self.writer.close(deadline.saturating_sub(started.elapsed()));
-        readers.abandoned.iter().chain(&writer.abandoned).map(|operation| operation.name).collect()
+        readers.abandoned.iter().map(|operation| operation.name).chain(writer).collect()
     }
 }
 
-fn in_transaction<T>(
-    connection: &mut Connection,
-    work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
-    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let value = work(&tx)?;
-    tx.commit()?;
-    Ok(value)
+/// A connection with an open transaction or savepoint, whose end is not this borrower's business.
+struct Transaction<'a>(&'a Connection);
+
+impl Deref for Transaction<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.0
+    }
 }
 
 /// The time by the database's clock; asked once per operation, so that everything in it has one time.

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{OptionalExtension, params};
 use serde_json::json;
 
-use super::{SqliteStore, checkpoints, int, now, queries, rows};
+use super::{SqliteStore, Transaction, checkpoints, int, now, queries, rows};
 use crate::domain::{RunId, ThreadKey};
 use crate::store::{RetentionStore, StoreError};
 

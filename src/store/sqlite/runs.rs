@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{OptionalExtension, params};
 use serde_json::json;
 
-use super::{SqliteStore, claims, events, int, now, queries, rows};
+use super::{SqliteStore, Transaction, claims, events, int, now, queries, rows};
 use crate::domain::{EventKind, Run, RunEvent, RunId, Status, ThreadKey, Trigger, transition};
 use crate::store::{
     Cancellation, Claim, ClaimRequest, Ending, HEARTBEAT_PATIENCE, Held, Lost, NewRun, Progress, QueueLimits,

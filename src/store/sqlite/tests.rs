@@ -66,7 +66,7 @@ fn step(claim: &Claim, number: u32) -> StepRecord {
 fn commits(store: &SqliteStore, work: impl FnOnce()) -> usize {
     thread_local!(static COMMITS: Cell<usize> = const { Cell::new(0) });
     COMMITS.set(0);
-    store.writer.lease("test").expect("open").wal_hook(Some(|_, _| {
+    store.writer.pool.lease("test").expect("open").wal_hook(Some(|_, _| {
         COMMITS.set(COMMITS.get() + 1);
         Ok(())
     }));
@@ -149,7 +149,7 @@ fn what_is_said_of_a_run_is_one_row() {
 fn a_full_disk_is_an_answer_and_is_recovered_from() {
     let Opened { store, _directory } = &open();
     let pages = |pragma: &str| -> i64 {
-        let writer = store.writer.lease("test").expect("open");
+        let writer = store.writer.pool.lease("test").expect("open");
         writer.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0)).expect("a pragma")
     };
     let room = pages("page_count") + 10;
