@@ -11,6 +11,7 @@
 pub mod clock;
 pub mod config;
 pub mod event;
+pub mod os_thread;
 pub mod sync;
 // Floor 1: three mechanisms that do not know one another.
 pub mod domain;

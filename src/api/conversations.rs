@@ -24,6 +24,10 @@ const TITLE_CHARS: usize = 50;
 /// How long a deletion waits for the thread's running analysis to stop.
 const DELETION_WAIT: Duration = Duration::from_secs(30);
 
+/// Where a page of a thread's runs ends.
+pub(super) const BEFORE: Parameter =
+    Parameter::query("before", "only runs older than this one; from the Link header of the page before");
+
 /// The placeholder of a thread.
 pub(super) const THREAD: Parameter = Parameter::path("thread_id", "the user's name for the thread");
 
@@ -54,9 +58,13 @@ pub(super) const ROUTES: &[Route] = &[
         limited: true,
         document: Document {
             summary: "The runs of a thread, oldest first",
-            parameters: &[THREAD],
+            parameters: &[THREAD, BEFORE],
             request: None,
-            answers: &[(200, "the newest 200 runs", Some(schema::<RunIds>))],
+            answers: &[(
+                200,
+                "the newest 200 runs; where there are older ones, the Link header has the page with them",
+                Some(schema::<RunIds>),
+            )],
         },
     },
     Route {
@@ -126,6 +134,46 @@ fn parse_cursor(text: &str) -> Option<ThreadCursor> {
     Some(ThreadCursor { latest_at: Timestamp(latest_at.parse().ok()?), key: key.parse().ok()? })
 }
 
+/// As many of a thread's runs as are shown at once.
+pub(super) struct ThreadPage {
+    /// Oldest first.
+    pub(super) runs: Vec<Run>,
+    /// Whether the thread has older ones.
+    more: bool,
+}
+
+impl ThreadPage {
+    /// The page that the call asks for.
+    pub(super) fn read(api: &Api, call: &Call, answers: Answers) -> Result<Self, Problem> {
+        let mut query = call.parameters()?;
+        let before: Option<RunId> = query.parsed("before", "the id of a run", |text| text.parse().ok());
+        query.end()?;
+        let runs = api.store.thread_runs(&call.user, call.thread_id(), before, THREAD_RUNS_MAX, answers)?;
+        // Numbers of a thread begin at 1, but its first runs may have been removed.
+        let oldest = runs.first().filter(|run| run.number > 1);
+        let more = match oldest {
+            Some(run) => {
+                !api.store.thread_runs(&call.user, call.thread_id(), Some(run.id), 1, Answers::Omitted)?.is_empty()
+            }
+            None => false,
+        };
+        Ok(Self { runs, more })
+    }
+
+    /// 200 with this about its runs, and with where the older ones are.
+    pub(super) fn reply(&self, call: &Call, body: &impl Serialize) -> Reply {
+        let response = json_response(200, body);
+        Reply::Now(match self.runs.first().filter(|_| self.more) {
+            // The path as the client wrote it has the thread's name encoded already.
+            Some(oldest) => {
+                let next = format!("<{}?before={}>; rel=\"next\"", call.request.path(), oldest.id);
+                response.with_header("Link", &next)
+            }
+            None => response,
+        })
+    }
+}
+
 #[derive(Serialize, schemars::JsonSchema)]
 struct RunIds<'a> {
     run_ids: Vec<RunIdView<'a>>,
@@ -145,8 +193,8 @@ impl<'a> RunIdView<'a> {
 }
 
 fn run_ids(api: &Api, call: &Call) -> Result<Reply, Problem> {
-    let runs = api.store.thread_runs(&call.user, call.thread_id(), THREAD_RUNS_MAX, Answers::Omitted)?;
-    Ok(Reply::json(&RunIds { run_ids: runs.iter().map(RunIdView::new).collect() }))
+    let page = ThreadPage::read(api, call, Answers::Omitted)?;
+    Ok(page.reply(call, &RunIds { run_ids: page.runs.iter().map(RunIdView::new).collect() }))
 }
 
 #[derive(Serialize, schemars::JsonSchema)]

@@ -95,7 +95,7 @@ fn checkpoints(api: &Api, call: &Call) -> Result<Reply, Problem> {
     let before = query.text("before").map(str::to_owned);
     query.end()?;
     let thread_id = call.thread_id();
-    let runs = api.store.thread_runs(&call.user, thread_id, 1, Answers::Omitted)?;
+    let runs = api.store.thread_runs(&call.user, thread_id, None, 1, Answers::Omitted)?;
     let Some(key) = runs.first().map(|run| run.thread_key) else {
         return Ok(Reply::json(&ThreadCheckpoints {
             thread_id,

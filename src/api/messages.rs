@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Api;
 use super::call::{Call, Reply};
-use super::conversations::{RunIdView, THREAD, THREAD_RUNS_MAX};
+use super::conversations::{BEFORE, RunIdView, THREAD, ThreadPage};
 use super::problem::Problem;
 use super::routes::{Document, Lane, Route, schema};
 use crate::domain::{Run, RunId, Status};
@@ -16,7 +16,7 @@ use crate::store::Answers;
 const ALL_RUNS_MAX: usize = 200;
 /// How many bytes of questions and answers are enough: no more runs are shown then. Hundreds of ordinary answers have less;
 /// what is made of it takes three times as much memory, on each thread of the store lane.
-const ALL_BYTES_MAX: usize = 8 * 1024 * 1024;
+const BYTES_MAX: usize = 8 * 1024 * 1024;
 
 pub(super) const ROUTES: &[Route] = &[
     Route {
@@ -28,9 +28,14 @@ pub(super) const ROUTES: &[Route] = &[
         limited: true,
         document: Document {
             summary: "Questions and answers of a thread, oldest first; a running analysis is an answer that is loading",
-            parameters: &[THREAD],
+            parameters: &[THREAD, BEFORE],
             request: None,
-            answers: &[(200, "the newest 200 questions with their answers", Some(schema::<Vec<Message>>))],
+            answers: &[(
+                200,
+                "the newest 200 questions with their answers, or fewer when those have more than 8 MiB of text; where there \
+                 are older ones, the Link header has the page with them",
+                Some(schema::<Vec<Message>>),
+            )],
         },
     },
     Route {
@@ -47,8 +52,8 @@ pub(super) const ROUTES: &[Route] = &[
             request: None,
             answers: &[(
                 200,
-                "the newest 200 runs of all threads together; fewer when those have more than 8 MiB of text, and the \
-                 others are found by /chat-threads and /chat/{thread_id}/messages",
+                "the newest 200 runs of all threads together, or fewer when those have more than 8 MiB of text; truncated when \
+                 there are older ones, which /chat-threads and /chat/{thread_id}/messages find",
                 Some(schema::<AllMessages>),
             )],
         },
@@ -135,9 +140,9 @@ impl<'a> Message<'a> {
 }
 
 fn messages(api: &Api, call: &Call) -> Result<Reply, Problem> {
-    let runs = api.store.thread_runs(&call.user, call.thread_id(), THREAD_RUNS_MAX, Answers::InWords)?;
-    let messages: Vec<Message> = runs.iter().flat_map(Message::both).collect();
-    Ok(Reply::json(&messages))
+    let page = ThreadPage::read(api, call, Answers::InWords(BYTES_MAX))?;
+    let messages: Vec<Message> = page.runs.iter().flat_map(Message::both).collect();
+    Ok(page.reply(call, &messages))
 }
 
 /// Each thread that has a run among the newest is in all three.
@@ -148,11 +153,15 @@ struct AllMessages<'a> {
     run_ids: BTreeMap<&'a str, Vec<RunIdView<'a>>>,
     /// Only of the runs of which something was said.
     sentiments: BTreeMap<&'a str, BTreeMap<RunId, bool>>,
+    /// Whether the user has older runs than these.
+    truncated: bool,
 }
 
 fn all_messages(api: &Api, call: &Call) -> Result<Reply, Problem> {
-    let newest_first = api.store.latest_runs(&call.user, ALL_RUNS_MAX, ALL_BYTES_MAX)?;
-    let mut all = AllMessages::default();
+    let newest_first = api.store.latest_runs(&call.user, ALL_RUNS_MAX, BYTES_MAX)?;
+    let oldest = newest_first.last().map(|rated| rated.run.id);
+    let truncated = oldest.is_some() && !api.store.runs(&call.user, None, oldest, 1)?.is_empty();
+    let mut all = AllMessages { truncated, ..AllMessages::default() };
     for rated in newest_first.iter().rev() {
         let thread_id = rated.run.thread_id.as_str();
         all.messages.entry(thread_id).or_default().extend(Message::both(&rated.run));
