@@ -77,6 +77,44 @@ pub(super) fn a_thread_gives_its_newest_runs_oldest_first(store: &dyn Store) {
     assert!(store.thread_runs("ann", "unknown", None, 10, Answers::InWords(usize::MAX)).unwrap().is_empty());
 }
 
+/// Goal: whoever reads page by page gets each run once, and no run of another thread.
+pub(super) fn a_threads_older_runs_are_found_from_page_to_page(store: &dyn Store) {
+    let runs = [(); 7].map(|()| submit(store, "ann", "thread").id);
+    let elsewhere = [submit(store, "ann", "other").id, submit(store, "bob", "thread").id];
+    let page = |before, answers| -> Vec<RunId> {
+        store.thread_runs("ann", "thread", before, 3, answers).unwrap().iter().map(|run| run.id).collect()
+    };
+    for answers in [Answers::Omitted, Answers::InWords(usize::MAX)] {
+        assert_eq!(page(None, answers), runs[4..]);
+        assert_eq!(page(Some(runs[4]), answers), runs[1..4]);
+        assert_eq!(page(Some(runs[1]), answers), runs[..1]);
+        assert!(page(Some(runs[0]), answers).is_empty());
+        for unknown in [elsewhere[0], elsewhere[1], RunId::new()] {
+            assert!(page(Some(unknown), answers).is_empty());
+        }
+    }
+}
+
+/// As with the latest runs of all threads.
+pub(super) fn a_threads_runs_and_its_history_end_where_their_texts_are_enough(store: &dyn Store) {
+    for _ in 0..6 {
+        submit(store, "ann", "thread");
+        let (claim, _) = claim(store);
+        let long = Answer { rows: vec![vec!["y".repeat(100_000).into()]], ..answer(&"x".repeat(1000)) };
+        store.finish(&claim, &Ending::Succeeded(Box::new((step(&claim, 1), long)))).unwrap();
+    }
+    let next = submit(store, "ann", "thread");
+    let of_thread =
+        |bytes_max| store.thread_runs("ann", "thread", Some(next.id), 10, Answers::InWords(bytes_max)).unwrap();
+    let of_history = |bytes_max| store.history(&next, 10, bytes_max).unwrap();
+    for (bytes_max, count) in [(1, 1), (1000, 1), (2000, 2), (3600, 4), (usize::MAX, 6)] {
+        for runs in [of_thread(bytes_max), of_history(bytes_max)] {
+            let numbers: Vec<u64> = runs.iter().map(|run| run.number).collect();
+            assert_eq!(numbers, (7 - count..7).collect::<Vec<_>>(), "the newest within {bytes_max} bytes");
+        }
+    }
+}
+
 pub(super) fn the_history_of_a_run_is_what_succeeded_before_it(store: &dyn Store) {
     let runs = [(); 5].map(|()| submit(store, "ann", "thread"));
     for number in 0..5 {
