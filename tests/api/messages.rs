@@ -215,8 +215,7 @@ fn messages_come_as_far_as_memory_reaches_and_a_link_leads_to_the_others() {
         let entries = |page: &Value| page.as_array().or(page["run_ids"].as_array()).unwrap().clone();
         assert_eq!(pages.iter().map(|page| entries(page).len()).collect::<Vec<_>>(), sizes, "{view}");
         let run = |entry: &Value| entry["meta"]["run_id"].as_str().or(entry["run_id"].as_str()).unwrap().to_owned();
-        let mut runs: Vec<String> =
-            pages.iter().rev().flat_map(|page| entries(page)).map(|entry| run(&entry)).collect();
+        let mut runs: Vec<String> = pages.iter().rev().flat_map(entries).map(|entry| run(&entry)).collect();
         runs.dedup();
         assert_eq!(runs.len(), 5, "each once, oldest first: {runs:?}");
         assert!(runs.is_sorted(), "{runs:?}");
