@@ -92,8 +92,10 @@ events! {
     LANE_PANIC = "lane.panic";
     /// Memory went from one pressure to another: normal, elevated (given back) or critical (no new run is claimed).
     MEMORY_PRESSURE_CHANGED = "memory.pressure.changed";
-    /// The allocator gave memory back to the system because it was tight.
+    /// Caches and free memory were given back to the system because memory was tight.
     MEMORY_GIVEN_BACK = "memory.given_back";
+    /// The machine has less than a tenth of its memory left, whoever uses it, or has enough again.
+    MEMORY_MACHINE_CHANGED = "memory.machine.changed";
     /// Memory has been growing with the number of requests for a while: perhaps a leak.
     MEMORY_GROWTH = "memory.growth.noticed";
 }

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod event;
 pub mod metrics;
+pub mod os_thread;
 pub mod sync;
 pub mod trust;
 // Floor 1: three mechanisms that do not know one another.

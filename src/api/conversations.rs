@@ -59,9 +59,14 @@ pub(super) const ROUTES: &[Route] = &[
         document: Document {
             name: "listRunIds",
             summary: "The runs of a thread, oldest first",
-            parameters: &[Parameter::THREAD.told],
+            parameters: &[Parameter::THREAD.told, BEFORE.told],
             request: None,
-            answers: &[Answer::json::<RunIds>(200, "the newest 200 runs")],
+            answers: &[Answer::json_such_as::<RunIds>(
+                200,
+                "the newest 200 runs; where there are older ones, the Link header has the page with them",
+                RunIds::example,
+                &["Link"],
+            )],
         },
     },
     Route {
@@ -85,6 +90,15 @@ pub(super) const ROUTES: &[Route] = &[
 ];
 
 const LIMIT: Parameter<u64> = Parameter::number("limit", PAGE_DEFAULT, 1..=PAGE_MAX, "threads a page");
+/// Where a page of a thread's runs ends.
+pub(super) const BEFORE: Parameter<RunId> = Parameter::of(
+    Place::Query,
+    "before",
+    |generator| generator.subschema_for::<RunId>(),
+    || "the id of a run".into(),
+    |text| text.parse().ok(),
+    "only runs older than this one; from the Link header of the page before",
+);
 const CURSOR: Parameter<ThreadCursor> = Parameter::of(
     Place::Query,
     "cursor",
@@ -159,6 +173,45 @@ fn parse_cursor(text: &str) -> Option<ThreadCursor> {
     Some(ThreadCursor { latest_at: Timestamp(latest_at), key: key.parse().ok()? })
 }
 
+/// As many of a thread's runs as are shown at once.
+pub(super) struct ThreadPage {
+    /// Oldest first.
+    pub(super) runs: Vec<Run>,
+    /// Whether the thread has older ones.
+    more: bool,
+}
+
+impl ThreadPage {
+    /// The page that the call asks for.
+    pub(super) fn read(api: &Api, call: &Call, answers: Answers) -> Result<Self, Problem> {
+        let thread_id = call.thread_id()?;
+        let mut query = call.parameters()?;
+        let before = query.get(&BEFORE);
+        query.end()?;
+        let runs = api.store.thread_runs(&call.user, thread_id, before, THREAD_RUNS_MAX, answers)?;
+        // Numbers of a thread begin at 1, but its first runs may have been removed.
+        let oldest = runs.first().filter(|run| run.number > 1);
+        let more = match oldest {
+            Some(run) => !api.store.thread_runs(&call.user, thread_id, Some(run.id), 1, Answers::Omitted)?.is_empty(),
+            None => false,
+        };
+        Ok(Self { runs, more })
+    }
+
+    /// 200 with this about its runs, and with where the older ones are.
+    pub(super) fn reply(&self, call: &Call, body: &impl Serialize) -> Reply {
+        let response = json_response(200, body);
+        Reply::Now(match self.runs.first().filter(|_| self.more) {
+            // The path as the client wrote it has the thread's name encoded already.
+            Some(oldest) => {
+                let next = format!("<{}?before={}>; rel=\"next\"", call.request.path(), oldest.id);
+                response.with_header("Link", &next)
+            }
+            None => response,
+        })
+    }
+}
+
 #[derive(Serialize, schemars::JsonSchema)]
 struct RunIds<'a> {
     run_ids: Vec<RunIdView<'a>>,
@@ -184,8 +237,8 @@ impl Example for RunIds<'_> {
 }
 
 fn run_ids(api: &Api, call: &Call) -> Result<Reply, Problem> {
-    let runs = api.store.thread_runs(&call.user, call.thread_id()?, THREAD_RUNS_MAX, Answers::Omitted)?;
-    Ok(Reply::json(&RunIds { run_ids: runs.iter().map(RunIdView::new).collect() }))
+    let page = ThreadPage::read(api, call, Answers::Omitted)?;
+    Ok(page.reply(call, &RunIds { run_ids: page.runs.iter().map(RunIdView::new).collect() }))
 }
 
 #[derive(Serialize, schemars::JsonSchema)]

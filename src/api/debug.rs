@@ -108,7 +108,7 @@ fn checkpoints(api: &Api, call: &Call) -> Result<Reply, Problem> {
     let before = query.get(&BEFORE);
     query.end()?;
     let thread_id = call.thread_id()?;
-    let runs = api.store.thread_runs(&call.user, thread_id, 1, Answers::Omitted)?;
+    let runs = api.store.thread_runs(&call.user, thread_id, None, 1, Answers::Omitted)?;
     let Some(key) = runs.first().map(|run| run.thread_key) else {
         let none =
             ThreadCheckpoints { thread_id, checkpoint_thread_id: None, total_checkpoints: 0, checkpoints: Vec::new() };

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::call::{Call, Reply};
-use super::conversations::{RunIdView, THREAD_RUNS_MAX};
+use super::conversations::{BEFORE, RunIdView, ThreadPage};
 use super::parameter::Parameter;
 use super::problem::Problem;
 use super::routes::{Answer, Document, Example, Lane, Route};
@@ -18,7 +18,7 @@ use crate::store::{Answers, RatedRun};
 const ALL_RUNS_MAX: usize = 200;
 /// How many bytes of questions and answers are enough: no more runs are shown then. Hundreds of ordinary answers have less;
 /// what is made of it takes three times as much memory, on each thread of the store lane.
-const ALL_BYTES_MAX: usize = 8 * 1024 * 1024;
+const BYTES_MAX: usize = 8 * 1024 * 1024;
 
 pub(super) const ROUTES: &[Route] = &[
     Route {
@@ -31,9 +31,15 @@ pub(super) const ROUTES: &[Route] = &[
         document: Document {
             name: "listMessages",
             summary: "Questions and answers of a thread, oldest first; a running analysis is an answer that is loading",
-            parameters: &[Parameter::THREAD.told],
+            parameters: &[Parameter::THREAD.told, BEFORE.told],
             request: None,
-            answers: &[Answer::json::<Vec<Message>>(200, "the newest 200 questions with their answers")],
+            answers: &[Answer::json_such_as::<Vec<Message>>(
+                200,
+                "the newest 200 questions with their answers, or fewer when those have more than 8 MiB of text; where there \
+                 are older ones, the Link header has the page with them",
+                Vec::<Message>::example,
+                &["Link"],
+            )],
         },
     },
     Route {
@@ -51,8 +57,8 @@ pub(super) const ROUTES: &[Route] = &[
             request: None,
             answers: &[Answer::json::<AllMessages>(
                 200,
-                "the newest 200 runs of all threads together; fewer when those have more than 8 MiB of text, and the \
-                 others are found by /chat-threads and /chat/{thread_id}/messages",
+                "the newest 200 runs of all threads together, or fewer when those have more than 8 MiB of text; truncated when \
+                 there are older ones, which /chat-threads and /chat/{thread_id}/messages find",
             )],
         },
     },
@@ -144,9 +150,9 @@ impl Example for Vec<Message<'_>> {
 }
 
 fn messages(api: &Api, call: &Call) -> Result<Reply, Problem> {
-    let runs = api.store.thread_runs(&call.user, call.thread_id()?, THREAD_RUNS_MAX, Answers::InWords)?;
-    let messages: Vec<Message> = runs.iter().flat_map(Message::both).collect();
-    Ok(Reply::json(&messages))
+    let page = ThreadPage::read(api, call, Answers::InWords(BYTES_MAX))?;
+    let messages: Vec<Message> = page.runs.iter().flat_map(Message::both).collect();
+    Ok(page.reply(call, &messages))
 }
 
 /// Each thread that has a run among the newest is in all three.
@@ -157,6 +163,8 @@ struct AllMessages<'a> {
     run_ids: BTreeMap<&'a str, Vec<RunIdView<'a>>>,
     /// Only of the runs of which something was said.
     sentiments: BTreeMap<&'a str, BTreeMap<RunId, bool>>,
+    /// Whether the user has older runs than these.
+    truncated: bool,
 }
 
 impl<'a> AllMessages<'a> {
@@ -179,6 +187,8 @@ impl Example for AllMessages<'_> {
 }
 
 fn all_messages(api: &Api, call: &Call) -> Result<Reply, Problem> {
-    let newest_first = api.store.latest_runs(&call.user, ALL_RUNS_MAX, ALL_BYTES_MAX)?;
-    Ok(Reply::json(&AllMessages::of(&newest_first)))
+    let newest_first = api.store.latest_runs(&call.user, ALL_RUNS_MAX, BYTES_MAX)?;
+    let oldest = newest_first.last().map(|rated| rated.run.id);
+    let truncated = oldest.is_some() && !api.store.runs(&call.user, None, oldest, 1)?.is_empty();
+    Ok(Reply::json(&AllMessages { truncated, ..AllMessages::of(&newest_first) }))
 }

@@ -153,7 +153,7 @@ impl Problem {
         let status = match (run.status, run.error.as_ref().map(|error| error.kind)) {
             (Status::TimedOut, _) => 408,
             (Status::Cancelled, _) => 409,
-            (Status::Failed, Some(ErrorKind::InvalidQuery)) => 422,
+            (Status::Failed, Some(ErrorKind::InvalidQuery | ErrorKind::TooLarge)) => 422,
             (Status::Failed, _) => 500,
             (Status::Succeeded | Status::Queued | Status::Running | Status::Cancelling, _) => return None,
         };

@@ -15,8 +15,8 @@ use crate::store::Store;
 
 /// How often deadlines are looked at: a client waits at most so much longer than promised.
 const TICK: Duration = Duration::from_millis(250);
-/// How often memory is sampled and old operations are looked for.
-const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+/// How often old operations are looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often clients that have not been seen for long are forgotten: a look at a million of them takes 1.4 ms.
 const FORGET_EVERY: Duration = Duration::from_secs(5);
 
@@ -37,14 +37,22 @@ pub(super) struct Prober(Ticker);
 
 impl Housekeeper {
     pub(super) fn start(chores: Chores) -> io::Result<Self> {
-        let (mut sampled, mut forgotten) = (Instant::now(), Instant::now());
+        let (mut sampled, mut looked, mut forgotten) = (Instant::now(), Instant::now(), Instant::now());
+        let mut is_ready = false;
         Ticker::start("housekeeper", move || {
             let now = Instant::now();
             chores.http.sweep(now);
             chores.api.housekeep(now);
-            if now.duration_since(sampled) >= SAMPLE_EVERY {
+            if !is_ready && chores.api.is_store_connected() {
+                is_ready = true;
+                chores.memory.mark_ready();
+            }
+            if now.duration_since(sampled) >= chores.memory.sample_every() {
                 sampled = now;
                 chores.memory.sample(chores.api.requests_processed());
+            }
+            if now.duration_since(looked) >= LOOK_EVERY {
+                looked = now;
                 chores.store.log_old_operations(chores.leak_detection);
             }
             if now.duration_since(forgotten) >= FORGET_EVERY {

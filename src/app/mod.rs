@@ -31,7 +31,7 @@ use crate::engine::analyst::Analyst;
 use crate::event;
 use crate::http::{Limits, Server};
 use crate::limits::{RateLimiter, RateQuota};
-use crate::memory::{Limit, Memory, Pressure};
+use crate::memory::{Limit, Memory, Pace, Pressure};
 use crate::pool::connector;
 use crate::runner::{Runner, Settings};
 use crate::store::{QueueLimits, Store, StoreError};
@@ -123,12 +123,13 @@ pub struct App {
 }
 
 impl App {
-    /// Starts everything. `more_engines` answer to their names beside the built-in analyst. A store that is a server's need
+    /// Starts everything. `more_engines` answer to their names beside the built-in analyst; memory is looked at as often as `pace`
+    /// says. A store that is a server's need
     /// not be there yet: requests that need it are refused until it is.
     ///
     /// # Errors
     /// See [`StartError`]; whatever was started ends by itself.
-    pub fn start(config: &Config, more_engines: Vec<Arc<dyn Engine>>) -> Result<Self, StartError> {
+    pub fn start(config: &Config, more_engines: Vec<Arc<dyn Engine>>, pace: Pace) -> Result<Self, StartError> {
         crate::memory::bound_arenas();
         let state = StateDirectory::open(&config.state_directory)?;
         let listener = TcpListener::bind(config.bind).map_err(|error| StartError::Bind(config.bind, error))?;
@@ -143,7 +144,7 @@ impl App {
             dataset_connections(config),
             connector,
         )?);
-        let memory = Arc::new(Memory::new(Limit::find(config.memory_limit, config.web_memory)));
+        let memory = Arc::new(Memory::new(Limit::find(config.memory_limit, config.web_memory), pace));
         let mut engines: Vec<Arc<dyn Engine>> = vec![Arc::new(Analyst::new(Arc::clone(&datasets)))];
         engines.extend(more_engines);
         let pressure = Arc::clone(&memory);
@@ -153,6 +154,7 @@ impl App {
             analysis_timeout: config.analysis_timeout,
             attempts_max: config.max_attempts,
             result_bytes_max: config.max_result_bytes,
+            headroom: memory.headroom(),
             outage_tolerance: config.database_outage_tolerance,
         };
         let log = Arc::clone(&store);
@@ -207,7 +209,6 @@ impl App {
         let retain = |age| Retention::start(Arc::clone(&store), Arc::clone(&api), age);
         let retention = config.retention.map(retain).transpose()?;
         let keys = keys.map(Keys::keep_fresh).transpose()?;
-        memory.mark_ready();
         let opening = Opening::begin(Arc::clone(&store))?;
         tracing::info!(event = event::SERVER_STARTED, %address, version = env!("CARGO_PKG_VERSION"));
         Ok(Self {
@@ -289,6 +290,11 @@ pub fn complain(fault: &dyn std::fmt::Display) {
 
 /// The main job: starts the server, serves until a signal, drains. Gives the process's exit code.
 pub fn serve(config: &Config, more_engines: Vec<Arc<dyn Engine>>) -> u8 {
+    serve_at(config, more_engines, Pace::default())
+}
+
+/// The same, with memory looked at as often as `pace` says.
+pub fn serve_at(config: &Config, more_engines: Vec<Arc<dyn Engine>>, pace: Pace) -> u8 {
     logging::start(config);
     panics::log();
     descriptors::raise_limit();
@@ -299,7 +305,7 @@ pub fn serve(config: &Config, more_engines: Vec<Arc<dyn Engine>>) -> u8 {
             return 3;
         }
     };
-    let app = match App::start(config, more_engines) {
+    let app = match App::start(config, more_engines, pace) {
         Ok(app) => app,
         Err(error) => {
             complain(&error);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::event;
+use crate::os_thread;
 use crate::store::{Store, StoreError};
 
 /// The first pause between two tries; each further one is twice as long.
@@ -26,7 +27,7 @@ impl Opening {
     pub(super) fn begin(store: Arc<dyn Store>) -> io::Result<Self> {
         let (tell, outcome) = bounded(1);
         let (stop, stopped) = bounded(0);
-        std::thread::Builder::new().name("store-opener".into()).spawn(move || {
+        os_thread::spawn("store-opener", move || {
             if let Some(opened) = open(&*store, &stopped) {
                 let _ = tell.send(opened);
             }

@@ -10,6 +10,8 @@ use crossbeam_channel::{Receiver, bounded};
 use signal_hook::consts::SIGHUP;
 use signal_hook::iterator::Signals as Hangups;
 
+use crate::os_thread;
+
 /// The process's signals, caught.
 pub(super) struct Signals {
     asked: Receiver<()>,
@@ -52,7 +54,7 @@ impl Signals {
     pub(super) fn at_hangup(&mut self, work: impl Fn() + Send + 'static) -> Result<(), SignalError> {
         if let Some(mut hangups) = self.hangups.take() {
             // It ends with the process: a hangup during a drain must not end the server either.
-            std::thread::Builder::new().name("hangup".into()).spawn(move || hangups.forever().for_each(|_| work()))?;
+            os_thread::spawn("hangup", move || hangups.forever().for_each(|_| work()))?;
         }
         Ok(())
     }

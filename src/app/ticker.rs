@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, select};
 
+use crate::os_thread;
 use crate::runner::survive;
 
 /// The first pause, and the pause after a panic.
@@ -33,7 +34,7 @@ impl Ticker {
     ) -> io::Result<Self> {
         let (stop, stopped): (_, Receiver<()>) = bounded(0);
         let (alive, ended) = bounded(0);
-        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+        let thread = os_thread::spawn(name, move || {
             let mut pause = PAUSE;
             loop {
                 select! {

@@ -14,6 +14,7 @@ use signal_hook::iterator::Signals;
 use super::plain;
 use super::sse::Event;
 use crate::domain::RunId;
+use crate::os_thread;
 
 /// How often the progress line is drawn again, so that its clock goes.
 const DRAWN_EVERY: Duration = Duration::from_millis(100);
@@ -64,7 +65,7 @@ impl Screen {
                 screen.leave(signal);
             }
         };
-        std::thread::Builder::new().name("signals".into()).spawn(wait).map(drop)
+        os_thread::spawn("signals", wait).map(drop)
     }
 
     /// The run is stored.

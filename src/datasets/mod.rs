@@ -186,21 +186,25 @@ impl Datasets {
 
     /// A page of the tables that every word of `q` is said about, by name; pages and sizes count from 1.
     pub fn catalogue(&self, page: usize, page_size: usize, q: &str) -> Result<CataloguePage, DatasetsError> {
-        let tables = self.matching("dataset.catalogue", q)?;
         let start = page.saturating_sub(1).saturating_mul(page_size);
-        let results = tables.iter().skip(start).take(page_size).map(CatalogueEntry::of).collect();
-        Ok(CataloguePage { results, total: tables.len(), page, page_size })
+        let mut total = 0;
+        let results = Table::each(&*self.lease("dataset.catalogue")?, |table| {
+            let place = if table.matches(q) { total } else { return None };
+            total += 1;
+            (start..start.saturating_add(page_size)).contains(&place).then(|| CatalogueEntry::of(&table))
+        })?;
+        Ok(CataloguePage { results, total, page, page_size })
     }
 
     /// The tables that every word of `q` is said about, by name.
     pub fn tables(&self, q: &str) -> Result<Vec<TableSummary>, DatasetsError> {
-        let tables = self.matching("dataset.tables", q)?;
         let summary = |table: Table| TableSummary {
             selection_code: table.name,
             short_description: table.title,
             row_count: table.row_count,
         };
-        Ok(tables.into_iter().map(summary).collect())
+        let connection = self.lease("dataset.tables")?;
+        Ok(Table::each(&connection, |table| table.matches(q).then(|| summary(table)))?)
     }
 
     /// The table's first rows, at most `limit` and [`MAX_ROWS`] and as far as `bytes_max` bytes reach; nothing if there
@@ -231,11 +235,6 @@ impl Datasets {
     /// The `k` tables that fit a question in words best, best first; nothing if none of its words is known.
     pub fn search(&self, words: &str, k: usize) -> Result<Vec<Table>, DatasetsError> {
         Ok(Table::search(&*self.lease("dataset.search")?, words, k)?)
-    }
-
-    /// Every table, by name.
-    pub fn all(&self) -> Result<Vec<Table>, DatasetsError> {
-        Ok(Table::all(&*self.lease("dataset.all")?)?)
     }
 
     /// The table of that name with the profile of its columns.
@@ -272,12 +271,6 @@ impl Datasets {
 
     fn lease(&self, operation: &'static str) -> Result<Lease<'_, SqliteConnectionManager>, DatasetsError> {
         Ok(self.pool.lease(operation)?)
-    }
-
-    fn matching(&self, operation: &'static str, q: &str) -> Result<Vec<Table>, DatasetsError> {
-        let mut tables = Table::all(&*self.lease(operation)?)?;
-        tables.retain(|table| table.matches(q));
-        Ok(tables)
     }
 }
 

@@ -59,10 +59,15 @@ impl Table {
         connection.query_row(&format!("{SELECT} WHERE name = ?1"), [name], Self::from_row).optional()
     }
 
-    /// Every table, by name.
-    pub(super) fn all(connection: &Connection) -> rusqlite::Result<Vec<Self>> {
+    /// What `make` makes of every table, by name: one at a time, as a thousand of them with all that is known of their columns
+    /// may take a hundred megabytes.
+    pub(super) fn each<T>(
+        connection: &Connection,
+        mut make: impl FnMut(Self) -> Option<T>,
+    ) -> rusqlite::Result<Vec<T>> {
         let mut statement = connection.prepare(&format!("{SELECT} ORDER BY name"))?;
-        statement.query_map([], Self::from_row)?.collect()
+        let tables = statement.query_map([], Self::from_row)?;
+        tables.filter_map(|table| table.map(&mut make).transpose()).collect()
     }
 
     /// The best of `k` tables first, by full-text search over names, titles, descriptions and columns.

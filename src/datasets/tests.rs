@@ -87,7 +87,9 @@ fn the_sample_data_is_there_without_any_file() {
 #[test]
 fn every_sample_table_has_its_source_and_its_licence() {
     let fixture = Fixture::new();
-    for table in fixture.sample().all().unwrap() {
+    let datasets = fixture.sample();
+    for summary in datasets.tables("").unwrap() {
+        let table = datasets.profile(&summary.selection_code).unwrap().unwrap();
         for text in [&table.title, &table.description, &table.source, &table.licence] {
             assert!(text.len() > 10, "{}: {text:?}", table.name);
         }

@@ -114,6 +114,7 @@ pub struct ListCheckpoints {
     pub before: Option<String>,
     /// At most so many; `None` is as many as the store gives at once.
     pub limit: Option<usize>,
-    /// Without the channels' values, the inline ones included, and without the writes: what is left of each is small.
+    /// Without the channels' values, the inline ones included, and without the writes, those included that older versions of
+    /// LangGraph repeat in the metadata: what is left of each is small.
     pub bare: bool,
 }

@@ -88,6 +88,8 @@ pub enum ErrorKind {
     Panic,
     /// The engine failed.
     Engine,
+    /// It made or kept more than the memory that one analysis may have.
+    TooLarge,
     /// It asked for an engine that this server does not have.
     UnknownEngine,
     /// It lost its worker `MAX_ATTEMPTS` times without storing a step.

@@ -1,6 +1,7 @@
 //! What answers a question: an engine works in steps over named channels, and knows nothing of storage.
 
 pub mod analyst;
+mod budget;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub use budget::Budget;
+
 use crate::domain::{Answer, ErrorKind};
+use crate::memory::Headroom;
 
 /// Something that answers questions, in steps.
 ///
@@ -43,17 +47,20 @@ pub struct Turn {
     pub result: String,
 }
 
-/// Named channels of JSON; it knows which have changed since they were last stored.
+/// Named channels of JSON; it knows which have changed since they were last stored, and how much memory all of them take.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
     channels: BTreeMap<String, Value>,
+    /// Of each channel, its name included.
+    bytes: BTreeMap<String, usize>,
     changed: BTreeSet<String>,
 }
 
 impl State {
     /// The state that was stored as these channels: nothing in it has changed.
     pub fn restored(channels: BTreeMap<String, Value>) -> Self {
-        Self { channels, changed: BTreeSet::new() }
+        let bytes = channels.iter().map(|(channel, value)| (channel.clone(), channel_bytes(channel, value))).collect();
+        Self { channels, bytes, changed: BTreeSet::new() }
     }
 
     /// The channel's value.
@@ -70,6 +77,7 @@ impl State {
     pub fn set(&mut self, channel: &str, value: impl Into<Value>) {
         let value = value.into();
         if self.channels.get(channel) != Some(&value) {
+            self.bytes.insert(channel.to_owned(), channel_bytes(channel, &value));
             self.channels.insert(channel.to_owned(), value);
             self.changed.insert(channel.to_owned());
         }
@@ -80,10 +88,24 @@ impl State {
         &self.channels
     }
 
+    /// What all channels take in memory, about.
+    pub fn bytes(&self) -> usize {
+        self.bytes.values().sum()
+    }
+
+    /// The same of those that changed since they were last stored.
+    pub fn changed_bytes(&self) -> usize {
+        self.changed.iter().filter_map(|channel| self.bytes.get(channel)).sum()
+    }
+
     /// The names of the channels that changed since the last call.
     pub fn take_changed(&mut self) -> BTreeSet<String> {
         std::mem::take(&mut self.changed)
     }
+}
+
+fn channel_bytes(channel: &str, value: &Value) -> usize {
+    channel.len() + budget::bytes(value)
 }
 
 /// What a step came to.
@@ -150,13 +172,14 @@ impl Interrupter {
 pub struct StepContext {
     deadline: Instant,
     interrupter: Interrupter,
-    result_bytes_max: usize,
+    budget: Budget,
+    headroom: Headroom,
 }
 
 impl StepContext {
-    /// A context that ends at `deadline` or by the interrupter, for answers of at most so many bytes.
-    pub fn new(deadline: Instant, interrupter: Interrupter, result_bytes_max: usize) -> Self {
-        Self { deadline, interrupter, result_bytes_max }
+    /// A context that ends at `deadline` or by the interrupter, for an analysis of this budget in a process of this headroom.
+    pub fn new(deadline: Instant, interrupter: Interrupter, budget: Budget, headroom: Headroom) -> Self {
+        Self { deadline, interrupter, budget, headroom }
     }
 
     /// Whether the step should stop now, for whatever reason.
@@ -174,8 +197,19 @@ impl StepContext {
         if self.should_stop() { Err(EngineError::Interrupted) } else { Ok(()) }
     }
 
-    /// How many bytes an answer may have (`MAX_RESULT_BYTES`).
+    /// How many bytes an answer may have (`MAX_RESULT_BYTES`); what it has more is cut off.
     pub fn result_bytes_max(&self) -> usize {
-        self.result_bytes_max
+        self.budget.result_bytes_max
+    }
+
+    /// How many bytes more the step may put into the state; a run that keeps more ends as failed.
+    pub fn state_bytes_left(&self, state: &State) -> usize {
+        self.budget.bytes_left(state)
+    }
+
+    /// How many bytes all analyses and requests together may still take before the server begins nothing new, as of the last
+    /// look at the process's memory, a second ago at most. A step that needs much and finds little had better fail.
+    pub fn memory_bytes_left(&self) -> u64 {
+        self.headroom.bytes()
     }
 }

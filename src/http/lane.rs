@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use parking_lot::Mutex;
 
 use crate::event;
+use crate::os_thread;
 
 /// How long a lane that is dropped without having been stopped waits for its threads.
 const DROP_PATIENCE: Duration = Duration::from_secs(1);
@@ -78,11 +79,11 @@ impl<J: Send + 'static> Lane<J> {
         for number in 0..threads {
             let (receiver, work, counts) = (receiver.clone(), Arc::clone(&work), Arc::clone(&lane.counts));
             let alive = alive.clone();
-            let thread = std::thread::Builder::new().name(format!("{name}-{number}"));
-            lane.threads.lock().push(thread.spawn(move || {
+            let thread = os_thread::spawn(format!("{name}-{number}"), move || {
                 counts.run(name, &receiver, &*work);
                 drop(alive);
-            })?);
+            })?;
+            lane.threads.lock().push(thread);
         }
         Ok(lane)
     }

@@ -22,6 +22,7 @@ use super::limits::{EVENTS_MAX, HEADERS_MAX, Limits, NAP_MAX, NAP_MIN, READ_BYTE
 use super::refusal::STATUSES;
 use super::slots::{Slots, Token};
 use crate::event;
+use crate::os_thread;
 
 /// Answers HTTP on its listeners with a fixed number of threads, until it is stopped or dropped.
 #[derive(Debug)]
@@ -113,9 +114,9 @@ impl Server {
         let server = Server { shared, threads: Mutex::new(Vec::new()), addresses };
         for number in 0..threads {
             let shared = Arc::clone(&server.shared);
-            let thread = std::thread::Builder::new().name(format!("http-{number}"));
             // An error drops the server, which stops the threads that have started.
-            server.threads.lock().push(thread.spawn(move || shared.serve(number))?);
+            let thread = os_thread::spawn(format!("http-{number}"), move || shared.serve(number))?;
+            server.threads.lock().push(thread);
         }
         Ok(server)
     }

@@ -25,9 +25,14 @@ impl Heap {
     pub(super) fn free_resident_bytes(self, usage: Usage) -> u64 {
         self.free_bytes.min(usage.anonymous_bytes.saturating_sub(self.used_bytes))
     }
+
+    /// What of the heap is resident, in use or not.
+    pub(super) fn resident_bytes(self, usage: Usage) -> u64 {
+        usage.anonymous_bytes.min(self.used_bytes + self.free_resident_bytes(usage))
+    }
 }
 
-/// Gives free pages back to the kernel. Blocks allocations meanwhile: 44 ms for 190 MB in small pieces.
+/// Gives free pages back to the kernel.
 pub(super) fn trim() {
     // SAFETY: malloc_trim touches free pages only and may be called from any thread.
     unsafe { libc::malloc_trim(0) };
@@ -52,6 +57,8 @@ mod tests {
         assert_eq!(free(60, 30), 30);
         assert_eq!(free(60, 70), 40, "the rest was trimmed before");
         assert_eq!(free(130, 50), 0, "reserved, but never touched");
+        let resident = |used_bytes, free_bytes| Heap { used_bytes, free_bytes }.resident_bytes(usage);
+        assert_eq!((resident(60, 30), resident(60, 70), resident(130, 50)), (90, 100, 100));
     }
 
     #[test]

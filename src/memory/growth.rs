@@ -1,11 +1,20 @@
 //! Whether memory grows with the requests that are served: a trend, judged so that noise does not look like a leak.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
-/// The last samples of (requests served, resident bytes), and the slope through them.
+/// The last samples, and the slope through them.
 #[derive(Default)]
 pub(super) struct Growth {
-    samples: VecDeque<(u64, u64)>,
+    samples: VecDeque<Sample>,
+}
+
+#[derive(Clone, Copy)]
+struct Sample {
+    at: Instant,
+    /// Served since the start.
+    requests: u64,
+    bytes: u64,
 }
 
 /// A slope through the samples.
@@ -13,6 +22,10 @@ pub(super) struct Growth {
 pub(super) struct Trend {
     /// Theil-Sen: the median slope between any two samples, which up to 29 % of outliers do not move.
     pub(super) bytes_per_request: f64,
+    /// Requests that were served within the window.
+    pub(super) requests: u64,
+    /// How long the window is.
+    pub(super) window: Duration,
     /// Whether it is worth a warning: see [`Growth::trend`].
     pub(super) is_significant: bool,
 }
@@ -31,14 +44,14 @@ const HALF_SLOPE_MIN: f64 = 0.25;
 
 impl Growth {
     /// Adds a sample and says whether it tells something: without new requests there is nothing to blame for growth.
-    pub(super) fn record(&mut self, requests: u64, rss_bytes: u64) -> bool {
-        if self.samples.back().is_some_and(|(last, _)| requests <= *last) {
+    pub(super) fn record(&mut self, at: Instant, requests: u64, bytes: u64) -> bool {
+        if self.samples.back().is_some_and(|last| requests <= last.requests) {
             return false;
         }
         if self.samples.len() == SAMPLES_MAX {
             self.samples.pop_front();
         }
-        self.samples.push_back((requests, rss_bytes));
+        self.samples.push_back(Sample { at, requests, bytes });
         true
     }
 
@@ -48,14 +61,17 @@ impl Growth {
         if self.samples.len() < SAMPLES_MIN {
             return None;
         }
-        let points: Vec<(f64, f64)> = self.samples.iter().map(|(x, y)| (*x as f64, *y as f64)).collect();
+        let (oldest, newest) = (self.samples.front()?, self.samples.back()?);
+        let requests = newest.requests - oldest.requests;
+        let points: Vec<(f64, f64)> = self.samples.iter().map(|s| (s.requests as f64, s.bytes as f64)).collect();
         let slope = theil_sen(&points);
         let (first, second) = points.split_at(points.len() / 2);
-        let rise = slope * (points[points.len() - 1].0 - points[0].0);
+        let rise = slope * requests as f64;
         let is_significant = rise >= RISE_BYTES_MIN
             && rise >= RISE_TO_SCATTER_MIN * scatter(&points, slope)
             && [first, second].into_iter().all(|half| theil_sen(half) >= HALF_SLOPE_MIN * slope);
-        Some(Trend { bytes_per_request: slope, is_significant })
+        let window = newest.at.saturating_duration_since(oldest.at);
+        Some(Trend { bytes_per_request: slope, requests, window, is_significant })
     }
 }
 
@@ -86,6 +102,8 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::{Growth, SAMPLES_MAX, SAMPLES_MIN, Trend};
 
     const MIB: f64 = 1024.0 * 1024.0;
@@ -104,8 +122,10 @@ mod tests {
     /// The trend of a server that answers 100 requests between samples and has `mib(sample)` of memory.
     fn trend(samples: usize, mut mib: impl FnMut(usize) -> f64) -> Trend {
         let mut growth = Growth::default();
+        let start = Instant::now();
         for sample in 0..samples {
-            growth.record(sample as u64 * 100, (mib(sample) * MIB) as u64);
+            let at = start + Duration::from_secs(5) * sample as u32;
+            growth.record(at, sample as u64 * 100, (mib(sample) * MIB) as u64);
         }
         growth.trend().expect("enough samples")
     }
@@ -117,6 +137,7 @@ mod tests {
         let kib_per_request = trend.bytes_per_request / 1024.0;
         assert!((kib_per_request - 5.12).abs() < 0.2, "0.5 MiB in 100 requests, not {kib_per_request} KiB in one");
         assert!(trend.is_significant);
+        assert_eq!((trend.requests, trend.window), (11_900, Duration::from_secs(595)));
     }
 
     #[test]
@@ -150,24 +171,25 @@ mod tests {
     #[test]
     fn an_idle_server_records_nothing_and_a_busy_one_a_bounded_window() {
         let mut growth = Growth::default();
-        assert!(growth.record(7, 100));
-        assert!(!growth.record(7, 1_000_000_000));
+        let now = Instant::now();
+        assert!(growth.record(now, 7, 100));
+        assert!(!growth.record(now, 7, 1_000_000_000));
         assert_eq!(growth.samples.len(), 1);
         for requests in 8..1000 {
-            assert!(growth.record(requests, 100));
+            assert!(growth.record(now, requests, 100));
         }
         assert_eq!(growth.samples.len(), SAMPLES_MAX);
-        assert_eq!(growth.samples.back(), Some(&(999, 100)));
+        assert_eq!(growth.samples.back().map(|sample| sample.requests), Some(999));
     }
 
     #[test]
     fn few_samples_say_nothing() {
         let mut growth = Growth::default();
         for requests in 0..SAMPLES_MIN as u64 - 1 {
-            growth.record(requests, requests << 30);
+            growth.record(Instant::now(), requests, requests << 30);
         }
         assert_eq!(growth.trend(), None);
-        growth.record(1000, 1 << 40);
+        growth.record(Instant::now(), 1000, 1 << 40);
         assert!(growth.trend().is_some());
     }
 }

@@ -18,7 +18,7 @@ pub enum Pressure {
 }
 
 const ELEVATED_PERCENT: f64 = 80.0;
-const CRITICAL_PERCENT: f64 = 90.0;
+pub(super) const CRITICAL_PERCENT: f64 = 90.0;
 const HYSTERESIS_PERCENT: f64 = 5.0;
 
 impl Pressure {

@@ -9,6 +9,8 @@ const TEXT_BYTES_MAX: usize = 4 * 1024;
 /// How many bytes of all turns together: some 8,000 tokens, a quarter of the smallest context that language models are used
 /// with, so that the question itself and what it is about have room beside it.
 const HISTORY_BYTES_MAX: usize = 32 * 1024;
+/// How many bytes of questions and answers are read for that, however long each is: no more runs are read then.
+pub(super) const READ_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// The newest of these runs' questions and answers that fit, oldest first as they are given. What is too long is cut at the
 /// end of a character, what is too old is left out whole.

@@ -35,6 +35,8 @@ pub use waiters::{Outcome, Waiter};
 use crate::domain::{InstanceId, RunId};
 use crate::engine::{Engine, Interruption};
 use crate::event;
+use crate::memory::Headroom;
+use crate::os_thread;
 use crate::store::Store;
 use crate::streams::Streams;
 use active::ActiveRuns;
@@ -69,8 +71,10 @@ pub struct Settings {
     pub analysis_timeout: Duration,
     /// How often a run may lose its worker without a step stored.
     pub attempts_max: u32,
-    /// How large an answer may be.
+    /// How large an answer may be, and what a run may keep and leave behind in a step, in proportion.
     pub result_bytes_max: usize,
+    /// How much memory is left.
+    pub headroom: Headroom,
     /// How long a worker waits for a store that cannot be written.
     pub outage_tolerance: Duration,
 }
@@ -168,15 +172,15 @@ impl Runner {
         let mut threads = Vec::with_capacity(workers + 3);
         for n in 0..workers {
             let worker = worker::Worker::new(Arc::clone(&shared), claimed.clone(), alive.clone());
-            threads.push(spawn(format!("run-worker-{n}"), &any, move || worker.run())?);
+            threads.push(os_thread::spawn_for_steps(format!("run-worker-{n}"), alive_in(&any, move || worker.run()))?);
         }
         let dispatcher =
             dispatcher::Dispatcher { shared: Arc::clone(&shared), woken, stopped: dispatcher_stopped, wish: None };
-        threads.push(spawn("dispatcher".into(), &any, move || dispatcher.run())?);
+        threads.push(os_thread::spawn("dispatcher", alive_in(&any, move || dispatcher.run()))?);
         let watch = watch::Watch { shared: Arc::clone(&shared), stopped: pulse_stopped.clone() };
-        threads.push(spawn("watcher".into(), &any, move || watch.run())?);
+        threads.push(os_thread::spawn("watcher", alive_in(&any, move || watch.run()))?);
         let pulse = pulse::Pulse { shared: Arc::clone(&shared), stopped: pulse_stopped };
-        threads.push(spawn("pulse".into(), &any, move || pulse.run())?);
+        threads.push(os_thread::spawn("pulse", alive_in(&any, move || pulse.run()))?);
         Ok(Self {
             shared,
             stop_dispatcher: Mutex::new(Some(stop_dispatcher)),
@@ -303,16 +307,13 @@ impl Runner {
     }
 }
 
-/// Runs need little stack: engines keep their data on the heap, and SQLite's deepest recursion is bounded by its limits.
-const STACK_BYTES: usize = 1024 * 1024;
-
-/// Starts a thread that keeps a clone of `alive` until it ends.
-fn spawn(name: String, alive: &Sender<()>, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+/// The body of a thread that keeps a clone of `alive` until it ends.
+fn alive_in(alive: &Sender<()>, body: impl FnOnce() + Send + 'static) -> impl FnOnce() + Send + 'static {
     let alive = alive.clone();
-    std::thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || {
+    move || {
         body();
         drop(alive);
-    })
+    }
 }
 
 /// Does `work`, and outlives its panic, which only a bug can cause: the thread has more to do than this once.

@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 
 use crate::clock::Timestamp;
 use crate::domain::{
-    ChannelBlob, ChannelValue, Checkpoint, CheckpointRef, CheckpointTuple, NewCheckpoint, Run, new_checkpoint_id,
+    ChannelBlob, ChannelValue, Checkpoint, CheckpointRef, CheckpointTuple, ListCheckpoints, NewCheckpoint, Run,
+    new_checkpoint_id,
 };
 use crate::engine::State;
 
@@ -20,9 +21,21 @@ pub(super) struct Snapshots {
     newest_version: u64,
 }
 
-/// Names the checkpoint that the run goes on from: its own last one, else the latest of its thread.
-pub(super) fn predecessor(run: &Run) -> CheckpointRef {
-    CheckpointRef { thread_id: run.thread_key.to_string(), ns: String::new(), id: run.checkpoint_id.clone() }
+/// Names the run's own last checkpoint, if it has one.
+pub(super) fn own(run: &Run) -> Option<CheckpointRef> {
+    let id = run.checkpoint_id.clone()?;
+    Some(CheckpointRef { thread_id: run.thread_key.to_string(), ns: String::new(), id: Some(id) })
+}
+
+/// Asks for the latest checkpoint of the run's thread, without values.
+pub(super) fn latest(run: &Run) -> ListCheckpoints {
+    ListCheckpoints {
+        thread_id: run.thread_key.to_string(),
+        ns: Some(String::new()),
+        limit: Some(1),
+        bare: true,
+        ..ListCheckpoints::default()
+    }
 }
 
 impl Snapshots {
@@ -41,7 +54,8 @@ impl Snapshots {
             })
             .collect();
         let newest_version = versions.values().map(|version| version_number(version)).max().unwrap_or(0);
-        // What another writer has inline and would not be here has no blob at its version: it is stored as if it were new.
+        // What another writer has inline and would not be here has no blob at its version: it is stored as if it were new, as is
+        // everything in the first state of a run.
         let inline = &tuple.checkpoint.body["channel_values"];
         versions.retain(|channel, _| inline.get(channel).is_none_or(is_inline));
         Self { parent_id: Some(tuple.checkpoint.id.clone()), versions, newest_version }

@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use super::{Runner, Settings};
 use crate::domain::{Answer, InstanceId, RunId, Status};
 use crate::engine::{Engine, EngineError, Next, State, StepContext, Turn};
+use crate::memory::Headroom;
 use crate::pool::connector;
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::{NewRun, QueueLimits, Store, Submission};
@@ -65,6 +66,7 @@ impl Stage {
             analysis_timeout: Duration::from_secs(60),
             attempts_max: 5,
             result_bytes_max: 1 << 20,
+            headroom: Headroom::default(),
             outage_tolerance: Duration::from_secs(5),
         };
         let engine = Arc::new(Held { begun: begun_here, go: go_there });

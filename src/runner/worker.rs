@@ -10,8 +10,8 @@ use super::Outcome;
 use super::dispatcher::Job;
 use super::snapshots::{self, Snapshots};
 use super::{CLAIM_LIFETIME, Shared, history, survive};
-use crate::domain::{ErrorKind, Run, RunError, Status};
-use crate::engine::{Engine, EngineError, Interrupter, Interruption, Next, State, StepContext};
+use crate::domain::{CheckpointTuple, ErrorKind, Run, RunError, Status};
+use crate::engine::{Budget, Engine, EngineError, Interrupter, Interruption, Next, State, StepContext};
 use crate::event;
 use crate::store::{Claim, Ending, StepRecord, StoreError};
 
@@ -116,11 +116,7 @@ impl Execution<'_> {
             let message = format!("This server has no engine named {:?}.", self.run.engine);
             return self.end(&Ending::Failed(RunError { kind: ErrorKind::UnknownEngine, message }));
         };
-        let predecessor = if self.is_fresh && self.run.number == 1 {
-            None
-        } else {
-            shared.persist("restore", || shared.store.get_tuple(&snapshots::predecessor(&self.run)))?
-        };
+        let predecessor = self.predecessor()?;
         let mut snapshots = Snapshots::after(predecessor.as_ref());
         let mut state = match predecessor.filter(|_| self.run.checkpoint_id.is_some()) {
             Some(own) => snapshots::restore(&own),
@@ -151,13 +147,29 @@ impl Execution<'_> {
                         return self.end(&Ending::Cancelled);
                     }
                 }
-                Ok(Next::Done(name, answer)) => {
+                Ok(Next::Done(name, mut answer)) => {
+                    self.budget().fit(&mut answer);
                     let record = self.record(step, name, &mut snapshots, &mut state);
                     return self.end(&Ending::Succeeded(Box::new((record, answer))));
                 }
                 Err(StepError::Ends(ending)) => return self.end(&ending),
                 Err(StepError::HandsBack(reason)) => return self.hand_back(reason),
             }
+        }
+    }
+
+    /// What the run goes on from: its own last checkpoint; else the latest of its thread, of which the names of the channels'
+    /// versions are all that counts, however much it holds.
+    fn predecessor(&self) -> Result<Option<CheckpointTuple>, StoreError> {
+        let shared = self.shared;
+        if self.is_fresh && self.run.number == 1 {
+            return Ok(None);
+        }
+        match snapshots::own(&self.run) {
+            Some(own) => shared.persist("restore", || shared.store.get_tuple(&own)),
+            None => shared
+                .persist("look at the thread", || shared.store.list(&snapshots::latest(&self.run)))
+                .map(|mut latest| latest.pop()),
         }
     }
 
@@ -169,7 +181,7 @@ impl Execution<'_> {
         let runs = if wanted == 0 || self.run.number == 1 {
             Vec::new()
         } else {
-            shared.persist("history", || shared.store.history(&self.run, wanted))?
+            shared.persist("history", || shared.store.history(&self.run, wanted, history::READ_BYTES_MAX))?
         };
         let turns = history::turns(runs);
         Ok(catch_unwind(AssertUnwindSafe(|| engine.start(&self.run.prompt, &turns))).map_err(|_| self.panicked()))
@@ -178,8 +190,8 @@ impl Execution<'_> {
     fn step(&self, engine: &dyn Engine, state: &mut State) -> Result<Next, StepError> {
         let limit = self.shared.settings.analysis_timeout;
         let left = limit.saturating_sub(self.spent());
-        let context =
-            StepContext::new(Instant::now() + left, self.interrupter.clone(), self.shared.settings.result_bytes_max);
+        let headroom = self.shared.settings.headroom.clone();
+        let context = StepContext::new(Instant::now() + left, self.interrupter.clone(), self.budget(), headroom);
         let outcome = if left.is_zero() {
             Ok(Err(EngineError::Interrupted))
         } else {
@@ -187,9 +199,12 @@ impl Execution<'_> {
             catch_unwind(AssertUnwindSafe(|| engine.step(state, &context)))
         };
         match outcome {
-            Ok(Ok(next)) => Ok(next),
+            Ok(Ok(next)) => match self.budget().check(state) {
+                Ok(()) => Ok(next),
+                Err(error) => Err(StepError::Ends(Ending::Failed(error))),
+            },
             Ok(Err(EngineError::Failed(kind, message))) => {
-                Err(StepError::Ends(Ending::Failed(RunError { kind, message })))
+                Err(StepError::Ends(Ending::Failed(Budget::error(kind, message))))
             }
             Ok(Err(EngineError::Interrupted)) => Err(match self.interrupter.reason() {
                 Some(Interruption::Cancelled) => StepError::Ends(Ending::Cancelled),
@@ -202,6 +217,10 @@ impl Execution<'_> {
             }),
             Err(_) => Err(StepError::Ends(self.panicked())),
         }
+    }
+
+    fn budget(&self) -> Budget {
+        Budget { result_bytes_max: self.shared.settings.result_bytes_max }
     }
 
     fn panicked(&self) -> Ending {

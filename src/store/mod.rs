@@ -386,13 +386,13 @@ pub enum Deletion {
     Unknown,
 }
 
-/// How much of their answers comes with the runs of a thread: the rows of many would not fit into memory.
+/// How much of their answers comes with the runs of a thread: those of many would not fit into memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answers {
     /// Nothing.
     Omitted,
-    /// All but columns and rows.
-    InWords,
+    /// All but columns and rows, and no more runs once the questions and answers of those before have so many bytes.
+    InWords(usize),
 }
 
 /// What a user says of a run. What is not given stays as it was.
@@ -424,13 +424,20 @@ pub trait ConversationStore: Send + Sync {
     fn threads(&self, owner: &str, after: Option<ThreadCursor>, limit: usize)
     -> Result<Vec<ThreadSummary>, StoreError>;
 
-    /// The runs of the owner's thread, oldest first: the newest `limit` of them. Empty when unknown.
-    fn thread_runs(&self, owner: &str, thread_id: &str, limit: usize, answers: Answers)
-    -> Result<Vec<Run>, StoreError>;
+    /// The runs of the owner's thread, oldest first: the newest `limit` of those that were submitted before the run `before`.
+    /// Empty when one of them is unknown.
+    fn thread_runs(
+        &self,
+        owner: &str,
+        thread_id: &str,
+        before: Option<RunId>,
+        limit: usize,
+        answers: Answers,
+    ) -> Result<Vec<Run>, StoreError>;
 
     /// The succeeded runs of the thread that were submitted before `run`, with their answers in words, oldest first: the
-    /// newest `limit` of them.
-    fn history(&self, run: &Run, limit: usize) -> Result<Vec<Run>, StoreError>;
+    /// newest `limit` of them, and none more once the questions and answers of those that are newer have `bytes_max` bytes.
+    fn history(&self, run: &Run, limit: usize, bytes_max: usize) -> Result<Vec<Run>, StoreError>;
 
     /// The owner's runs of all threads, newest first, with their answers in words: at most `limit`, and none more once the
     /// questions and answers before it have `bytes_max` bytes.

@@ -213,7 +213,7 @@ fn nobody_sees_or_touches_what_belongs_to_another() {
         ("/chat/shared/messages", json!([])),
         ("/chat/shared/run-ids", json!({"run_ids": []})),
         ("/chat/shared/sentiments", json!({})),
-        ("/chat/all-messages", json!({"messages": {}, "runIds": {}, "sentiments": {}})),
+        ("/chat/all-messages", json!({"messages": {}, "runIds": {}, "sentiments": {}, "truncated": false})),
     ] {
         assert_eq!(cem.get(path).json(), empty, "{path}");
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{ENDLESS, answered, problem, shape};
 use crate::util::drill::{Act, Drill};
-use crate::util::{Client, Launch, sql};
+use crate::util::{Client, Launch, Response, sql};
 
 const MESSAGE: &[(&str, &str)] = &[
     ("id", "string"),
@@ -127,7 +127,7 @@ fn all(client: &mut Client) -> Value {
     let answer = client.get("/chat/all-messages");
     assert_eq!(answer.status, 200, "{answer:?}");
     let all = answer.json();
-    shape(&all, &[("messages", "object"), ("runIds", "object"), ("sentiments", "object")]);
+    shape(&all, &[("messages", "object"), ("runIds", "object"), ("sentiments", "object"), ("truncated", "bool")]);
     all
 }
 
@@ -172,6 +172,8 @@ fn of_all_messages_the_newest_are_told_as_far_as_memory_reaches() {
     let run_ids = of_ann["runIds"].as_object().unwrap();
     assert_eq!(run_ids.values().map(|runs| runs.as_array().unwrap().len()).sum::<usize>(), 200);
     assert_eq!(run_ids["thread 0"][0]["prompt"], "SELECT 3");
+    assert_eq!(of_ann["truncated"], true);
+    assert_eq!(all(&mut bob)["truncated"], false);
 
     let megabytes = |name: &str, thread_id: &str| Drill::new(name, 1).on(1, Act::Answer(3 << 20)).question(thread_id);
     for n in 0..4 {
@@ -181,6 +183,45 @@ fn of_all_messages_the_newest_are_told_as_far_as_memory_reaches() {
     let threads: Vec<&String> = of_bob["messages"].as_object().unwrap().keys().collect();
     assert_eq!(threads, ["thread 1", "thread 2", "thread 3"], "the third one reaches the limit");
     assert_eq!(of_bob["messages"]["thread 3"][1]["content"].as_str().unwrap().len(), 3 << 20);
+    assert_eq!(of_bob["truncated"], true);
+}
+
+/// The path of the page with what is older than this one.
+fn next_page(answer: &Response) -> Option<String> {
+    let link = answer.header("Link")?;
+    let path = link.strip_prefix('<')?.strip_suffix(">; rel=\"next\"")?;
+    Some(path.to_owned())
+}
+
+/// Goal: a page of large answers is small, and page by page nothing is missing and nothing comes twice.
+#[test]
+fn messages_come_as_far_as_memory_reaches_and_a_link_leads_to_the_others() {
+    let server = Launch::drill().start();
+    let mut ann = server.client("ann@example.org");
+    let thread_id = "Ä / 100%";
+    for n in 0..5 {
+        let long = Drill::new(&format!("long {n}"), 1).on(1, Act::Answer(3 << 20));
+        assert_eq!(ann.post("/analyze", &long.question(thread_id)).status, 200);
+    }
+    for (view, sizes) in [("messages", &[6, 4][..]), ("run-ids", &[5][..])] {
+        let mut path = Some(format!("/chat/{}/{view}", super::encoded(thread_id)));
+        let mut pages = Vec::new();
+        while let Some(asked) = path {
+            let page = ann.get(&asked);
+            assert_eq!(page.status, 200, "{asked}");
+            path = next_page(&page);
+            pages.push(page.json());
+        }
+        let entries = |page: &Value| page.as_array().or(page["run_ids"].as_array()).unwrap().clone();
+        assert_eq!(pages.iter().map(|page| entries(page).len()).collect::<Vec<_>>(), sizes, "{view}");
+        let run = |entry: &Value| entry["meta"]["run_id"].as_str().or(entry["run_id"].as_str()).unwrap().to_owned();
+        let mut runs: Vec<String> = pages.iter().rev().flat_map(entries).map(|entry| run(&entry)).collect();
+        runs.dedup();
+        assert_eq!(runs.len(), 5, "each once, oldest first: {runs:?}");
+        assert!(runs.is_sorted(), "{runs:?}");
+    }
+    let faulty = ann.get(&format!("/chat/{}/messages?before=x", super::encoded(thread_id)));
+    super::faults(&faulty, &["query.before value_error"]);
 }
 
 /// The path of all messages is no thread's, and a thread may have its name.
@@ -196,6 +237,6 @@ fn a_thread_may_be_called_like_a_path() {
     assert_eq!(ann.get("/debug/chat/all-messages/checkpoints").json()["total_checkpoints"], 2);
     assert_eq!(problem(&ann.post("/chat/all-messages", &json!({})), 405)["status"], 405);
     assert_eq!(ann.delete("/chat/all-messages").status, 200);
-    assert_eq!(all(&mut ann), json!({"messages": {}, "runIds": {}, "sentiments": {}}));
+    assert_eq!(all(&mut ann), json!({"messages": {}, "runIds": {}, "sentiments": {}, "truncated": false}));
     assert_eq!(messages(&mut ann, "all-messages"), Vec::<Value>::new());
 }

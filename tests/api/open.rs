@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::{ENDLESS, shape};
-use crate::util::{Launch, sql};
+use crate::util::{Launch, sql, wait_until};
 
 #[test]
 fn health_has_every_field_that_the_contract_names() {
@@ -76,8 +76,13 @@ fn the_parts_of_health_have_every_field_that_the_contract_names() {
             ("status", "string"),
             ("memory_rss_mb", "number"),
             ("memory_vms_mb", "number"),
+            ("memory_used_mb", "number"),
             ("memory_limit_mb", "number"),
             ("limit_source", "string"),
+            ("allocator", "object"),
+            ("machine_available_mb", "number"),
+            ("threads", "integer"),
+            ("descriptors", "integer"),
             ("usage_percent", "number"),
             ("fragmentation_ratio", "number"),
             ("potential_memory_fragmentation", "bool"),
@@ -90,6 +95,11 @@ fn the_parts_of_health_have_every_field_that_the_contract_names() {
         ],
     );
     assert_eq!((&memory["status"], &memory["limit_source"]), (&"healthy".into(), &"MEMORY_LIMIT".into()));
+    shape(&memory["allocator"], &[("allocated_mb", "number"), ("resident_mb", "number"), ("retained_mb", "number")]);
+    wait_until("threads and descriptors to be as the system says", || {
+        let memory = get("/health/memory");
+        memory["threads"] == server.proc_status("Threads") && memory["descriptors"] == server.descriptors()
+    });
     shape(
         &get("/health/rate-limits"),
         &[

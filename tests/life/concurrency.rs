@@ -67,7 +67,7 @@ fn clients_of_the_built_in_engine_get_their_own_answers() {
 /// Larger than what the kernel buffers, so that it is sent piece by piece as the client reads.
 #[test]
 fn large_answers_arrive_whole_at_clients_that_read_late() {
-    let server = Launch::drill().start();
+    let server = Launch::drill().env("MAX_RESULT_BYTES", "7MiB").start();
     let bytes = 6 << 20;
     let mut clients: Vec<_> = (0..5)
         .map(|n| {

@@ -15,6 +15,7 @@ mod disk;
 mod drain;
 mod hangup;
 mod history;
+mod memory;
 mod order;
 mod recovery;
 mod repeat;

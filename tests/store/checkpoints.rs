@@ -195,13 +195,14 @@ pub(super) fn a_list_is_of_one_namespace_or_of_all(store: &dyn CheckpointStore) 
 
 pub(super) fn a_bare_list_is_of_snapshots_without_values(store: &dyn CheckpointStore) {
     let body = json!({"channel_values": {"inline": "a word"}, "channel_versions": {"inline": "1", "a": "1"}});
-    let checkpoint = Checkpoint { parent_id: Some("0".into()), body, ..snapshot("t", "1") };
+    let metadata = json!({"step": 1, "writes": {"node": "what a step wrote, once more"}});
+    let checkpoint = Checkpoint { parent_id: Some("0".into()), body, metadata, ..snapshot("t", "1") };
     put(store, checkpoint.clone(), vec![blob("a", "1", &json!([1]))]);
     store.put_writes(&at("t", None), &[write("a", 0, "v")]).unwrap();
     let query = ListCheckpoints { thread_id: "t".into(), bare: true, ..Default::default() };
     let body = json!({"channel_versions": {"inline": "1", "a": "1"}});
     let bare = CheckpointTuple {
-        checkpoint: Checkpoint { body, ..checkpoint },
+        checkpoint: Checkpoint { body, metadata: json!({"step": 1}), ..checkpoint },
         values: std::collections::BTreeMap::new(),
         pending_writes: vec![],
     };

@@ -126,6 +126,8 @@ conformance! {
         pages_of_threads_are_complete_and_without_repeats_while_threads_are_added
         two_users_with_the_same_thread_id_never_meet
         a_thread_gives_its_newest_runs_oldest_first
+        a_threads_older_runs_are_found_from_page_to_page
+        a_threads_runs_and_its_history_end_where_their_texts_are_enough
         the_history_of_a_run_is_what_succeeded_before_it
         deleting_a_thread_removes_exactly_it
         a_thread_with_open_runs_is_not_deleted

@@ -218,9 +218,9 @@ pub(super) fn a_thread_that_stays_keeps_its_title_and_its_order(opened: &Opened)
     assert_eq!(after[0].cursor, before[0].cursor);
     let later = submit(store, "ann", "thread");
     assert_eq!((queued.number, later.number), (3, 4));
-    let listed = store.thread_runs("ann", "thread", 10, Answers::Omitted).unwrap();
+    let listed = store.thread_runs("ann", "thread", None, 10, Answers::Omitted).unwrap();
     assert_eq!(listed.iter().map(|run| run.id).collect::<Vec<_>>(), [young.id, queued.id, later.id]);
-    let history = store.history(&queued, 10).unwrap();
+    let history = store.history(&queued, 10, usize::MAX).unwrap();
     assert_eq!(history.iter().map(|run| run.id).collect::<Vec<_>>(), [young.id]);
 }
 

@@ -91,7 +91,7 @@ pub(super) fn a_user_never_sees_a_run_of_another(store: &dyn Store) {
     assert!(store.run("bob", run.id).unwrap().is_none());
     assert!(store.runs("bob", None, None, 10).unwrap().is_empty());
     assert!(store.events("bob", run.id, 0, 10).unwrap().is_empty());
-    assert!(store.thread_runs("bob", "thread", 10, Answers::Omitted).unwrap().is_empty());
+    assert!(store.thread_runs("bob", "thread", None, 10, Answers::Omitted).unwrap().is_empty());
     assert!(store.threads("bob", None, 10).unwrap().is_empty());
     assert!(matches!(store.cancel("bob", run.id).unwrap(), Cancellation::Unknown));
     assert_eq!(store.run("ann", run.id).unwrap().unwrap().status, Status::Queued);

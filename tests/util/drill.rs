@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use holdfast::domain::{Answer, ErrorKind};
 use holdfast::engine::{Engine, EngineError, Next, State, StepContext, Turn};
+use holdfast::memory::Pace;
 use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -21,6 +22,9 @@ use super::{Server, wait_until};
 
 /// The variable that names the directory of journals and gates; without it [`server_process`] does nothing.
 pub(super) const DIRECTORY: &str = "HOLDFAST_DRILL";
+
+/// The variable with which the server looks at its memory as often as it can, and takes each look for growth.
+pub(super) const HURRY: &str = "HOLDFAST_DRILL_HURRY";
 
 /// What makes this test binary a server.
 pub(super) const ARGUMENTS: [&str; 4] = ["--exact", "util::drill::server_process", "--ignored", "--nocapture"];
@@ -47,6 +51,12 @@ pub(crate) enum Act {
     Answer(usize),
     /// Leaves U+0000 in a channel, which few stores of text can hold.
     SetNul,
+    /// Leaves so many bytes in a channel of the step's own.
+    Keep(usize),
+    /// Loses so many bytes of memory for good.
+    Leak(usize),
+    /// Answers with how many bytes are left for the state, and how many of the process's memory.
+    TellHeadroom,
 }
 
 /// How many earlier turns a run is told that remembers.
@@ -220,6 +230,11 @@ impl Engine for DrillEngine {
                 }
             }
             Some(Act::SetNul) => state.set("nul", "a\0b"),
+            Some(Act::Keep(bytes)) => state.set(&format!("kept {k}"), "x".repeat(*bytes)),
+            Some(Act::Leak(bytes)) => std::mem::forget(std::hint::black_box(vec![1_u8; *bytes])),
+            Some(Act::TellHeadroom) => {
+                answer = json!([context.state_bytes_left(state), context.memory_bytes_left()]).to_string();
+            }
             Some(Act::Answer(bytes)) => answer = "x".repeat(*bytes),
         }
         self.journal(&plan, &format!("leave {k}"));
@@ -248,8 +263,13 @@ fn server_process() {
     let Some(directory) = std::env::var_os(DIRECTORY) else { return };
     let directory = PathBuf::from(directory);
     let engine = |remembers| -> Arc<dyn Engine> { Arc::new(DrillEngine { directory: directory.clone(), remembers }) };
+    let pace = if std::env::var_os(HURRY).is_some() {
+        Pace { sample_every: Duration::ZERO, samples_per_growth: 1 }
+    } else {
+        Pace::default()
+    };
     let code = match holdfast::config::load() {
-        Ok((config, _)) => holdfast::app::serve(&config, vec![engine(false), engine(true)]),
+        Ok((config, _)) => holdfast::app::serve_at(&config, vec![engine(false), engine(true)], pace),
         Err(faults) => panic!("{faults:?}"),
     };
     std::process::exit(code.into());

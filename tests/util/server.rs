@@ -59,6 +59,12 @@ impl Launch {
         launch.env(drill::DIRECTORY, directory.to_str().unwrap())
     }
 
+    /// Looks at its memory four times a second; of the drill server.
+    #[must_use]
+    pub(crate) fn in_a_hurry(self) -> Self {
+        self.env(drill::HURRY, "1")
+    }
+
     fn new(program: PathBuf, arguments: &[&str]) -> Self {
         let home = Arc::new(tempfile::Builder::new().prefix("holdfast-").tempdir().unwrap());
         let arguments = arguments.iter().map(ToString::to_string).collect();

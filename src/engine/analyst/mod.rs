@@ -78,7 +78,7 @@ impl Analyst {
                 answer(sql, result, text)
             }
             Some(names) if names.is_empty() => {
-                let tables = look_up(context, || self.datasets.all())?;
+                let tables = look_up(context, || self.datasets.tables(""))?;
                 Answer { result: words::no_match(&tables), iteration: 1, ..Answer::default() }
             }
             Some(names) => {

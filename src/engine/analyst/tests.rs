@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::Analyst;
 use crate::datasets::{Datasets, Source};
 use crate::domain::{Answer, ErrorKind};
-use crate::engine::{Engine, EngineError, Interrupter, Interruption, Next, State, StepContext};
+use crate::engine::{Budget, Engine, EngineError, Interrupter, Interruption, Next, State, StepContext};
+use crate::memory::Headroom;
 use crate::pool::{self, PoolStatus};
 
 struct Desk {
@@ -64,7 +65,7 @@ impl Desk {
 }
 
 fn context(time: Duration, interrupter: Interrupter) -> StepContext {
-    StepContext::new(Instant::now() + time, interrupter, 4 << 20)
+    StepContext::new(Instant::now() + time, interrupter, Budget { result_bytes_max: 4 << 20 }, Headroom::default())
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::datasets::{Column, MAX_ROWS, QueryResult, Table};
+use crate::datasets::{Column, MAX_ROWS, QueryResult, Table, TableSummary};
 
 /// Rows of a table in an answer's text; the rows themselves come along in full.
 const TEXT_ROWS_MAX: usize = 20;
@@ -48,11 +48,12 @@ pub(super) fn of_question(tables: &[Table], sql: &str, result: &QueryResult) -> 
 }
 
 /// The answer to a question none of whose words is known: everything there is, briefly.
-pub(super) fn no_match(tables: &[Table]) -> String {
+pub(super) fn no_match(tables: &[TableSummary]) -> String {
     let mut text =
         String::from("No table fits the words of this question, and nothing was run. The tables there are:\n");
     for table in tables {
-        let _ = write!(text, "\n{} — {} ({})", table.name, table.title, count(table.row_count as usize, "row"));
+        let TableSummary { selection_code, short_description, row_count } = table;
+        let _ = write!(text, "\n{selection_code} — {short_description} ({})", count(*row_count as usize, "row"));
     }
     text += "\n\nAsk with words from these titles, or in SQL: SELECT … FROM one of them.";
     text

@@ -103,7 +103,8 @@ queries! {
     );
     CHECKPOINTS_LIST: "checkpoints.list" (TEXT, TEXT, JSONB, TEXT, INT8) = tuples_of!(listed!());
     CHECKPOINTS_LIST_BARE: "checkpoints.list_bare" (TEXT, TEXT, JSONB, TEXT, INT8) =
-        "SELECT thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint - 'channel_values', metadata
+        "SELECT thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint - 'channel_values',
+            metadata - 'writes'
         FROM (", listed!(), ") c ORDER BY checkpoint_id DESC";
     CHECKPOINTS_COUNT: "checkpoints.count" (TEXT) = "SELECT count(*) FROM checkpoints WHERE thread_id = $1";
     CHECKPOINTS_DELETE: "checkpoints.delete" (TEXT) =

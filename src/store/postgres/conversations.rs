@@ -38,21 +38,27 @@ impl ConversationStore for PostgresStore {
         &self,
         owner: &str,
         thread_id: &str,
+        before: Option<RunId>,
         limit: usize,
         answers: Answers,
     ) -> Result<Vec<Run>, StoreError> {
-        let query = match answers {
-            Answers::Omitted => &queries::THREAD_RUNS,
-            Answers::InWords => &queries::THREAD_RUNS_IN_WORDS,
+        let (before, limit) = (before.as_ref().map(Uuid::from), int(limit));
+        let rows = match answers {
+            Answers::Omitted => self.run(&queries::THREAD_RUNS, &[&owner, &thread_id, &before, &limit]),
+            Answers::InWords(bytes_max) => {
+                let parameters: [&(dyn ToSql + Sync); 5] = [&owner, &thread_id, &before, &limit, &int(bytes_max)];
+                self.run(&queries::THREAD_RUNS_IN_WORDS, &parameters)
+            }
         };
-        let mut runs = rows::runs(&self.run(query, &[&owner, &thread_id, &int(limit)])?)?;
+        let mut runs = rows::runs(&rows?)?;
         runs.reverse();
         Ok(runs)
     }
 
-    fn history(&self, run: &Run, limit: usize) -> Result<Vec<Run>, StoreError> {
-        let parameters: (Uuid, Uuid, i64) = ((&run.thread_key).into(), (&run.id).into(), int(limit));
-        let mut runs = rows::runs(&self.run(&queries::HISTORY, &[&parameters.0, &parameters.1, &parameters.2])?)?;
+    fn history(&self, run: &Run, limit: usize, bytes_max: usize) -> Result<Vec<Run>, StoreError> {
+        let (thread, id): (Uuid, Uuid) = ((&run.thread_key).into(), (&run.id).into());
+        let parameters: [&(dyn ToSql + Sync); 4] = [&thread, &id, &int(limit), &int(bytes_max)];
+        let mut runs = rows::runs(&self.run(&queries::HISTORY, &parameters)?)?;
         runs.reverse();
         Ok(runs)
     }

@@ -57,6 +57,31 @@ macro_rules! bare_run {
     };
 }
 
+/// The owner's runs of a thread, newest first, from the one before the third parameter on; none if that is not one of them.
+macro_rules! thread_runs {
+    () => {
+        "runs WHERE thread_key = (SELECT thread_key FROM threads WHERE owner = $1 AND thread_id = $2) \
+         AND number < CASE WHEN $3 IS NULL THEN 9223372036854775807 \
+            ELSE (SELECT number FROM runs WHERE run_id = $3 AND owner = $1 AND thread_id = $2) END \
+         ORDER BY number DESC LIMIT $4"
+    };
+}
+
+/// The runs of `$found`, which are in this order, each with how many bytes the questions and answers before it have: so the
+/// newest run has none, however long it is. Of the text of a run only its length is read until it is known to be among those
+/// that are given.
+macro_rules! measured {
+    ($order:expr, $($found:expr),+) => {
+        concat!(
+            "(SELECT *, coalesce(sum(octet_length(prompt) + coalesce(octet_length(answer_words::text), 0)) OVER (ORDER BY ",
+            $order,
+            " DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before FROM (",
+            $($found,)+
+            ") newest) measured"
+        )
+    };
+}
+
 pub(super) use {run, whole_run};
 
 queries! {
@@ -176,26 +201,22 @@ queries! {
         "SELECT thread_id, latest_at, run_count, first_prompt, thread_key FROM threads
         WHERE owner = $1 AND (latest_at, thread_key) < (coalesce($2, 'infinity'), $3)
         ORDER BY latest_at DESC, thread_key DESC LIMIT $4";
-    THREAD_RUNS: "threads.runs" (TEXT, TEXT, INT8) =
-        "SELECT ", bare_run!(), " FROM runs
-        WHERE thread_key = (SELECT thread_key FROM threads WHERE owner = $1 AND thread_id = $2)
-        ORDER BY number DESC LIMIT $3";
-    THREAD_RUNS_IN_WORDS: "threads.runs" (TEXT, TEXT, INT8) =
-        "SELECT ", run!(), ", answer_words, NULL::json FROM runs
-        WHERE thread_key = (SELECT thread_key FROM threads WHERE owner = $1 AND thread_id = $2)
-        ORDER BY number DESC LIMIT $3";
-    HISTORY: "threads.history" (UUID, UUID, INT8) =
-        "SELECT ", run!(), ", answer_words, NULL::json FROM runs
-        WHERE thread_key = $1 AND status = 'succeeded' AND number < (SELECT number FROM runs WHERE run_id = $2)
-        ORDER BY number DESC LIMIT $3";
-    /// The sum is that of the rows before, so the newest run is there however long it is. Of the text of a run only its
-    /// length is read until it is known to be among those that are given. `= ANY` as in `RUNS`.
+    THREAD_RUNS: "threads.runs" (TEXT, TEXT, UUID, INT8) =
+        "SELECT ", bare_run!(), " FROM ", thread_runs!();
+    THREAD_RUNS_IN_WORDS: "threads.runs" (TEXT, TEXT, UUID, INT8, INT8) =
+        "SELECT ", run!(), ", answer_words, NULL::json FROM ", measured!("number", "SELECT * FROM ", thread_runs!()), "
+        WHERE bytes_before < $5 ORDER BY number DESC";
+    HISTORY: "threads.history" (UUID, UUID, INT8, INT8) =
+        "SELECT ", run!(), ", answer_words, NULL::json FROM ", measured!("number", "SELECT * FROM runs
+            WHERE thread_key = $1 AND status = 'succeeded' AND number < (SELECT number FROM runs WHERE run_id = $2)
+            ORDER BY number DESC LIMIT $3"), "
+        WHERE bytes_before < $4 ORDER BY number DESC";
+    /// `= ANY` as in `RUNS`.
     LATEST_RUNS: "threads.latest_runs" (TEXT, INT8, INT8) =
         "SELECT ", run!(), ", answer_words, NULL::json,
             (SELECT sentiment FROM feedback f WHERE f.run_id = measured.run_id)
-        FROM (SELECT *, coalesce(sum(octet_length(prompt) + coalesce(octet_length(answer_words::text), 0))
-                OVER (ORDER BY owner DESC, run_id DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
-            FROM (SELECT * FROM runs WHERE owner = ANY (ARRAY[$1]) ORDER BY owner DESC, run_id DESC LIMIT $2) newest) measured
+        FROM ", measured!("owner DESC, run_id",
+            "SELECT * FROM runs WHERE owner = ANY (ARRAY[$1]) ORDER BY owner DESC, run_id DESC LIMIT $2"), "
         WHERE bytes_before < $3
         ORDER BY owner DESC, run_id DESC";
     /// Stores what is said of a run, and says whether it is one of the owner's.

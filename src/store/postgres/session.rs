@@ -13,6 +13,7 @@ use super::patience;
 use super::queries::Query;
 use super::reach::Reach;
 use super::tls::Tls;
+use crate::os_thread;
 use crate::pool::Interrupt;
 
 /// Whom a session is connected with over a network.
@@ -223,5 +224,5 @@ fn cancel(token: CancelToken, tls: Option<Tls>) {
         Some(tls) => drop(token.cancel_query(tls.connector(&Arc::new(Link::new(patience::INTERRUPT))))),
         None => drop(token.cancel_query(NoTls)),
     };
-    drop(std::thread::Builder::new().name("postgres-cancel".into()).spawn(send));
+    drop(os_thread::spawn("postgres-cancel", send));
 }

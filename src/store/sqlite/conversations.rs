@@ -1,6 +1,6 @@
 //! Threads: listed, read, judged, deleted.
 
-use rusqlite::{OptionalExtension, ToSql, params};
+use rusqlite::{OptionalExtension, Row, ToSql, params};
 
 use super::runs::AFTER_EVERY_ID;
 use super::{SqliteStore, Transaction, checkpoints, int, now, queries, rows};
@@ -22,20 +22,24 @@ impl ConversationStore for SqliteStore {
         &self,
         owner: &str,
         thread_id: &str,
+        before: Option<RunId>,
         limit: usize,
         answers: Answers,
     ) -> Result<Vec<Run>, StoreError> {
-        let query = match answers {
-            Answers::Omitted => queries::THREAD_RUNS,
-            Answers::InWords => queries::THREAD_RUNS_IN_WORDS,
+        let (query, bytes_max) = match answers {
+            Answers::Omitted => (queries::THREAD_RUNS, usize::MAX),
+            Answers::InWords(bytes_max) => (queries::THREAD_RUNS_IN_WORDS, bytes_max),
         };
-        self.read("threads.runs", |tx| oldest_first(tx, query, params![owner, thread_id, int(limit)]))
+        self.read("threads.runs", |tx| {
+            let before = before.as_ref().map(RunId::as_bytes);
+            oldest_first(tx, query, params![owner, thread_id, int(limit), before], bytes_max)
+        })
     }
 
-    fn history(&self, run: &Run, limit: usize) -> Result<Vec<Run>, StoreError> {
+    fn history(&self, run: &Run, limit: usize, bytes_max: usize) -> Result<Vec<Run>, StoreError> {
         self.read("threads.history", |tx| {
             let parameters = params![run.thread_key.as_bytes(), run.id.as_bytes(), int(limit)];
-            oldest_first(tx, queries::HISTORY, parameters)
+            oldest_first(tx, queries::HISTORY, parameters, bytes_max)
         })
     }
 
@@ -94,24 +98,42 @@ fn threads(
 }
 
 fn latest_runs(tx: &Transaction<'_>, owner: &str, limit: usize, bytes_max: usize) -> Result<Vec<RatedRun>, StoreError> {
-    let mut statement = tx.prepare_cached(queries::LATEST_RUNS)?;
-    let mut rows = statement.query(params![owner, int(limit)])?;
-    let mut runs = Vec::new();
-    let mut bytes = 0;
-    // Row by row: what is not given is not read.
-    while let Some(row) = if bytes < bytes_max { rows.next()? } else { None } {
-        let run = rows::run(row)?;
-        bytes += run.prompt.len() + rows::text_bytes(row, 16)?;
-        runs.push(RatedRun { run, sentiment: row.get(17)? });
-    }
+    as_far_as(tx, queries::LATEST_RUNS, params![owner, int(limit)], bytes_max, |row, run| {
+        Ok(RatedRun { run, sentiment: row.get(17)? })
+    })
+}
+
+/// The runs of a query that gives the newest first, as far as `bytes_max` bytes reach.
+fn oldest_first(
+    tx: &Transaction<'_>,
+    query: &str,
+    parameters: &[&dyn ToSql],
+    bytes_max: usize,
+) -> Result<Vec<Run>, StoreError> {
+    let mut runs = as_far_as(tx, query, parameters, bytes_max, |_, run| Ok(run))?;
+    runs.reverse();
     Ok(runs)
 }
 
-/// The runs of a query that gives the newest first.
-fn oldest_first(tx: &Transaction<'_>, query: &str, parameters: &[&dyn ToSql]) -> Result<Vec<Run>, StoreError> {
-    let mut runs: Vec<Run> = tx.prepare_cached(query)?.query_map(parameters, rows::run)?.collect::<Result<_, _>>()?;
-    runs.reverse();
-    Ok(runs)
+/// What `make` makes of each run of a query, and nothing more once questions and answers have `bytes_max` bytes. Row by row:
+/// what is not given is not read.
+fn as_far_as<T>(
+    tx: &Transaction<'_>,
+    query: &str,
+    parameters: &[&dyn ToSql],
+    bytes_max: usize,
+    make: impl Fn(&Row<'_>, Run) -> rusqlite::Result<T>,
+) -> Result<Vec<T>, StoreError> {
+    let mut statement = tx.prepare_cached(query)?;
+    let mut rows = statement.query(parameters)?;
+    let mut results = Vec::new();
+    let mut bytes = 0;
+    while let Some(row) = if bytes < bytes_max { rows.next()? } else { None } {
+        let run = rows::run(row)?;
+        bytes += run.prompt.len() + rows::text_bytes(row, 16)?;
+        results.push(make(row, run)?);
+    }
+    Ok(results)
 }
 
 fn delete(tx: &Transaction<'_>, owner: &str, thread_id: &str) -> Result<Deletion, StoreError> {

@@ -16,11 +16,23 @@ macro_rules! checkpoint {
     };
 }
 
-/// The same, without the inline values if the fifth parameter says so.
+/// The same, without the inline values, nor the writes that older versions of LangGraph repeat in the metadata, if the fifth
+/// parameter says so.
 macro_rules! listed {
     () => {
         "thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, \
-         iif(?5, json_remove(checkpoint, '$.channel_values'), checkpoint), metadata"
+         iif(?5, json_remove(checkpoint, '$.channel_values'), checkpoint), \
+         iif(?5, json_remove(metadata, '$.writes'), metadata)"
+    };
+}
+
+/// The owner's runs of a thread, newest first, from the one before the fourth parameter on; none if that is not one of them.
+macro_rules! thread_runs {
+    () => {
+        "FROM runs WHERE thread_key = (SELECT thread_key FROM threads WHERE owner = ?1 AND thread_id = ?2) \
+         AND number < iif(?4 IS NULL, 9223372036854775807, \
+            (SELECT number FROM runs WHERE run_id = ?4 AND owner = ?1 AND thread_id = ?2)) \
+         ORDER BY number DESC LIMIT ?3"
     };
 }
 
@@ -119,12 +131,9 @@ queries! {
         WHERE owner = ?1 AND (latest_at, thread_key) < (?2, ?3)
         ORDER BY latest_at DESC, thread_key DESC LIMIT ?4";
     THREAD = "SELECT thread_key FROM threads WHERE owner = ?1 AND thread_id = ?2";
-    THREAD_RUNS = "SELECT ", run!(), ", NULL FROM runs
-        WHERE thread_key = (SELECT thread_key FROM threads WHERE owner = ?1 AND thread_id = ?2)
-        ORDER BY number DESC LIMIT ?3";
-    THREAD_RUNS_IN_WORDS = "SELECT ", run!(), ", json_set(answer, '$.columns', json('[]'), '$.rows', json('[]')) FROM runs
-        WHERE thread_key = (SELECT thread_key FROM threads WHERE owner = ?1 AND thread_id = ?2)
-        ORDER BY number DESC LIMIT ?3";
+    THREAD_RUNS = "SELECT ", run!(), ", NULL ", thread_runs!();
+    THREAD_RUNS_IN_WORDS = "SELECT ", run!(), ", json_set(answer, '$.columns', json('[]'), '$.rows', json('[]')) ",
+        thread_runs!();
     HISTORY = "SELECT ", run!(), ", json_set(answer, '$.columns', json('[]'), '$.rows', json('[]')) FROM runs
         WHERE thread_key = ?1 AND status = 'succeeded' AND number < (SELECT number FROM runs WHERE run_id = ?2)
         ORDER BY number DESC LIMIT ?3";

@@ -164,7 +164,7 @@ fn a_full_disk_is_an_answer_and_is_recovered_from() {
         store.claim(&ClaimRequest::new(InstanceId::new(), LEASE)).expect("a claim fits").expect("one was accepted");
     assert!(matches!(store.probe(), Err(StoreError::DiskFull)));
     assert_eq!(
-        store.thread_runs("ann", "thread", 1000, Answers::Omitted).expect("reading needs no room").len(),
+        store.thread_runs("ann", "thread", None, 1000, Answers::Omitted).expect("reading needs no room").len(),
         accepted
     );
 

@@ -126,7 +126,7 @@ fn operate(store: &dyn Store) -> i64 {
         store.get_tuple(&latest).unwrap().unwrap();
         store.run("user 1", run.id).unwrap().unwrap();
         store.events("user 1", run.id, 0, 20).unwrap();
-        store.history(&run, 5).unwrap();
+        store.history(&run, 5, usize::MAX).unwrap();
         for owner in ["user 1", "user 9"] {
             assert_eq!(store.runs(owner, None, Some(RunId::new()), 20).unwrap().len(), 20);
             assert_eq!(store.runs(owner, Some(Status::Failed), None, 20).unwrap().len(), 20);
@@ -137,11 +137,12 @@ fn operate(store: &dyn Store) -> i64 {
         assert_eq!(store.sentiments("user 1", "thread 1", 20).unwrap().len(), 20);
         let threads = store.threads("user 2", None, 20).unwrap();
         assert_eq!(store.threads("user 2", threads.last().map(|thread| thread.cursor), 20).unwrap().len(), 20);
-        assert_eq!(store.thread_runs("user 1", "thread 1", 20, Answers::InWords).unwrap().len(), 20);
+        assert_eq!(store.thread_runs("user 1", "thread 1", None, 20, Answers::InWords(usize::MAX)).unwrap().len(), 20);
+        assert_eq!(store.thread_runs("user 1", "thread 1", Some(run.id), 20, Answers::Omitted).unwrap().len(), 20);
         // Of three threads, whole in the end.
         assert_eq!(store.remove_expired(RETENTION, 7).unwrap(), 7);
         store.delete(&format!("user {}", (2 * number + 10) % 4), &format!("thread {}", 2 * number + 10)).unwrap();
-        operations += 37;
+        operations += 38;
     }
     operations
 }

@@ -116,7 +116,7 @@ fn a_thread_keeps_its_order_whoever_works_on_it() {
         }
     });
     assert_eq!(overlaps.into_inner(), 0, "two runs of one thread at once");
-    let runs = stores[0].thread_runs("ann", "thread", 1000, Answers::Omitted).unwrap();
+    let runs = stores[0].thread_runs("ann", "thread", None, 1000, Answers::Omitted).unwrap();
     assert_eq!(runs.len(), ROUNDS * SUBMITTERS);
     assert_eq!(runs.iter().map(|run| run.id).collect::<Vec<_>>(), *worked_on.lock().unwrap());
 }
@@ -173,7 +173,7 @@ fn a_run_submitted_while_its_thread_is_deleted_is_not_lost() {
     meet(&database, THREAD, vec![Box::new(submitting), Box::new(deleting)]);
     let run = submitted.into_inner().unwrap().unwrap();
     assert_eq!(deleted.into_inner().unwrap(), Some(Deletion::StillOpen(vec![run])));
-    assert_eq!(store.thread_runs("ann", "thread", 10, Answers::Omitted).unwrap().len(), 2);
+    assert_eq!(store.thread_runs("ann", "thread", None, 10, Answers::Omitted).unwrap().len(), 2);
 
     // The other way round the thread is gone, and the run begins another one.
     store.cancel("ann", run).unwrap();
@@ -182,7 +182,7 @@ fn a_run_submitted_while_its_thread_is_deleted_is_not_lost() {
     let deleting = || *deleted.lock().unwrap() = Some(store.delete("ann", "thread").unwrap());
     meet(&database, THREAD, vec![Box::new(deleting), Box::new(submitting)]);
     assert!(matches!(deleted.into_inner().unwrap(), Some(Deletion::Deleted { runs: 2, .. })));
-    let left = store.thread_runs("ann", "thread", 10, Answers::Omitted).unwrap();
+    let left = store.thread_runs("ann", "thread", None, 10, Answers::Omitted).unwrap();
     assert_eq!(left.iter().map(|run| run.id).collect::<Vec<_>>(), [submitted.into_inner().unwrap().unwrap()]);
 }
 
@@ -410,7 +410,7 @@ fn a_run_submitted_while_its_thread_expires_is_not_lost() {
     expire();
     let anew = meet_removal();
     let of_thread = || -> Vec<RunId> {
-        store.thread_runs("ann", "thread", 10, Answers::Omitted).unwrap().iter().map(|run| run.id).collect()
+        store.thread_runs("ann", "thread", None, 10, Answers::Omitted).unwrap().iter().map(|run| run.id).collect()
     };
     assert_eq!((anew.number, of_thread()), (1, vec![anew.id]));
     assert_eq!(store.threads("ann", None, 10).unwrap()[0].run_count, 1);
@@ -479,7 +479,7 @@ fn many_instances_remove_together() {
     let threads = stores[0].threads("ann", None, 100).unwrap();
     assert_eq!(threads.len(), THREADS / 2);
     for thread in threads {
-        let runs = stores[0].thread_runs("ann", &thread.thread_id, 1000, Answers::Omitted).unwrap();
+        let runs = stores[0].thread_runs("ann", &thread.thread_id, None, 1000, Answers::Omitted).unwrap();
         assert_eq!((thread.run_count, runs.len()), (10, YOUNG / (THREADS / 2)), "{}", thread.thread_id);
     }
     assert_no_deadlock(&database, &stores);

@@ -79,13 +79,13 @@ fn costs(store: &dyn Store, count: impl Fn() -> u64) -> Vec<(&'static str, u64)>
     store.events("ann", run.id, 0, 10).unwrap();
     note("events", before);
     let before = count();
-    store.history(&run, 5).unwrap();
+    store.history(&run, 5, usize::MAX).unwrap();
     note("history", before);
     let before = count();
     store.threads("ann", None, 10).unwrap();
     note("threads", before);
     let before = count();
-    store.thread_runs("ann", "two", 10, Answers::InWords).unwrap();
+    store.thread_runs("ann", "two", None, 10, Answers::InWords(usize::MAX)).unwrap();
     note("thread_runs", before);
     let before = count();
     store.latest_runs("ann", 10, usize::MAX).unwrap();
