@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use schemars::json_schema;
+use schemars::{JsonSchema, json_schema};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -94,7 +94,7 @@ const LIMIT: Parameter<u64> = Parameter::number("limit", PAGE_DEFAULT, 1..=PAGE_
 pub(super) const BEFORE: Parameter<RunId> = Parameter::of(
     Place::Query,
     "before",
-    |generator| generator.subschema_for::<RunId>(),
+    RunId::json_schema,
     || "the id of a run".into(),
     |text| text.parse().ok(),
     "only runs older than this one; from the Link header of the page before",

@@ -10,7 +10,7 @@ use super::problem::Problem;
 use super::routes::{Answer, Document, Example, Lane, Route};
 use super::{Api, example};
 use crate::clock::Timestamp;
-use crate::memory::{LimitSource, MemoryReport, MemoryStatus, Pressure};
+use crate::memory::{AllocatorView, LimitSource, MemoryReport, MemoryStatus, Pressure};
 
 /// A housekeeper that has not come by for so long is stuck: it comes by four times a second and waits for nothing.
 const HOUSEKEEPER_STUCK_AFTER: Duration = Duration::from_secs(10);
@@ -317,14 +317,19 @@ impl Example for MemoryView<'_> {
             pressure: Pressure::Normal,
             memory_rss_mb: 18.5,
             memory_vms_mb: 160.25,
+            memory_used_mb: 18.5,
             memory_limit_mb: 512.0,
             limit_source: LimitSource::Default,
             usage_percent: 3.6,
+            allocator: AllocatorView { allocated_mb: 4.5, resident_mb: 5.25, retained_mb: 1.0 },
             fragmentation_ratio: 0.05,
             potential_memory_fragmentation: false,
             memory_growth_mb: 0.5,
             growth_per_request_kb: Some(0.1),
             baseline_memory_mb: 18.0,
+            machine_available_mb: 350.0,
+            threads: 18,
+            descriptors: 30,
             warnings: Vec::new(),
         };
         json!(MemoryView { report, total_requests_processed: 1200, timestamp: example::AT })

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::event;
+use crate::{event, os_thread};
 
 /// Jobs that wait for their time, in a bounded number, and one thread that hands each on when it has come.
 pub struct Turnstile<J> {
@@ -85,7 +85,7 @@ impl<J: Send + 'static> Turnstile<J> {
             bytes: AtomicUsize::new(0),
         });
         let of_thread = Arc::clone(&line);
-        let thread = std::thread::Builder::new().name(NAME.into()).spawn(move || of_thread.serve(&go_on))?;
+        let thread = os_thread::spawn(NAME, move || of_thread.serve(&go_on))?;
         Ok(Self { line, thread: Mutex::new(Some(thread)) })
     }
 
