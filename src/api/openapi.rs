@@ -63,7 +63,11 @@ fn head() -> Value {
                 in `errors`. Every answer has an `X-Request-Id`: the one of the request if that has 1 to 128 of \
                 `[A-Za-z0-9._-]`, else a new one; the log names it. `HEAD` works wherever `GET` does, `OPTIONS` everywhere, \
                 and another method than those of a path is answered 405 with `Allow`. Parameters of a query that are not \
-                listed are ignored, and so are listed ones that are blank. Bodies over 1 KB are compressed for whoever \
+                listed are ignored, and so are listed ones that are blank; a listed parameter that is given twice is 422. A body \
+                nests at most 64 levels (400) and names no member twice (422). Nothing has an entity tag: `If-Match` with \
+                tags and `If-None-Match: *` never hold (412, or 304 to what only reads and would succeed), and conditions on \
+                dates and `Range` are ignored. Whoever asks too often waits for a turn, at most 5 s, before there is a 429. \
+                Bodies over 1 KB are compressed for whoever \
                 accepts gzip.",
             "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
         },
@@ -97,8 +101,10 @@ fn document() -> Value {
             item[route.method.to_ascii_lowercase()] = operation(route, subject.name, &mut generator, &problem);
         }
     }
-    let responses: Map<String, Value> =
+    let mut responses: Map<String, Value> =
         common::ANSWERS.iter().map(|answer| (answer.name.to_owned(), common_response(answer, &problem))).collect();
+    let (name, meaning) = common::NOT_MODIFIED;
+    responses.insert(name.into(), json!({"description": meaning, "headers": references(&[])}));
     let headers: Map<String, Value> = common::HEADERS.iter().map(header).collect();
     let mut document = head();
     document["tags"] =
@@ -142,9 +148,11 @@ fn operation(route: &Route, tag: &str, generator: &mut SchemaGenerator, problem:
             // The route's own reason comes first.
             add_reason(response, answer);
         } else {
-            let reference = json!({"$ref": format!("#/components/responses/{}", answer.name)});
-            responses.push((answer.status, reference));
+            responses.push((answer.status, common_reference(answer.name)));
         }
+    }
+    if route.method == "GET" {
+        responses.push((304, common_reference(common::NOT_MODIFIED.0)));
     }
     responses.sort_by_key(|(status, _)| *status);
     operation["responses"] =
@@ -225,6 +233,10 @@ fn common_response(answer: &common::Answer, problem: &Schema) -> Value {
         "headers": references(&headers),
         "content": {problem::MEDIA_TYPE: {"schema": problem, "example": example.body(REQUEST_ID)}},
     })
+}
+
+fn common_reference(name: &str) -> Value {
+    json!({"$ref": format!("#/components/responses/{name}")})
 }
 
 fn references(names: &[&str]) -> Map<String, Value> {

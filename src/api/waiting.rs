@@ -7,7 +7,7 @@ use super::Api;
 use super::call::{Call, Reply};
 use super::envelope::Envelope;
 use super::events;
-use super::precondition;
+use super::precondition::{self, Condition};
 use super::problem::Problem;
 use super::routes::{Lane, Route};
 use super::runs::ended_or_accepted;
@@ -95,10 +95,7 @@ impl Handling {
         // What a handler does not read, its route does not list, and the document does not tell: tests meet the panic as a 500.
         debug_assert!(reply.is_err() || self.call.unread().is_none(), "nobody reads {:?}", self.call.unread());
         match reply {
-            Ok(Reply::Now(response)) => {
-                let answer = precondition::after(&self.call.request, response);
-                self.answer(answer);
-            }
+            Ok(Reply::Now(response)) => self.answer(Ok(response)),
             Ok(Reply::AtEndOf(run, at_most)) => self.wait_for(&run, at_most),
             Ok(Reply::EventsOf(run, after)) => self.watch(&run, after),
             Ok(Reply::AgainAfter(id, at_most)) => self.suspend(id, at_most),
@@ -107,7 +104,7 @@ impl Handling {
     }
 
     fn answer(self, answer: Result<Response, Problem>) {
-        let response = match answer {
+        let response = match Condition::of(&self.call.request).judge(answer) {
             Ok(response) => self.envelope.seal(&self.api, response),
             Err(problem) => self.envelope.seal_problem(&self.api, problem),
         };
@@ -121,7 +118,9 @@ impl Handling {
         }
         let Handling { api, call, envelope, way, .. } = self;
         let (id, user) = (run.id, call.user);
-        let client = WaitingClient { api: Arc::clone(&api), id, user: user.clone(), envelope, way: way.park() };
+        let condition = Condition::of(&call.request);
+        let client =
+            WaitingClient { api: Arc::clone(&api), id, user: user.clone(), condition, envelope, way: way.park() };
         api.runner.wait(&user, id, Instant::now() + at_most, Box::new(client));
         look_again(&api, &user, id);
     }
@@ -131,10 +130,14 @@ impl Handling {
             Ok(ticket) => ticket,
             Err(not_admitted) => return self.answer(Err(not_admitted.into())),
         };
+        let head = match Condition::of(&self.call.request).judge(Ok(events::head())) {
+            Ok(head) if head.status() == 200 => head,
+            decided => return self.answer(decided),
+        };
         let Way::Direct(responder) = self.way else {
             unreachable!("a request is parked to wait for a run's end, and answered then")
         };
-        let stream = responder.stream(self.envelope.seal(&self.api, events::head()));
+        let stream = responder.stream(self.envelope.seal(&self.api, head));
         self.api.streams.watch(ticket, run.id, run.status.is_final(), after, stream);
     }
 
@@ -168,13 +171,14 @@ pub(super) struct WaitingClient {
     api: Arc<Api>,
     id: RunId,
     user: String,
+    condition: Condition,
     envelope: Envelope,
     way: Parked,
 }
 
 impl WaitingClient {
     fn send(self, answer: Result<Response, Problem>) {
-        let response = match answer {
+        let response = match self.condition.judge(answer) {
             Ok(response) => self.envelope.seal(&self.api, response),
             Err(problem) => self.envelope.seal_problem(&self.api, problem),
         };

@@ -1,4 +1,5 @@
-//! What every answer gets besides its content: CORS, compression, and what wrong routes and methods get.
+//! What every answer gets besides its content: CORS, compression, security. What wrong routes and methods get is a table of its
+//! own: `tests/hostile/table/routes.rs`.
 
 use std::io::Read;
 
@@ -158,60 +159,6 @@ fn large_answers_are_compressed_for_whoever_accepts_it() {
     assert_eq!(answer.header("Content-Encoding"), None, "several headers are one list");
     let small = client.request("GET", "/health/live", &[("Accept-Encoding", "gzip")], &[]);
     assert!(small.header("Content-Encoding").is_none() && small.body.len() <= 1024);
-}
-
-#[test]
-fn a_path_that_no_route_has_is_404_whatever_the_method() {
-    let server = Launch::holdfast().start();
-    let mut client = server.client("ann@example.org");
-    for path in [
-        "/nowhere",
-        "/health/",
-        "//health",
-        "/Health",
-        "/runs/a/b/c",
-        "/chat",
-        "/health%2Flive",
-        "/..",
-        "/%2e%2e/health",
-        "/chat//messages",
-    ] {
-        for method in ["GET", "POST", "PUT", "BREW", "OPTIONS"] {
-            problem(&client.request(method, path, &[], &[]), 404);
-        }
-        let head = client.request("HEAD", path, &[], &[]);
-        assert!(head.status == 404 && head.body.is_empty(), "{path}: {head:?}");
-    }
-    for path in ["/%", "/%zz", "/runs/%00", "/chat/%ff/messages"] {
-        problem(&client.get(path), 400);
-    }
-}
-
-#[test]
-fn a_wrong_method_is_told_the_right_ones() {
-    let server = Launch::holdfast().start();
-    let mut client = server.client("ann@example.org");
-    for (path, allowed) in [
-        ("/health", "GET, HEAD"),
-        ("/openapi.json", "GET, HEAD"),
-        ("/analyze", "POST"),
-        ("/runs", "GET, HEAD"),
-        ("/runs/x", "GET, HEAD"),
-        ("/runs/x/cancel", "POST"),
-        ("/chat/t", "DELETE"),
-        ("/chat/t/messages", "GET, HEAD"),
-        ("/data-table", "GET, HEAD"),
-    ] {
-        for method in ["PUT", "PATCH", "TRACE", "CONNECT", "get", "BREW"] {
-            let answer = client.request(method, path, &[], &[]);
-            problem(&answer, 405);
-            assert_eq!(answer.header("Allow"), Some(allowed), "{method} {path}");
-        }
-        let answer = client.request("OPTIONS", path, &[], &[]);
-        assert_eq!((answer.status, answer.header("Allow")), (204, Some(&*format!("{allowed}, OPTIONS"))), "{path}");
-    }
-    problem(&client.request("GET", "/analyze", &[], &[]), 405);
-    assert_eq!(client.request("OPTIONS", "*", &[], &[]).status, 204);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What RFC 9110 asks of a server in the cases that other tests do not meet anyway; `docs/http.md` names each requirement's test.
 
-use super::problem;
+use super::{ENDLESS, problem};
 use crate::util::{Launch, sql};
 
 /// A field that a server does not use, or may ignore, changes nothing.
@@ -79,4 +79,20 @@ fn conditions_that_cannot_hold_are_obeyed() {
     assert!(same.header("Date").is_some() && same.header("X-Request-Id").is_some());
     assert_eq!(ann.request("DELETE", "/chat/t", &[("If-Match", "*")], &[]).status, 200);
     assert_eq!(ann.request("GET", &format!("/runs/{id}"), &[("If-None-Match", "*")], &[]).status, 404);
+}
+
+/// What a wait comes to is not known before its end: the condition is judged then.
+#[test]
+fn a_condition_counts_at_the_end_of_a_wait_and_before_a_stream() {
+    let server = Launch::holdfast().start();
+    let mut ann = server.client("ann@example.org");
+    let id = ann.submit(&sql("t", ENDLESS));
+    for path in ["wait?timeout=0", "wait?timeout=1", "events"] {
+        let path = format!("/runs/{id}/{path}");
+        problem(&ann.request("GET", &path, &[("If-Match", "\"a\"")], &[]), 412);
+        assert_eq!(ann.request("GET", &path, &[("If-None-Match", "*")], &[]).status, 304, "{path}");
+    }
+    assert_eq!(ann.request("POST", &format!("/runs/{id}/cancel"), &[], &[]).status, 202);
+    let ended = ann.request("GET", &format!("/runs/{id}/wait"), &[("If-Match", "\"a\"")], &[]);
+    assert_eq!(problem(&ended, 409)["run_id"], *id, "what is no success anyway is told");
 }

@@ -39,7 +39,7 @@ fn the_document_is_openapi() {
 }
 
 /// Goal: whatever a client makes of the document, right or wrong, is answered as the document says, also when one call follows the
-/// other. All checks are on; `schemathesis.toml` holds what has to be said about them.
+/// other. All checks are on but for two, each on a few paths; `schemathesis.toml` says which, and why.
 #[test]
 fn whatever_the_document_allows_is_answered_as_it_says() {
     let Some(mut schemathesis) = program("st") else { return };

@@ -18,6 +18,7 @@ pub(super) fn cases(setting: &Setting) -> Vec<Case> {
         br#"{"prompt":"x","thread_id":"t"} x"#,
         br#"{"prompt":"x","thread_id":"t"}{}"#,
         br#"{"prompt":NaN,"thread_id":"t"}"#,
+        br#"{"prompt":Infinity,"thread_id":"t"}"#,
         br#"{"prompt":-Infinity,"thread_id":"t"}"#,
         br#"{"prompt":1e999,"thread_id":"t"}"#,
         br#"{"prompt":01,"thread_id":"t"}"#,
@@ -48,7 +49,7 @@ pub(super) fn cases(setting: &Setting) -> Vec<Case> {
     for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
         let allowed = Case::new(post(nested(open, 64, close).as_bytes()), &[422]);
         cases.push(allowed.named("64 levels").faults(&["body.prompt string_type"]));
-        for levels in [65, 66, 10_000] {
+        for levels in [65, 66, 1000, 100_000] {
             let refused = Case::new(post(nested(open, levels, close).as_bytes()), &[400]);
             cases.push(refused.named(&format!("{levels} levels of {open}")).detail("deeper than 64"));
         }
@@ -74,17 +75,18 @@ pub(super) fn cases(setting: &Setting) -> Vec<Case> {
     }
 
     let long = format!(r#"{{"prompt":"{}","thread_id":"{}"}}"#, "é".repeat(10_001), "é".repeat(101));
-    let faulty: [(&str, &'static [&'static str]); 16] = [
+    let faulty: [(&str, &'static [&'static str]); 17] = [
         ("[]", &["body object_type"]),
         ("null", &["body object_type"]),
         ("7", &["body object_type"]),
+        ("\"prompt\"", &["body object_type"]),
         ("{}", &["body.prompt missing", "body.thread_id missing"]),
         (r#"{"prompt":"x"}"#, &["body.thread_id missing"]),
         (r#"{"prompt":null,"thread_id":7}"#, &["body.prompt string_type", "body.thread_id string_type"]),
         (r#"{"prompt":{},"thread_id":[true]}"#, &["body.prompt string_type", "body.thread_id string_type"]),
         (r#"{"prompt":"","thread_id":" \t\n"}"#, &["body.prompt string_too_short", "body.thread_id string_too_short"]),
         (
-            r#"{"prompt":"\u00a0","thread_id":"\u3000"}"#,
+            r#"{"prompt":"\u00a0","thread_id":"\u3000\u2003"}"#,
             &["body.prompt string_too_short", "body.thread_id string_too_short"],
         ),
         (&long, &["body.prompt string_too_long", "body.thread_id string_too_long"]),
@@ -112,10 +114,14 @@ pub(super) fn cases(setting: &Setting) -> Vec<Case> {
         cases.push(case.faults(faults).body(|answer| answer.json()["detail"] == "Validation error"));
     }
     let headers = "Content-Type: application/json\r\nPrefer: wait=soon\r\nIdempotency-Key: two words\r\n";
-    let all = Case::new(setting.post_with("/analyze", headers, r#"{"prompt":"x","thread_id":"t","x":1}"#), &[422]);
-    let all = all.named("faults of headers and of the body");
+    let all = r#"{"prompt":"\u0000","thread_id":7,"engine":"nope","extra":1,"extra":2}"#;
+    let all = Case::new(setting.post_with("/analyze", headers, all), &[422]).named("faults of headers and of the body");
     cases.push(all.faults(&[
-        "body.x extra_forbidden",
+        "body.prompt nul",
+        "body.thread_id string_type",
+        "body.engine value_error",
+        "body.extra duplicate_key",
+        "body.extra extra_forbidden",
         "header.Prefer value_error",
         "header.Idempotency-Key value_error",
     ]));

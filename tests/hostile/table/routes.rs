@@ -28,7 +28,7 @@ pub(super) fn cases(setting: &Setting) -> Vec<Case> {
         "/wp-login.php",
         "/cgi-bin/%7C",
     ] {
-        for method in ["GET", "BREW"] {
+        for method in ["GET", "POST", "OPTIONS", "BREW"] {
             cases.push(Case::new(ask(method, path), &[404]));
         }
     }
@@ -49,16 +49,19 @@ pub(super) fn cases(setting: &Setting) -> Vec<Case> {
         ("/openapi.json", "GET, HEAD"),
         ("/analyze", "POST"),
         ("/runs", "GET, HEAD"),
+        ("/runs/x", "GET, HEAD"),
         ("/runs/x/cancel", "POST"),
         ("/chat/t", "DELETE"),
+        ("/chat/t/messages", "GET, HEAD"),
         ("/data-table", "GET, HEAD"),
     ] {
-        for method in ["PUT", "TRACE", "CONNECT", "get", "BREW"] {
+        for method in ["PUT", "PATCH", "TRACE", "CONNECT", "get", "BREW"] {
             cases.push(Case::new(ask(method, path), &[405]).header("allow", Some(allowed)));
         }
         let all = format!("{allowed}, OPTIONS");
         cases.push(Case::new(ask("OPTIONS", path), &[204]).header("allow", Some(&all)));
     }
+    cases.push(Case::new(ask("GET", "/analyze"), &[405]).header("allow", Some("POST")));
     cases.push(Case::new(ask("OPTIONS", "*"), &[204]));
     for (path, status) in [("/health/live", 200), ("/", 200), ("/openapi.json", 200), ("/nowhere", 404), ("/runs", 401)]
     {

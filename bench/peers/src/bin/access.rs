@@ -21,6 +21,8 @@ const REQUESTS: usize = 2000;
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [program, rounds] = arguments.as_slice() else { panic!("usage: access HOLDFAST ROUNDS") };
+    // It runs in another directory.
+    let program = std::fs::canonicalize(program).expect("the built server");
     let rounds: usize = rounds.parse().expect("a number of rounds");
     let state = std::env::temp_dir().join(format!("holdfast-access-{}", std::process::id()));
     std::fs::create_dir(&state).expect("a directory of its own");
@@ -57,17 +59,21 @@ fn main() {
     let mut opens = Vec::new();
     for _ in 0..rounds {
         let new: Vec<String> = (0..REQUESTS).map(|_| asking(&rsa)).collect();
-        let [mut bare, mut hs256, mut rs256, mut unseen] = [(); 4].map(|()| Vec::with_capacity(REQUESTS));
+        let kinds = [(&open, "404"), (&known[0], "503"), (&known[1], "503"), (&new, "503")];
+        let mut took = kinds.map(|_| Vec::with_capacity(REQUESTS));
         for at in 0..REQUESTS {
-            bare.push(timed(&mut socket, &open[at], "404"));
-            hs256.push(timed(&mut socket, &known[0][at], "503"));
-            rs256.push(timed(&mut socket, &known[1][at], "503"));
-            unseen.push(timed(&mut socket, &new[at], "503"));
+            // Each kind comes after each other one: what came before has its effect, too.
+            for turn in 0..kinds.len() {
+                let step = if at / kinds.len() % 2 == 0 { turn } else { kinds.len() - turn };
+                let kind = (at + step) % kinds.len();
+                let (requests, status) = kinds[kind];
+                took[kind].push(timed(&mut socket, &requests[at], status));
+            }
         }
-        let bare = median(bare);
+        let [bare, with @ ..] = took.map(median);
         opens.push(bare);
-        for (more, with) in more.iter_mut().zip([hs256, rs256, unseen]) {
-            more.push(median(with) - bare);
+        for (more, with) in more.iter_mut().zip(with) {
+            more.push(with - bare);
         }
     }
     drop(server);
