@@ -306,18 +306,18 @@ mod tests {
             let Caller { request_id, origin } = &connection.caller;
             [request_id, origin].map(|text| text.as_ref().map_or(0, String::capacity))
         };
-        let head = |id: usize, origin: usize| {
+        let sent_by = |id: usize, origin: usize| {
             let (id, origin) = ("i".repeat(id), "o".repeat(origin));
             Head::remains(format!("GET / HTTP/1.1\r\nX-Request-Id: {id}\r\nOrigin: {origin}\r\n").into())
         };
         for (id, origin, expected) in [(129, 256, [0, 256]), (128, 257, [128, 0]), (16_000, 16_000, [0, 0])] {
-            connection.note(Some(&head(id, origin)));
+            connection.note(Some(&sent_by(id, origin)));
             assert_eq!(held(&connection), expected);
         }
-        connection.note(Some(&head(128, 256)));
+        connection.note(Some(&sent_by(128, 256)));
         connection.answer(Response::empty(200));
         assert_eq!(held(&connection), [0, 0], "it is answered");
-        connection.note(Some(&head(128, 256)));
+        connection.note(Some(&sent_by(128, 256)));
         connection.begin_stream(Response::empty(200));
         assert_eq!(held(&connection), [0, 0], "its answer has begun");
     }
