@@ -12,8 +12,6 @@ use super::routes::Route;
 use crate::http::{Caller, Found, Request, Response, Router};
 use crate::limits::Standing;
 
-/// An incoming `X-Request-Id` may be so long.
-const REQUEST_ID_BYTES_MAX: usize = 128;
 /// Smaller bodies are sent as they are: they fit one packet anyway.
 const GZIP_BYTES_MIN: usize = 1024;
 /// Every method that some path understands.
@@ -84,7 +82,7 @@ impl Envelope {
 
     fn between(request_id: Option<&str>, origin: Option<&str>, origins: &Origins) -> Self {
         let is_sane = |id: &&str| {
-            (1..=REQUEST_ID_BYTES_MAX).contains(&id.len())
+            (1..=Caller::REQUEST_ID_BYTES_MAX).contains(&id.len())
                 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
         };
         let request_id = match request_id.filter(is_sane) {
@@ -103,10 +101,19 @@ impl Envelope {
         self.seal(api, problem.into_response(&self.request_id))
     }
 
+    /// The same, not counted: it may not be sent.
+    pub(super) fn enclose_problem(&self, api: &Api, problem: Problem) -> Response {
+        self.enclose(api, problem.into_response(&self.request_id))
+    }
+
     /// The response as it is sent; counts it.
     pub(super) fn seal(&self, api: &Api, response: Response) -> Response {
+        api.metrics.answers.get_or_create(&[("class", class(response.status().0))]).inc();
+        self.enclose(api, response)
+    }
+
+    fn enclose(&self, api: &Api, response: Response) -> Response {
         let status = response.status().0;
-        api.metrics.answers.get_or_create(&[("class", class(status))]).inc();
         let has_policy = response.header("Content-Security-Policy").is_some();
         let is_kept = response.header("Cache-Control").is_some() || !(self.is_private || status >= 400);
         let mut response = response
@@ -136,7 +143,8 @@ impl Envelope {
     }
 }
 
-fn class(status: u16) -> &'static str {
+/// Of which class a status is.
+pub(super) fn class(status: u16) -> &'static str {
     match status {
         ..200 => "1xx",
         200..300 => "2xx",

@@ -207,8 +207,12 @@ impl Service for Front {
     }
 
     fn refuse(&self, refusal: &Refusal, caller: &Caller) -> Response {
-        let api = &self.0;
-        api.metrics.http_refusals.get_or_create(&[("status", refusal.status().0)]).inc();
-        Envelope::of_refused(caller, &api.origins).seal_problem(api, refusal.into())
+        Envelope::of_refused(caller, &self.0.origins).enclose_problem(&self.0, refusal.into())
+    }
+
+    fn note_refusal(&self, refusal: &Refusal) {
+        let (metrics, status) = (&self.0.metrics, refusal.status().0);
+        metrics.http_refusals.get_or_create(&[("status", status)]).inc();
+        metrics.answers.get_or_create(&[("class", envelope::class(status))]).inc();
     }
 }

@@ -63,7 +63,7 @@ impl KeyRefresher {
 /// Tries the source once, and says in a sentence what it found; for `holdfast check`.
 pub(super) fn inspect(location: &KeyLocation) -> Result<String, StartError> {
     let mut source = KeySource::new(location);
-    match source.load() {
+    match source.load().and_then(|(set, fresh_for)| Ok((set.usable()?, fresh_for))) {
         Ok((set, _)) if set.left_out().is_empty() => Ok(format!("JWT_JWKS: {} usable keys.", set.count())),
         Ok((set, _)) => Ok(format!("JWT_JWKS: {} usable keys; left out: {}.", set.count(), set.left_out())),
         Err(error) if source.is_file() => Err(StartError::Keys(place(location), error)),

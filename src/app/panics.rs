@@ -1,5 +1,6 @@
 //! What the log says of a panic: where it was, and no more than the program itself says about it.
 
+use std::ffi::OsStr;
 use std::panic::{self, PanicHookInfo};
 
 use crate::event;
@@ -7,9 +8,14 @@ use crate::event;
 /// Has panics logged as events. Whoever sets `RUST_BACKTRACE` gets Rust's own report in their stead: it names the paths of
 /// the machine on which the program was built, and what it says may hold anything that the program was working on.
 pub(super) fn log() {
-    if std::env::var_os("RUST_BACKTRACE").is_none() {
+    if !is_report_wanted(std::env::var_os("RUST_BACKTRACE").as_deref()) {
         panic::set_hook(Box::new(tell));
     }
+}
+
+/// Whether this value of `RUST_BACKTRACE` asks for a report; `0` is how Rust is told not to make one.
+fn is_report_wanted(value: Option<&OsStr>) -> bool {
+    value.is_some_and(|value| !value.is_empty() && value != "0")
 }
 
 fn tell(panic: &PanicHookInfo<'_>) {
@@ -31,6 +37,15 @@ fn place(file: &str, line: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_report_is_made_only_for_whoever_asks_for_it() {
+        for (value, expected) in
+            [(None, false), (Some(""), false), (Some("0"), false), (Some("1"), true), (Some("full"), true)]
+        {
+            assert_eq!(is_report_wanted(value.map(OsStr::new)), expected, "{value:?}");
+        }
+    }
 
     #[test]
     fn a_place_is_a_module_and_a_line_and_no_path() {

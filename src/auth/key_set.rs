@@ -35,7 +35,7 @@ impl KeySet {
     /// a name that an earlier one has.
     ///
     /// # Errors
-    /// If it is too large, no key set, or has no key that can verify a token.
+    /// If it is too large or no key set. One without a usable key is a set of none: so an issuer withdraws its last.
     pub fn parse(document: &[u8]) -> Result<Self, KeySetError> {
         if document.len() > Self::BYTES_MAX {
             return Err(KeySetError::TooLarge);
@@ -55,10 +55,18 @@ impl KeySet {
                 Err(why) => set.left_out.count(why),
             }
         }
-        if set.keys.is_empty() { Err(KeySetError::NoneUsable(set.left_out)) } else { Ok(set) }
+        Ok(set)
     }
 
-    /// How many keys it has, at least one.
+    /// The same, where there must be a key.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn usable(self) -> Result<Self, KeySetError> {
+        if self.keys.is_empty() { Err(KeySetError::NoneUsable(self.left_out)) } else { Ok(self) }
+    }
+
+    /// How many keys it has.
     pub fn count(&self) -> usize {
         self.keys.len()
     }
@@ -129,7 +137,7 @@ impl fmt::Display for LeftOut {
     }
 }
 
-/// Why a document is no set of keys. None of the texts repeats anything of the document.
+/// Why a document is no set of keys, or none to begin with. None of the texts repeats anything of the document.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeySetError {
     /// Longer than [`KeySet::BYTES_MAX`].

@@ -312,7 +312,8 @@ fn a_key_that_cannot_verify_tokens_is_left_out_and_told() {
         let set = KeySet::parse(&document(&[usable.jwk(), jwk.clone()])).expect("one is usable");
         assert_eq!((set.count(), set.left_out().to_string()), (1, format!("1 {why}")), "{jwk}");
         if why != "repeated" {
-            let alone = KeySet::parse(&document(&[jwk])).expect_err("none is usable").to_string();
+            let alone =
+                KeySet::parse(&document(&[jwk])).and_then(KeySet::usable).expect_err("none is usable").to_string();
             assert_eq!(alone, format!("it has no key that could verify a token (left out: 1 {why})"));
         }
     }
@@ -340,7 +341,7 @@ fn a_document_is_bounded_and_has_a_usable_key() {
     }
     let deep = format!(r#"{{"keys":[{}{}]}}"#, "[".repeat(10_000), "]".repeat(10_000));
     assert_eq!(KeySet::parse(deep.as_bytes()).err(), Some(KeySetError::Unreadable));
-    let none = KeySet::parse(br#"{"keys":[]}"#).expect_err("there is no key");
+    let none = KeySet::parse(br#"{"keys":[]}"#).and_then(KeySet::usable).expect_err("there is no key");
     assert_eq!(none.to_string(), "it has no key that could verify a token");
     let many = |count| (0..count).map(|n| json!({"kid": n.to_string(), "kty": "OKP", "crv": "Ed25519", "x": key["x"]}));
     assert_eq!(KeySet::parse(&document(&many(100).collect::<Vec<_>>())).map(|set| set.count()).ok(), Some(100));
@@ -380,6 +381,53 @@ fn without_keys_a_good_token_is_not_called_bad_and_keys_are_asked_for() {
     let verifier = Verifier::with_keys(Some(&secret), Keyring::new().0, options());
     assert!(!verifier.awaits_keys());
     answers("accepted", &verifier, &Key::secret(SECRET).token(&ann(&json!({}))));
+}
+
+#[test]
+fn a_set_without_keys_lets_nobody_in_and_keys_are_asked_for() {
+    let (named, unnamed) = (Key::p256(Some("a")), Key::ed25519(None));
+    let (keyring, woken) = Keyring::new();
+    keyring.replace(set(&[&named, &unnamed]));
+    let verifier = Verifier::with_keys(None, Arc::clone(&keyring), options());
+    let tokens = [&named, &unnamed].map(|key| key.token(&ann(&json!({}))));
+    for token in &tokens {
+        answers("accepted", &verifier, token);
+    }
+    keyring.replace(KeySet::parse(&document(&[])).expect("a document"));
+    for token in &tokens {
+        assert!(verifier.awaits_keys());
+        answers("key", &verifier, token);
+        assert!(woken.try_recv().is_ok());
+        keyring.forget_missed();
+    }
+    answers("algorithm", &verifier, &Key::secret(SECRET).token(&ann(&json!({}))));
+    assert!(woken.try_recv().is_err(), "nothing that could be published is missing");
+}
+
+#[test]
+fn a_key_that_was_chosen_without_a_name_and_does_not_fit_is_asked_for() {
+    let (old, new, other) = (Key::p256(None), Key::p256(None), Key::ed25519(None));
+    let (keyring, woken) = Keyring::new();
+    keyring.replace(set(&[&old]));
+    let secret = Secret::new(SECRET).expect("it is long enough");
+    let verifier = Verifier::with_keys(Some(&secret), Arc::clone(&keyring), options());
+    for (expected, is_asked, key) in [
+        ("accepted", false, &old),
+        ("signature", true, &new),
+        ("algorithm", true, &other),
+        ("signature", false, &Key::secret(b"another")),
+    ] {
+        answers(expected, &verifier, &key.token(&ann(&json!({}))));
+        assert_eq!(woken.try_recv().is_ok(), is_asked, "{expected}");
+        keyring.forget_missed();
+    }
+    answers("expired", &verifier, &old.token(&ann(&json!({"exp": 1}))));
+    assert!(woken.try_recv().is_err(), "the key fits");
+    // One that is named would have another name.
+    let named = Key::p256(Some("a"));
+    keyring.replace(set(&[&named]));
+    answers("signature", &verifier, &Key::p256(Some("a")).token(&ann(&json!({}))));
+    assert!(woken.try_recv().is_err(), "the key is there");
 }
 
 #[test]

@@ -25,7 +25,7 @@ struct Held {
     set: Option<Arc<KeySet>>,
     /// Counts the sets.
     generation: u64,
-    /// Why there is no newer one, while the source is away.
+    /// Why there is no newer one, or no key in it.
     trouble: Option<Arc<str>>,
 }
 
@@ -61,19 +61,19 @@ impl Keyring {
         true
     }
 
-    /// Says why there is no newer set; the last one stays.
+    /// Says why there is no newer set, or no key in it; the last one stays.
     pub(super) fn set_trouble(&self, trouble: &str) {
         self.held.write().trouble = Some(trouble.into());
     }
 
-    /// Why there is no newer set, while there should be one.
+    /// Why there is no newer set while there should be one, or no key in it.
     pub fn trouble(&self) -> Option<Arc<str>> {
         self.held.read().trouble.clone()
     }
 
-    /// Whether there has been no set at all yet.
-    pub fn is_empty(&self) -> bool {
-        self.held.read().set.is_none()
+    /// How many keys there are; `None` before the first set.
+    pub fn count(&self) -> Option<usize> {
+        self.held.read().set.as_ref().map(|set| set.count())
     }
 
     /// Asks for a newer set because a key is missing, and does not wait for it.

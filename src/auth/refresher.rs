@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{KeySource, KeySourceError, Keyring};
+use super::{KeySet, KeySetError, KeySource, KeySourceError, Keyring};
 use crate::event;
 
 /// How often a file is looked at; a look is one system call.
@@ -32,11 +32,12 @@ impl Refresher {
     /// Fills `keyring` from `source`: a file at once, an address at the first turn, which may take as long as a network does.
     ///
     /// # Errors
-    /// If there is no usable file.
+    /// If there is no file with a usable key.
     pub fn begin(source: KeySource, keyring: Arc<Keyring>, now: Instant) -> Result<Self, KeySourceError> {
         let mut refresher = Self { source, keyring, due: now, missed_from: now, failures: 0 };
         if refresher.source.is_file() {
-            refresher.load(now)?;
+            let (set, fresh_for) = refresher.source.load()?;
+            refresher.hold(set.usable()?, now + fresh_for);
         }
         Ok(refresher)
     }
@@ -66,25 +67,41 @@ impl Refresher {
         }
         self.due = now + RETRY_PAUSE_MAX.min(RETRY_PAUSE_MIN * 2_u32.saturating_pow(self.failures));
         self.failures = self.failures.saturating_add(1);
-        let outcome = if self.keyring.is_empty() {
-            "tokens that are signed with them are answered with 503"
-        } else {
-            "those that were read before go on being used"
+        let outcome = match self.keyring.count() {
+            None => "tokens that are signed with them are answered with 503",
+            Some(0) => "tokens that are signed with them are refused, since there were none before",
+            Some(_) => "those that were read before go on being used",
         };
         self.keyring.set_trouble(&format!("The keys of JWT_JWKS cannot be read: {error}; {outcome}"));
     }
 
     fn load(&mut self, now: Instant) -> Result<(), KeySourceError> {
         let (set, fresh_for) = self.source.load()?;
-        self.due = now + fresh_for;
+        self.hold(set, now + fresh_for);
+        Ok(())
+    }
+
+    /// Goes on with what the source says, also if that is that no key counts any more.
+    fn hold(&mut self, set: KeySet, due: Instant) {
+        self.due = due;
         if std::mem::take(&mut self.failures) > 0 {
             tracing::info!(event = event::KEYS_AVAILABLE, "the keys can be read again");
         }
         let (usable, left_out, reasons) = (set.count(), set.left_out().len(), set.left_out().to_string());
-        if self.keyring.replace(set) {
-            tracing::info!(event = event::KEYS_LOADED, usable, left_out, reasons);
+        let none = (usable == 0).then(|| KeySetError::NoneUsable(set.left_out().clone()));
+        let is_new = self.keyring.replace(set);
+        match none {
+            Some(none) => {
+                if is_new {
+                    tracing::warn!(event = event::KEYS_LOADED, usable, left_out, reasons, "their tokens are refused");
+                }
+                self.keyring.set_trouble(&format!(
+                    "The document of JWT_JWKS is there, but {none}; tokens that are signed with such keys are refused"
+                ));
+            }
+            None if is_new => tracing::info!(event = event::KEYS_LOADED, usable, left_out, reasons),
+            None => {}
         }
-        Ok(())
     }
 }
 
@@ -168,7 +185,7 @@ mod tests {
     #[test]
     fn the_last_good_set_stays_while_there_is_no_other() {
         let mut bench = Bench::new();
-        for (second, spoilt) in [(1, "{"), (2, "{\"keys\":[]}"), (3, "[]")] {
+        for (second, spoilt) in [(1, "{"), (2, "{\"key\":[]}"), (3, "[]")] {
             fs::write(bench.path(), spoilt).expect("a temporary file");
             bench.turn_at(second);
             assert!(bench.has("first") && bench.keyring.trouble().is_some(), "{spoilt}");
@@ -183,6 +200,28 @@ mod tests {
         write(&bench.path(), "second");
         bench.turn_at(6);
         assert!(bench.has("second") && bench.keyring.trouble().is_none());
+    }
+
+    #[test]
+    fn a_document_without_usable_keys_withdraws_them_all() {
+        let mut bench = Bench::new();
+        for (second, none) in [(1, r#"{"keys":[]}"#), (3, r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#)] {
+            let (generation, kid) = (bench.keyring.generation(), format!("of {second}"));
+            fs::write(bench.path(), none).expect("a temporary file");
+            bench.turn_at(second);
+            assert_eq!((bench.keyring.count(), bench.keyring.generation()), (Some(0), generation + 1));
+            let trouble = bench.keyring.trouble().expect("there is no key");
+            assert!(trouble.contains("it has no key that could verify"), "{trouble}");
+            assert_eq!(trouble.contains("left out: 1 symmetric"), none.contains("oct"), "{trouble}");
+            write(&bench.path(), &kid);
+            bench.turn_at(second + 1);
+            assert!(bench.has(&kid) && bench.keyring.trouble().is_none());
+        }
+        // Whoever starts with such a file has not meant it.
+        fs::write(bench.path(), r#"{"keys":[]}"#).expect("a temporary file");
+        let source = KeySource::new(&KeyLocation::File(bench.path()));
+        let begun = Refresher::begin(source, Keyring::new().0, bench.begun);
+        assert!(matches!(begun, Err(KeySourceError::Keys(KeySetError::NoneUsable(_)))));
     }
 
     #[test]

@@ -81,7 +81,15 @@ impl Verifier {
         let (set, generation) = self.keyring.as_ref().map_or((None, 0), |keyring| keyring.current());
         let (algorithm, key) = self.choose(&header, set.as_deref())?;
         let validation = ALGORITHMS.iter().position(|known| *known == algorithm).map(|at| &self.validations[at]);
-        let claims = jsonwebtoken::decode::<Claims>(token, key, validation.ok_or(TokenError::Algorithm)?)?.claims;
+        let decoded = jsonwebtoken::decode::<Claims>(token, key, validation.ok_or(TokenError::Algorithm)?);
+        let claims = match decoded.map_err(TokenError::from) {
+            Ok(decoded) => decoded.claims,
+            // The key was the only one to choose, and may have been followed by another.
+            Err(TokenError::Signature) if header.kid.is_none() && algorithm != Algorithm::HS256 => {
+                return Err(self.missing(TokenError::Signature));
+            }
+            Err(error) => return Err(error),
+        };
         let times = Times::of(&claims.0);
         let principal = self.principal(claims)?;
         self.seen.insert(digest, Seen { principal: principal.clone(), times, generation });
@@ -114,7 +122,8 @@ impl Verifier {
                 match (fitting.next(), fitting.next()) {
                     (Some(key), None) => Ok(public(key)),
                     (Some(_), Some(_)) => Err(TokenError::AmbiguousKey),
-                    (None, _) => Err(TokenError::Algorithm),
+                    (None, _) if set.count() == 0 => Err(self.missing(TokenError::UnknownKey)),
+                    (None, _) => Err(self.missing(TokenError::Algorithm)),
                 }
             }
         }
@@ -138,9 +147,9 @@ impl Verifier {
         self.keyring.as_ref().and_then(|keyring| keyring.trouble())
     }
 
-    /// Whether there is nothing yet to verify tokens with.
+    /// Whether there is nothing to verify tokens with, not yet or not any more.
     pub fn awaits_keys(&self) -> bool {
-        self.secret.is_none() && self.keyring.as_ref().is_some_and(|keyring| keyring.is_empty())
+        self.secret.is_none() && self.keyring.as_ref().is_some_and(|keyring| keyring.count().unwrap_or(0) == 0)
     }
 
     fn principal(&self, Claims(mut claims): Claims) -> Result<Principal, TokenError> {
@@ -176,7 +185,9 @@ pub enum TokenError {
     #[error("The token is not signed with an algorithm that this server has a key for.")]
     Algorithm,
     /// Signed with a key that is not among the published ones; they are read again soon.
-    #[error("The token names a key that this server does not know; if the key is new, try again in some seconds.")]
+    #[error(
+        "The token is signed with a key that this server does not know; if the key is new, try again in some seconds."
+    )]
     UnknownKey,
     /// Signed with one of several keys, and it does not say with which.
     #[error("The token does not name its key (`kid`), and several would fit.")]

@@ -128,15 +128,17 @@ impl Listener {
         let mut reserve = self.reserve.lock();
         drop(reserve.take());
         let accepted = self.accept();
-        if let Accepted::Connection(socket, _) = &accepted {
-            // Best effort: there is no descriptor to keep the connection with until its client has read this.
-            let _ = (&*socket).write(&answer);
-            front.note_refusal(&refusal);
-        }
+        // Best effort: there is no descriptor to keep the connection with until its client has read this.
+        let is_sent = matches!(&accepted, Accepted::Connection(socket, _) if (&*socket).write(&answer).is_ok());
         let is_refused = !matches!(accepted, Accepted::Exhausted);
         drop(accepted);
         *reserve = open_reserve().ok();
-        is_refused && reserve.is_some()
+        let is_back = reserve.is_some();
+        drop(reserve);
+        if is_sent {
+            front.note_refusal(&refusal);
+        }
+        is_refused && is_back
     }
 }
 

@@ -51,7 +51,7 @@ impl Chunked {
             if let At::Trailers(scan) = &mut self.at {
                 let rest = &input[index..];
                 let part = &rest[..rest.len().min(self.spare_bytes)];
-                let end = scan.advance(part)?;
+                let end = scan.advance(part).map_err(|(refusal, _)| refusal)?;
                 if end.is_none() && part.len() < rest.len() {
                     return Err(Refusal::HeadTooLarge);
                 }

@@ -24,7 +24,7 @@ pub(super) struct Connection {
     pub(super) deadline: Option<Instant>,
     /// How the answer to the request in hand is written.
     pub(super) form: Form,
-    /// Who sent the request in hand, for an answer of our own.
+    /// Who sent the request in hand, for an answer of our own; nobody once it is answered.
     pub(super) caller: Caller,
     parser: Parser,
     /// Bytes that arrived behind the request in hand; nothing more is read until they are used up.
@@ -173,6 +173,7 @@ impl Connection {
 
     /// Renders an answer; `flush` sends it.
     pub(super) fn answer(&mut self, response: Response) {
+        self.caller = Caller::default();
         self.unsent = Stretch { bytes: response.render(self.form), used: 0 };
     }
 
@@ -180,6 +181,7 @@ impl Connection {
     pub(super) fn begin_stream(&mut self, head: Response) -> u32 {
         // In HTTP/1.0 only the connection's end says where such a body ends.
         self.form.keep_alive &= self.form.version == Version::Http11;
+        self.caller = Caller::default();
         self.unsent = Stretch { bytes: head.render_stream_head(self.form), used: 0 };
         self.streams += 1;
         self.streams
@@ -281,5 +283,42 @@ impl Stretch {
         if self.used == self.bytes.len() {
             *self = Stretch::default();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::http::slots::Slots;
+
+    /// A client that has been answered may stay for minutes, and thousands of them do: none is held for what it said of itself.
+    #[test]
+    fn of_a_caller_little_is_held_and_nothing_once_it_is_answered() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let socket = TcpStream::connect(address).expect("it listens");
+        let seat = Arc::new(Slots::new(1)).reserve().expect("there is one");
+        let mut connection = Connection::new(seat, socket, address);
+        let held = |connection: &Connection| {
+            let Caller { request_id, origin } = &connection.caller;
+            [request_id, origin].map(|text| text.as_ref().map_or(0, String::capacity))
+        };
+        let sent_by = |id: usize, origin: usize| {
+            let (id, origin) = ("i".repeat(id), "o".repeat(origin));
+            Head::remains(format!("GET / HTTP/1.1\r\nX-Request-Id: {id}\r\nOrigin: {origin}\r\n").into())
+        };
+        for (id, origin, expected) in [(129, 256, [0, 256]), (128, 257, [128, 0]), (16_000, 16_000, [0, 0])] {
+            connection.note(Some(&sent_by(id, origin)));
+            assert_eq!(held(&connection), expected);
+        }
+        connection.note(Some(&sent_by(128, 256)));
+        connection.answer(Response::empty(200));
+        assert_eq!(held(&connection), [0, 0], "it is answered");
+        connection.note(Some(&sent_by(128, 256)));
+        connection.begin_stream(Response::empty(200));
+        assert_eq!(held(&connection), [0, 0], "its answer has begun");
     }
 }

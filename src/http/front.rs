@@ -24,6 +24,9 @@ pub trait Service: Send + Sync {
 
     /// Renders an answer that the connection layer gives by itself. Called on any thread; must not block.
     fn refuse(&self, refusal: &Refusal, caller: &Caller) -> Response;
+
+    /// Told of each such answer that is sent, which not every one is that was rendered. As above.
+    fn note_refusal(&self, _: &Refusal) {}
 }
 
 /// What all threads share.
@@ -132,8 +135,9 @@ impl Front {
         self.answer(connection, response);
     }
 
-    /// Counts a refusal.
+    /// Counts a refusal that is sent.
     pub(super) fn note_refusal(&self, refusal: &Refusal) {
+        self.service.note_refusal(refusal);
         if let Some(index) = STATUSES.iter().position(|&status| refusal.status() == status) {
             self.refusals[index].fetch_add(1, Ordering::Relaxed);
         }

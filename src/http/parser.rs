@@ -48,7 +48,7 @@ pub(super) enum Awaiting {
     Body,
 }
 
-/// A refusal with the head it refuses, when that could be read.
+/// A refusal with the head it refuses, or what could be read of it.
 pub(super) type Refused = (Refusal, Option<Box<Head>>);
 
 impl Parser {
@@ -87,7 +87,13 @@ impl Parser {
         if let State::Head { scan, held } = &mut self.state {
             // Only as far as a head may reach, so that what is found does not depend on where the stream is cut.
             let part = &input[..input.len().min(limits.head_bytes_max - held.len())];
-            let end = scan.advance(part).map_err(|refusal| (refusal, None))?;
+            let end = match scan.advance(part) {
+                Ok(end) => end,
+                Err((refusal, before)) => {
+                    held.extend_from_slice(&part[..before]);
+                    return Err((refusal, Some(Box::new(remains(scan, held)))));
+                }
+            };
             held.extend_from_slice(&part[..end.unwrap_or(part.len())]);
             let Some(end) = end else {
                 return if part.len() == input.len() {

@@ -40,6 +40,13 @@ pub struct Caller {
     pub origin: Option<String>,
 }
 
+impl Caller {
+    /// The longest id that counts; a UUID has 36.
+    pub const REQUEST_ID_BYTES_MAX: usize = 128;
+    /// The longest origin that is kept; a scheme, the name of a host and a port are a fraction of it in practice.
+    pub const ORIGIN_BYTES_MAX: usize = 256;
+}
+
 /// Every status that a refusal can have, in the order of the counters in `Stats`.
 pub(super) const STATUSES: [u16; 10] = [400, 408, 413, 414, 417, 431, 500, 501, 503, 505];
 

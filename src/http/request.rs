@@ -109,10 +109,13 @@ impl Head {
         Form { version: self.version, head_only: self.method == Method::Head, keep_alive: self.keep_alive }
     }
 
-    /// Who sends it.
+    /// Who sends it, as far as that is short enough to keep.
     pub(super) fn caller(&self) -> Caller {
-        let value = |name| self.header(name).map(str::to_owned);
-        Caller { request_id: value(REQUEST_ID), origin: value(ORIGIN) }
+        let value = |name, most| self.header(name).filter(|value| value.len() <= most).map(str::to_owned);
+        Caller {
+            request_id: value(REQUEST_ID, Caller::REQUEST_ID_BYTES_MAX),
+            origin: value(ORIGIN, Caller::ORIGIN_BYTES_MAX),
+        }
     }
 
     /// What is left of a head that is no request, or not whole: of its finished lines those that say who sends it, and whether

@@ -54,9 +54,13 @@ impl Scan {
     }
 
     /// Goes over `input` and says after how many of its bytes the section ends, if it does.
-    pub(super) fn advance(&mut self, input: &[u8]) -> Result<Option<usize>, Refusal> {
+    ///
+    /// # Errors
+    /// What is wrong, and how many bytes there are before that.
+    pub(super) fn advance(&mut self, input: &[u8]) -> Result<Option<usize>, (Refusal, usize)> {
         let mut index = 0;
         while let Some(&byte) = input.get(index) {
+            let before = index;
             index += 1;
             self.at = match (self.at, byte) {
                 (At::Line, b'\r') => At::LineEnd,
@@ -64,20 +68,20 @@ impl Scan {
                 (At::LineStart, b'\r') => At::End,
                 (At::End, b'\n') => return Ok(Some(index)),
                 (At::Beginning, b'\r') => At::BlankLine,
-                (At::BlankLine, b'\n') if self.blank_lines == BLANK_LINES_MAX => return Err(BLANK),
+                (At::BlankLine, b'\n') if self.blank_lines == BLANK_LINES_MAX => return Err((BLANK, before)),
                 (At::BlankLine, b'\n') => {
                     self.blank_lines += 1;
                     At::Beginning
                 }
-                (At::LineEnd | At::End | At::BlankLine, _) => return Err(BARE_CR),
-                (_, b'\n') => return Err(BARE_LF),
-                (At::LineStart, b' ' | b'\t') => return Err(FOLDED),
+                (At::LineEnd | At::End | At::BlankLine, _) => return Err((BARE_CR, before)),
+                (_, b'\n') => return Err((BARE_LF, before)),
+                (At::LineStart, b' ' | b'\t') => return Err((FOLDED, before)),
                 (_, b'\t' | b' '..=b'~' | 0x80..) => {
                     let plain = input[index..].iter().take_while(|&&byte| is_plain(byte)).count();
                     index += plain;
                     At::Line
                 }
-                _ => return Err(CONTROL),
+                _ => return Err((CONTROL, before)),
             };
         }
         Ok(None)

@@ -207,12 +207,10 @@ fn a_source_that_misbehaves_costs_nobody_a_key_and_keeps_nobody_waiting() {
     let to = |place: &str| {
         Publication::Answer(format!("HTTP/1.1 302 Found\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n"))
     };
-    let oct = json!({"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}).to_string();
     for (publication, told) in [
         (Publication::body("<html>not found</html>"), "is not a JSON object with a list"),
         (Publication::body(&" ".repeat(256 * 1024 + 1)), "larger than 256 KiB"),
         (Publication::Answer("HTTP/1.1 200 OK\r\n\r\n".to_owned() + &"x".repeat(1 << 20)), "larger than 256 KiB"),
-        (Publication::body(&oct), "left out: 1 symmetric"),
         (Publication::Answer("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".into()), "answers 404"),
         (Publication::Answer("nothing that HTTP has\r\n\r\n".into()), "does not speak HTTP"),
         (to(&format!("http://{}/keys", plain.local_addr().unwrap())), "not encrypted"),
@@ -261,6 +259,37 @@ fn a_source_that_misbehaves_costs_nobody_a_key_and_keeps_nobody_waiting() {
     for secret in ["localhost", "authority.pem", &keys.url(), "stranger"] {
         assert!(!finished.stderr.contains(secret), "{secret} is in\n{}", finished.stderr);
     }
+}
+
+/// Goal: an issuer whose only key has leaked can take it back before it has another.
+#[test]
+fn the_last_key_is_withdrawn_by_a_document_without_usable_ones() {
+    let [old, new] = [Key::p256(Some("old")), Key::ed25519(None)];
+    let keys = KeyServer::start(Publication::of(&[&old]));
+    let server = launch_at(&keys).start();
+    soon_accepted(&server, &old);
+    let (mut client, seen) = (server.anonymous(), fresh(&old));
+    assert_eq!(present(&mut client, &seen).status, 200);
+    keys.publish(Publication::body(&json!({"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}).to_string()));
+    server.signal(Signal::HUP);
+    wait_until("the key to be gone", || present(&mut client, &seen).status != 200);
+    for token in [seen, fresh(&old), fresh(&new)] {
+        refused_for_its_key(&present(&mut client, &token));
+    }
+    wait_until("a warning", || warnings(&server).contains("left out: 1 symmetric"));
+    let ready = client.get("/health/ready");
+    assert_eq!((ready.status, &ready.json()["failing"]), (503, &json!(["keys"])));
+    // That the issuer is away now brings nothing back.
+    keys.publish(Publication::Nobody);
+    server.signal(Signal::HUP);
+    wait_until("a warning", || warnings(&server).contains("there were none before"));
+    refused_for_its_key(&present(&mut client, &fresh(&old)));
+    keys.publish(Publication::of(&[&new]));
+    server.signal(Signal::HUP);
+    soon_accepted(&server, &new);
+    refused_for_its_key(&present(&mut client, &fresh(&old)));
+    assert_eq!(client.get("/health/ready").status, 200);
+    assert_eq!(server.health()["warnings"], json!([]));
 }
 
 #[test]

@@ -62,13 +62,21 @@ fn without_descriptors_a_server_goes_on_and_accepts_again() {
         assert_eq!(peer.answer("GET").expect("whoever is connected is served").status, 200);
     }
     drop(connected.pop());
+    let mut tries = 0;
     wait_for("the next to be let in", || {
+        tries += 1;
         let mut peer = Peer::connect(server.address());
         peer.send(health());
         peer.answer("GET").filter(|answer| answer.status == 200)
     });
     drop(connected);
     prlimit(Some(server.pid()), Resource::Nofile, Rlimit { current, maximum }).unwrap();
+    // Nobody else was told, however often it was put into words.
+    let metrics = server.anonymous().get("/metrics").text();
+    let counted =
+        |line: &str| line.strip_prefix("holdfast_http_refusals_total{status=\"503\"} ")?.parse::<usize>().ok();
+    let counted = metrics.lines().find_map(counted).expect("they are counted");
+    assert!((told..=told + 1 + tries).contains(&counted), "{counted} counted, {told} told, {tries} perhaps");
     cost.assert_back(&server, "the shortage");
 }
 
