@@ -29,6 +29,15 @@ struct Held {
     trouble: Option<Arc<str>>,
 }
 
+/// The keys as they are at one moment.
+#[derive(Default)]
+pub(super) struct Current {
+    /// None before the first set.
+    pub(super) set: Option<Arc<KeySet>>,
+    /// How many sets there have been.
+    pub(super) generation: u64,
+}
+
 impl Keyring {
     /// Without keys; the receiver is told when somebody wants some.
     pub fn new() -> (Arc<Self>, Receiver<()>) {
@@ -37,10 +46,10 @@ impl Keyring {
         (Arc::new(Self { held, is_missed, is_told, wake }), woken)
     }
 
-    /// The keys, and how many sets there have been; no keys before the first set.
-    pub(super) fn current(&self) -> (Option<Arc<KeySet>>, u64) {
+    /// The keys as they are now.
+    pub(super) fn current(&self) -> Current {
         let held = self.held.read();
-        (held.set.clone(), held.generation)
+        Current { set: held.set.clone(), generation: held.generation }
     }
 
     pub(super) fn generation(&self) -> u64 {
@@ -76,9 +85,10 @@ impl Keyring {
         self.held.read().set.as_ref().map(|set| set.count())
     }
 
-    /// Asks for a newer set because a key is missing, and does not wait for it.
-    pub(super) fn miss(&self) {
-        if !self.is_missed.swap(true, Ordering::Relaxed) {
+    /// Asks for a newer set than that one because a key is missing in it, and does not wait for it. If there is a newer one
+    /// already, nothing is asked for.
+    pub(super) fn miss(&self, generation: u64) {
+        if generation == self.generation() && !self.is_missed.swap(true, Ordering::Relaxed) {
             self.wake();
         }
     }

@@ -144,8 +144,12 @@ mod tests {
             self.refresher.turn(self.begun + Duration::from_secs(seconds))
         }
 
+        fn miss(&self) {
+            self.keyring.miss(self.keyring.generation());
+        }
+
         fn has(&self, kid: &str) -> bool {
-            self.keyring.current().0.is_some_and(|set| set.named(kid).is_some())
+            self.keyring.current().set.is_some_and(|set| set.named(kid).is_some())
         }
     }
 
@@ -246,17 +250,20 @@ mod tests {
         write_unnoticed(&bench.path(), "other");
         bench.turn_at(1);
         assert!(!bench.has("other"));
-        bench.keyring.miss();
+        bench.miss();
         bench.turn_at(2);
         assert!(bench.has("other"));
         write_unnoticed(&bench.path(), "third");
         for second in 3..12 {
-            bench.keyring.miss();
+            bench.miss();
             bench.turn_at(second);
             assert!(!bench.has("third"), "after {second} s");
         }
+        let generation = bench.keyring.generation();
         bench.turn_at(12);
         assert!(bench.has("third"), "what was asked meanwhile is not forgotten");
+        bench.keyring.miss(generation);
+        assert!(!bench.keyring.is_missed(), "who has looked at the keys before asks for what is here already");
         write_unnoticed(&bench.path(), "forth");
         bench.keyring.refresh();
         bench.turn_at(13);

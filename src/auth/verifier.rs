@@ -10,8 +10,9 @@ use serde_json::{Map, Value};
 
 use super::crypto::{self, ALGORITHMS};
 use super::key_set::PublicKey;
+use super::keyring::Current;
 use super::seen::{LEEWAY_SECONDS, Seen, SeenTokens, Times};
-use super::{KeySet, Keyring, Principal, Secret};
+use super::{Keyring, Principal, Secret};
 
 /// Verifies bearer tokens: those signed with a shared secret (HS256) and those signed with the keys that an issuer publishes
 /// (RS256, ES256, EdDSA), whichever of the two there is. Shared by all http threads.
@@ -78,21 +79,21 @@ impl Verifier {
             return seen;
         }
         let header = read_header(token)?;
-        let (set, generation) = self.keyring.as_ref().map_or((None, 0), |keyring| keyring.current());
-        let (algorithm, key) = self.choose(&header, set.as_deref())?;
+        let current = self.keyring.as_ref().map_or_else(Current::default, |keyring| keyring.current());
+        let (algorithm, key) = self.choose(&header, &current)?;
         let validation = ALGORITHMS.iter().position(|known| *known == algorithm).map(|at| &self.validations[at]);
         let decoded = jsonwebtoken::decode::<Claims>(token, key, validation.ok_or(TokenError::Algorithm)?);
         let claims = match decoded.map_err(TokenError::from) {
             Ok(decoded) => decoded.claims,
             // The key was the only one to choose, and may have been followed by another.
             Err(TokenError::Signature) if header.kid.is_none() && algorithm != Algorithm::HS256 => {
-                return Err(self.missing(TokenError::Signature));
+                return Err(self.missing(&current, TokenError::Signature));
             }
             Err(error) => return Err(error),
         };
         let times = Times::of(&claims.0);
         let principal = self.principal(claims)?;
-        self.seen.insert(digest, Seen { principal: principal.clone(), times, generation });
+        self.seen.insert(digest, Seen { principal: principal.clone(), times, generation: current.generation });
         Ok(principal)
     }
 
@@ -101,11 +102,12 @@ impl Verifier {
     fn choose<'a>(
         &'a self,
         header: &TokenHeader,
-        set: Option<&'a KeySet>,
+        current: &'a Current,
     ) -> Result<(Algorithm, &'a DecodingKey), TokenError> {
         let algorithm =
             header.alg.parse().ok().filter(|known| ALGORITHMS.contains(known)).ok_or(TokenError::Algorithm)?;
         let secret = self.secret.as_ref().filter(|_| algorithm == Algorithm::HS256);
+        let set = current.set.as_deref();
         let public = |key: &'a PublicKey| (key.algorithm, &key.key);
         let named = header.kid.as_deref().and_then(|kid| set?.named(kid));
         match (named, secret, set) {
@@ -115,24 +117,24 @@ impl Verifier {
             (None, Some(secret), _) => Ok((Algorithm::HS256, secret)),
             // Nothing that could be published would verify it, and without a place of published keys nothing is.
             _ if algorithm == Algorithm::HS256 || self.keyring.is_none() => Err(TokenError::Algorithm),
-            (None, None, None) => Err(self.missing(TokenError::KeysAway)),
-            (None, None, Some(_)) if header.kid.is_some() => Err(self.missing(TokenError::UnknownKey)),
+            (None, None, None) => Err(self.missing(current, TokenError::KeysAway)),
+            (None, None, Some(_)) if header.kid.is_some() => Err(self.missing(current, TokenError::UnknownKey)),
             (None, None, Some(set)) => {
                 let mut fitting = set.of(algorithm);
                 match (fitting.next(), fitting.next()) {
                     (Some(key), None) => Ok(public(key)),
                     (Some(_), Some(_)) => Err(TokenError::AmbiguousKey),
-                    (None, _) if set.count() == 0 => Err(self.missing(TokenError::UnknownKey)),
-                    (None, _) => Err(self.missing(TokenError::Algorithm)),
+                    (None, _) if set.count() == 0 => Err(self.missing(current, TokenError::UnknownKey)),
+                    (None, _) => Err(self.missing(current, TokenError::Algorithm)),
                 }
             }
         }
     }
 
-    /// Has the keys refreshed, soon and by another thread.
-    fn missing(&self, error: TokenError) -> TokenError {
+    /// Has the keys refreshed, soon and by another thread, unless they are newer than these already.
+    fn missing(&self, current: &Current, error: TokenError) -> TokenError {
         if let Some(keyring) = &self.keyring {
-            keyring.miss();
+            keyring.miss(current.generation);
         }
         error
     }
