@@ -41,8 +41,8 @@ events! {
     RUN_CANCEL_ASKED = "run.cancel.asked";
     /// A user deleted a conversation with everything of it.
     THREAD_DELETED = "thread.deleted";
-    /// A token was refused; the reason says why, and `unlogged` how many more were refused since the last such line because
-    /// there were too many.
+    /// A token was refused; the reason says why, and `unlogged` how many more were refused since the last such line, which
+    /// were too many, or of an address beyond its rate.
     TOKEN_REFUSED = "token.refused";
     /// Published keys were read, and are others than before: how many are usable, how many were left out and why.
     KEYS_LOADED = "keys.loaded";

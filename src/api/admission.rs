@@ -11,27 +11,23 @@ use super::problem::Problem;
 use super::routes::{Lane, Route};
 use super::waiting::{Handling, Task, Way};
 use crate::event;
-use crate::http::{Found, Method, Params, Parked, Request, Responder};
+use crate::http::{BadEncoding, Found, Method, Params, Parked, Request, Responder, Response};
 use crate::limits::forwarded::client_address;
-use crate::limits::{Client, Manner, NotWaiting, Place};
-
-/// What is asked by a request that is let in.
-enum Asked {
-    Route {
-        route: &'static Route,
-        params: Params,
-        /// Empty on the open endpoints.
-        user: String,
-    },
-    /// What a path understands, or whether a page may call.
-    Options,
-}
+use crate::limits::{Client, Manner, Permit, Place};
 
 /// A request that is let in, and when.
 struct Admission {
-    asked: Asked,
+    route: &'static Route,
+    params: Params,
+    /// Empty on the open endpoints.
+    user: String,
+    delay: Option<Delay>,
+}
+
+/// How long a request has to wait, and where.
+struct Delay {
     wait: Duration,
-    place: Place,
+    permit: Permit,
 }
 
 /// A request that came in, and with it everything that its answer needs but the way back.
@@ -40,7 +36,9 @@ struct Arrival {
     request: Request,
     address: IpAddr,
     envelope: Envelope,
-    asked: Asked,
+    route: &'static Route,
+    params: Params,
+    user: String,
 }
 
 /// A request that waits for its turn.
@@ -53,24 +51,23 @@ pub(super) struct Turn {
 pub(super) fn take(api: &Arc<Api>, request: Request, responder: Responder) {
     let address = api.address_of(&request);
     let mut envelope = Envelope::of(&request, &api.origins);
-    let Admission { asked, wait, place } = match api.admit(&request, address, &mut envelope) {
+    if *request.method() == Method::Options {
+        let answer = match api.options(&request, address, &mut envelope) {
+            Ok(response) => envelope.seal(api, response),
+            Err(problem) => envelope.seal_problem(api, problem),
+        };
+        return responder.send(answer);
+    }
+    let Admission { route, params, user, delay } = match api.admit(&request, address, &mut envelope) {
         Ok(admission) => admission,
         Err(problem) => return responder.send(envelope.seal_problem(api, problem)),
     };
-    let bytes = request.body.len();
-    let arrival = Arrival { api: Arc::clone(api), request, address, envelope, asked };
-    if wait.is_zero() {
-        return arrival.go_on(responder);
-    }
-    let turn = Turn { arrival, way: responder.park() };
-    match api.turnstile.enter(place, bytes, Instant::now() + wait, turn) {
-        Ok(()) => {}
-        Err(NotWaiting::Closed(turn)) => turn.refuse(),
-        // Somebody else was quicker to take the last place.
-        Err(NotWaiting::Full(turn)) => {
-            let problem = api.too_often(place, wait.as_secs() + 1);
-            turn.answer(problem);
-        }
+    let arrival = Arrival { api: Arc::clone(api), request, address, envelope, route, params, user };
+    let Some(Delay { wait, permit }) = delay else { return arrival.go_on(responder) };
+    // The wait is short, and who has sent its request and closes its sending side still wants the answer.
+    let turn = Turn { arrival, way: responder.park_briefly() };
+    if let Err(turn) = api.turnstile.enter(permit, Instant::now() + wait, turn) {
+        turn.refuse();
     }
 }
 
@@ -86,48 +83,61 @@ impl Api {
         client_address(peer, &standard, &custom, &self.trusted_proxies)
     }
 
+    /// Answers `OPTIONS`, at once. A preflight is not counted: its answer is always the same, and of a refusal a browser would tell its
+    /// page nothing but that it may not call.
+    fn options(&self, request: &Request, address: IpAddr, envelope: &mut Envelope) -> Result<Response, Problem> {
+        if envelope::is_preflight(request) {
+            return Ok(envelope::preflight());
+        }
+        let found = self.router.find(request.method(), request.path());
+        if is_limited(&found) {
+            self.count(Client::Address(address), None, envelope)?;
+        }
+        envelope::options(&found, request.path())
+    }
+
     /// Route, token and rate. What is refused for another reason is counted like everything else, but does not wait: who tries
     /// tokens or paths shall hold no memory.
     fn admit(&self, request: &Request, address: IpAddr, envelope: &mut Envelope) -> Result<Admission, Problem> {
         let stranger = Client::Address(address);
         let bytes = request.body.len();
-        let admitted = |asked, wait, place| Ok(Admission { asked, wait, place });
-        if *request.method() == Method::Options {
-            let wait = self.count(stranger, bytes, envelope::is_preflight(request), envelope)?;
-            return admitted(Asked::Options, wait, Place::Address);
-        }
-        let (route, params) = match self.router.find(request.method(), request.path()) {
+        let found = self.router.find(request.method(), request.path());
+        let is_limited = is_limited(&found);
+        let (route, params) = match found {
             Ok(Found::Route(route, params)) => (*route, params),
-            Ok(Found::MethodNotAllowed(allowed)) => {
-                self.count(stranger, bytes, false, envelope)?;
-                let detail = format!("This path understands {allowed}.");
-                return Err(Problem::new(405, detail).with_header("Allow", allowed));
-            }
-            Ok(Found::NotFound) => {
-                self.count(stranger, bytes, false, envelope)?;
-                return Err(Problem::not_found("path"));
-            }
-            Err(error) => {
-                self.count(stranger, bytes, false, envelope)?;
-                return Err(Problem::new(400, format!("The path cannot be read: {error}.")));
+            refused => {
+                if is_limited {
+                    self.count(stranger, None, envelope)?;
+                }
+                return Err(match refused {
+                    Ok(Found::MethodNotAllowed(_, allowed)) => {
+                        let detail = format!("This path understands {allowed}.");
+                        Problem::new(405, detail).with_header("Allow", allowed)
+                    }
+                    Ok(_) => Problem::not_found("path"),
+                    Err(error) => Problem::new(400, format!("The path cannot be read: {error}.")),
+                });
             }
         };
         if !route.token {
-            let wait = if route.limited { self.count(stranger, bytes, true, envelope)? } else { Duration::ZERO };
-            return admitted(Asked::Route { route, params, user: String::new() }, wait, Place::Address);
+            let delay = if is_limited { self.count(stranger, Some(bytes), envelope)? } else { None };
+            return Ok(Admission { route, params, user: String::new(), delay });
         }
         envelope.is_private = true;
         let headers: Vec<&str> = request.header_values("authorization").collect();
         match self.verifier.verify(&headers) {
             Ok(principal) => {
                 let user = principal.identity().to_owned();
-                let wait = self.count(Client::User(&user), bytes, true, envelope)?;
-                admitted(Asked::Route { route, params, user }, wait, Place::User)
+                let delay = self.count(Client::User(&user), Some(bytes), envelope)?;
+                Ok(Admission { route, params, user, delay })
             }
             Err(refused) => {
                 let reason = refused.reason();
                 self.metrics.tokens_refused.get_or_create(&[("reason", reason)]).inc();
-                self.count(stranger, bytes, false, envelope)?;
+                if let Err(too_often) = self.count(stranger, None, envelope) {
+                    self.refusals_logged.withhold();
+                    return Err(too_often);
+                }
                 if let Some(unlogged) = self.refusals_logged.spend() {
                     tracing::info!(
                         event = event::TOKEN_REFUSED,
@@ -143,34 +153,45 @@ impl Api {
         }
     }
 
-    /// Counts a request that holds so many bytes, and says how long it has to wait.
+    /// Counts a request, and says whether it has to wait, which it may if it says how much memory it would hold meanwhile. Its
+    /// place is taken before its time is, which nobody could give back.
     fn count(
         &self,
         client: Client<'_>,
-        bytes: usize,
-        may_wait: bool,
+        bytes: Option<usize>,
         envelope: &mut Envelope,
-    ) -> Result<Duration, Problem> {
+    ) -> Result<Option<Delay>, Problem> {
         let place = match client {
             Client::User(_) => Place::User,
             Client::Address(_) => Place::Address,
         };
-        let waits = may_wait && self.turnstile.has_room(place, bytes);
-        match self.limiter.check(client, if waits { Manner::OrLater } else { Manner::AtOnce }) {
+        let mut verdict = self.limiter.check(client, Manner::AtOnce);
+        let mut permit = None;
+        if verdict.is_err() {
+            permit = bytes.and_then(|bytes| self.turnstile.admit(place, bytes));
+        }
+        if permit.is_some() {
+            verdict = self.limiter.check(client, Manner::OrLater);
+        }
+        match verdict {
             Ok(pass) => {
                 envelope.standing = Some(pass.standing);
-                Ok(pass.wait)
+                Ok(permit.filter(|_| !pass.wait.is_zero()).map(|permit| Delay { wait: pass.wait, permit }))
             }
             Err(retry) => {
                 envelope.standing = Some(retry.standing());
-                Err(self.too_often(place, retry.seconds))
+                self.metrics.rate_limit_refused.get_or_create(&[("known", known(place))]).inc();
+                Err(Problem::too_often(retry.seconds))
             }
         }
     }
+}
 
-    fn too_often(&self, place: Place, seconds: u64) -> Problem {
-        self.metrics.rate_limit_refused.get_or_create(&[("known", known(place))]).inc();
-        Problem::too_often(seconds)
+/// Whether a request is counted: its path's route says so, whatever the method. What has no route is.
+fn is_limited(found: &Result<Found<'_, &'static Route>, BadEncoding>) -> bool {
+    match found {
+        Ok(Found::Route(route, _) | Found::MethodNotAllowed(route, _)) => route.limited,
+        Ok(Found::NotFound) | Err(_) => true,
     }
 }
 
@@ -185,17 +206,7 @@ fn known(place: Place) -> &'static str {
 impl Arrival {
     /// Does what is asked, or has it done.
     fn go_on(self, responder: Responder) {
-        let Arrival { api, request, address, envelope, asked } = self;
-        let (route, params, user) = match asked {
-            Asked::Route { route, params, user } => (route, params, user),
-            Asked::Options => {
-                let answer = match envelope::options(&request, &api.router) {
-                    Ok(response) => envelope.seal(&api, response),
-                    Err(problem) => envelope.seal_problem(&api, problem),
-                };
-                return responder.send(answer);
-            }
-        };
+        let Arrival { api, request, address, envelope, route, params, user } = self;
         let task = Task::Handle(Box::new(Handling {
             api: Arc::clone(&api),
             route,
@@ -220,10 +231,7 @@ impl Turn {
     /// Lets the request in whose time has come, if its client is still there.
     pub(super) fn go_on(self) {
         if let Some(responder) = self.way.resume() {
-            let place = match &self.arrival.asked {
-                Asked::Route { user, .. } if !user.is_empty() => Place::User,
-                Asked::Route { .. } | Asked::Options => Place::Address,
-            };
+            let place = if self.arrival.user.is_empty() { Place::Address } else { Place::User };
             self.arrival.api.metrics.rate_limit_delayed.get_or_create(&[("known", known(place))]).inc();
             self.arrival.go_on(responder);
         }
@@ -236,11 +244,7 @@ impl Turn {
 
     /// Answers that the server is shutting down.
     pub(super) fn refuse(self) {
-        self.answer(Problem::draining(None));
-    }
-
-    fn answer(self, problem: Problem) {
         let Turn { arrival: Arrival { api, envelope, .. }, way } = self;
-        way.send(envelope.seal_problem(&api, problem));
+        way.send(envelope.seal_problem(&api, Problem::draining(None)));
     }
 }

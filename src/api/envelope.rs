@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::Api;
 use super::problem::Problem;
 use super::routes::Route;
-use crate::http::{Caller, Found, Request, Response, Router};
+use crate::http::{BadEncoding, Caller, Found, Request, Response};
 use crate::limits::Standing;
 
 /// Smaller bodies are sent as they are: they fit one packet anyway.
@@ -202,18 +202,20 @@ pub(super) fn is_preflight(request: &Request) -> bool {
     request.header("origin").is_some() && request.header("access-control-request-method").is_some()
 }
 
-/// The answer to `OPTIONS`: a preflight, or what a path understands.
-pub(super) fn options(request: &Request, router: &Router<&'static Route>) -> Result<Response, Problem> {
+/// The answer to it, whatever the path; whose page may call is what every answer says.
+pub(super) fn preflight() -> Response {
+    Response::empty(204)
+        .with_header("Access-Control-Allow-Methods", METHODS)
+        .with_header("Access-Control-Allow-Headers", ALLOWED_HEADERS)
+        .with_header("Access-Control-Max-Age", PREFLIGHT_SECONDS)
+}
+
+/// The answer to any other `OPTIONS`: what the path understands that was looked up.
+pub(super) fn options(found: &Result<Found<'_, &'static Route>, BadEncoding>, path: &str) -> Result<Response, Problem> {
     let response = Response::empty(204);
-    if is_preflight(request) {
-        return Ok(response
-            .with_header("Access-Control-Allow-Methods", METHODS)
-            .with_header("Access-Control-Allow-Headers", ALLOWED_HEADERS)
-            .with_header("Access-Control-Max-Age", PREFLIGHT_SECONDS));
-    }
-    match router.find(request.method(), request.path()) {
-        Ok(Found::MethodNotAllowed(allowed)) => Ok(response.with_header("Allow", &format!("{allowed}, OPTIONS"))),
-        _ if request.path() == "*" => Ok(response.with_header("Allow", METHODS)),
+    match found {
+        Ok(Found::MethodNotAllowed(_, allowed)) => Ok(response.with_header("Allow", &format!("{allowed}, OPTIONS"))),
+        _ if path == "*" => Ok(response.with_header("Allow", METHODS)),
         _ => Err(Problem::not_found("path")),
     }
 }

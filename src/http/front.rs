@@ -164,11 +164,11 @@ impl Front {
         self.refuse(connection, refusal);
     }
 
-    /// Watches for nothing but the client's going away.
-    pub(super) fn park(&self, mut connection: Box<Connection>) {
+    /// Watches for nothing but the client's going away, which is `leaving`, or an end of both directions in any case.
+    pub(super) fn park(&self, mut connection: Box<Connection>, leaving: EventFlags) {
         connection.phase = Phase::Parked;
         connection.deadline = None;
-        self.arm(connection, EventFlags::RDHUP);
+        self.arm(connection, leaving);
     }
 
     /// What a deadline that has passed means.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use rustix::event::epoll::EventFlags;
+
 use super::connection::{Connection, Phase};
 use super::front::Front;
 use super::refusal::Refusal;
@@ -62,10 +64,21 @@ impl Responder {
     /// Leaves the connection to the epoll set, which notices when the client goes away. That includes a client that only
     /// closes its sending side: from here the two look the same.
     #[must_use = "dropping it answers 500"]
-    pub fn park(mut self) -> Parked {
+    pub fn park(self) -> Parked {
+        self.park_until(EventFlags::RDHUP)
+    }
+
+    /// As [`Responder::park`], for seconds at most: a client that only closes its sending side is still answered. So one that
+    /// closes altogether looks as if it were there; a reset is noticed.
+    #[must_use = "dropping it answers 500"]
+    pub fn park_briefly(self) -> Parked {
+        self.park_until(EventFlags::empty())
+    }
+
+    fn park_until(mut self, leaving: EventFlags) -> Parked {
         let connection = self.connection.take().expect("a responder is used up by what empties it");
         let token = connection.seat.token();
-        self.front.park(connection);
+        self.front.park(connection, leaving);
         Parked { front: Arc::clone(&self.front), token, is_answered: false }
     }
 }

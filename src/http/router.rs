@@ -15,8 +15,9 @@ pub struct Router<T> {
 pub enum Found<'r, T> {
     /// The value of the route, and what its pattern named.
     Route(&'r T, Params),
-    /// The path exists; the methods it understands, for the `Allow` header. For `OPTIONS`, too.
-    MethodNotAllowed(String),
+    /// The path exists; the value of the first route that has it, and the methods it understands, for the `Allow` header. For
+    /// `OPTIONS`, too.
+    MethodNotAllowed(&'r T, String),
     /// No route has this path.
     NotFound,
 }
@@ -66,11 +67,13 @@ impl<T> Router<T> {
         }
         let segments = path.split('/').map(decode_path_segment).collect::<Result<Vec<_>, _>>()?;
         let mut allowed: Vec<&str> = Vec::new();
+        let mut first = None;
         for route in &self.routes {
             let Some(params) = route.matches(&segments) else { continue };
             if route.method == *wanted {
                 return Ok(Found::Route(&route.value, params));
             }
+            first.get_or_insert(&route.value);
             let names = [Some(route.method.as_str()), (route.method == Method::Get).then_some("HEAD")];
             for name in names.into_iter().flatten() {
                 if !allowed.contains(&name) {
@@ -78,7 +81,7 @@ impl<T> Router<T> {
                 }
             }
         }
-        Ok(if allowed.is_empty() { Found::NotFound } else { Found::MethodNotAllowed(allowed.join(", ")) })
+        Ok(first.map_or(Found::NotFound, |first| Found::MethodNotAllowed(first, allowed.join(", "))))
     }
 }
 
@@ -166,12 +169,14 @@ mod tests {
     #[test]
     fn a_path_that_exists_names_the_methods_it_understands() {
         let allowed = |method, path| match router().find(&method, path) {
-            Ok(Found::MethodNotAllowed(allowed)) => allowed,
+            Ok(Found::MethodNotAllowed(_, allowed)) => allowed,
             other => panic!("{other:?}"),
         };
         assert_eq!(allowed(Method::Delete, "/runs"), "GET, HEAD, POST");
         assert_eq!(allowed(Method::Options, "/runs/7"), "GET, HEAD, DELETE");
         assert_eq!(allowed(Method::Patch, "/runs/latest"), "GET, HEAD, DELETE");
+        let expected = Found::MethodNotAllowed(&1, "GET, HEAD, POST".to_owned());
+        assert_eq!(router().find(&Method::Patch, "/runs"), Ok(expected), "with the first route that has the path");
         // Both patterns fit it, and the later one knows the method.
         assert_eq!(find(&Method::Delete, "/runs/latest"), (Some(5), vec!["latest".into()]));
     }

@@ -30,8 +30,13 @@ impl LogBudget {
         if self.limiter.check().is_ok() {
             return Some(self.withheld.swap(0, Ordering::Relaxed));
         }
-        self.withheld.fetch_add(1, Ordering::Relaxed);
+        self.withhold();
         None
+    }
+
+    /// Counts a line that is not written for another reason.
+    pub fn withhold(&self) {
+        self.withheld.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -47,5 +52,9 @@ mod tests {
         std::thread::sleep(std::time::Duration::from_secs(1) / LINES_PER_SECOND.get());
         let withheld = std::iter::from_fn(|| budget.spend()).find(|withheld| *withheld > 0);
         assert!(withheld >= Some(9_000), "{withheld:?}");
+        budget.withhold();
+        std::thread::sleep(std::time::Duration::from_secs(1) / LINES_PER_SECOND.get());
+        let withheld = std::iter::from_fn(|| budget.spend()).find(|withheld| *withheld > 0);
+        assert_eq!(withheld, Some(1));
     }
 }

@@ -20,14 +20,14 @@ use governor::middleware::StateInformationMiddleware;
 use clients::Clients;
 pub use log_budget::LogBudget;
 use pace::Pace;
-pub use turnstile::{ADDRESSES_WAITING_MAX, NotWaiting, Place, Turnstile, USERS_WAITING_MAX, WAITING_BYTES_MAX};
+pub use turnstile::{Permit, Place, Turnstile};
 
 /// Counts requests per client: `burst` at once, and `requests` per `window` in the long run (GCRA). Who has used up its burst
-/// may be let in for a time to come, at most [`PATIENCE`] away: each request that waits has its place reserved, so that
+/// may be let in for a time to come, at most `PATIENCE` away: each request that waits has its place reserved, so that
 /// they go on in the order in which they came.
 ///
 /// A check costs well under a microsecond. Memory is bounded: a client is 24 bytes, whatever its name, and there are
-/// at most [`USERS_MAX`] and [`ADDRESSES_MAX`] of them.
+/// at most `USERS_MAX` and `ADDRESSES_MAX` of them.
 pub struct RateLimiter<C: Clock = MonotonicClock> {
     quota: RateQuota,
     pace: Pace,
@@ -50,15 +50,15 @@ struct Limited<C: Clock> {
 type Limiter<C> = governor::RateLimiter<u64, Clients<C>, C, StateInformationMiddleware>;
 
 /// Users that are counted apart at one time. A user has a token, so this is far beyond what a small machine serves.
-pub const USERS_MAX: usize = 100_000;
+const USERS_MAX: usize = 100_000;
 
 /// Addresses that are counted apart at one time: with the users 28 MiB when full (measured).
-pub const ADDRESSES_MAX: usize = 900_000;
+const ADDRESSES_MAX: usize = 900_000;
 
 /// The longest that a request waits for its turn.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Requests of one client that may wait: where the pace is so fast that more would have their turn within [`PATIENCE`], nobody
+/// Requests of one client that may wait: where the pace is so fast that more would have their turn within `PATIENCE`, nobody
 /// shall fill the turnstile alone.
 const WAITING_PER_CLIENT: u64 = 48;
 

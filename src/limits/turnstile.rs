@@ -14,8 +14,11 @@ use parking_lot::{Condvar, Mutex};
 use crate::{event, os_thread};
 
 /// Jobs that wait for their time, in a bounded number, and one thread that hands each on when it has come.
+///
+/// Dropped, it ends its thread without waiting for that, and drops whoever waits.
 pub struct Turnstile<J> {
     line: Arc<Line<J>>,
+    room: Arc<Room>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -28,30 +31,34 @@ pub enum Place {
     Address,
 }
 
-/// Why a job does not wait; it is given back.
+/// A place for one job, and the memory that it holds; given back when dropped.
 #[derive(Debug)]
-pub enum NotWaiting<J> {
-    /// As many wait as may, or they hold as much memory as they may.
-    Full(J),
-    /// Nobody waits any more: the server is shutting down.
-    Closed(J),
+pub struct Permit {
+    room: Arc<Room>,
+    place: Place,
+    bytes: usize,
 }
 
 /// Jobs of users that may wait.
-pub const USERS_WAITING_MAX: usize = 192;
+const USERS_WAITING_MAX: usize = 192;
 
 /// Jobs of strangers that may wait.
-pub const ADDRESSES_WAITING_MAX: usize = 64;
+const ADDRESSES_WAITING_MAX: usize = 64;
 
 /// What the waiting jobs may hold in all, beside a head of at most 16 KiB each: a body may be a MiB, and 256 of them would be half
 /// of a small machine.
-pub const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
+const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 struct Line<J> {
     waiting: Mutex<Waiting<J>>,
     /// The first one has changed, or nobody waits any more.
     changed: Condvar,
-    /// By place; written under the lock.
+}
+
+/// What is taken.
+#[derive(Debug, Default)]
+struct Room {
+    /// Jobs by place.
     places: [AtomicUsize; 2],
     bytes: AtomicUsize,
 }
@@ -66,8 +73,7 @@ struct Turn<J> {
     due: Instant,
     /// Who came first goes first.
     number: u64,
-    place: Place,
-    bytes: usize,
+    permit: Permit,
     job: J,
 }
 
@@ -78,42 +84,42 @@ impl<J: Send + 'static> Turnstile<J> {
     /// If the system has no more threads.
     pub fn start(go_on: impl Fn(J) + Send + 'static) -> io::Result<Self> {
         let waiting = Waiting { turns: BinaryHeap::new(), number: 0, is_closed: false };
-        let line = Arc::new(Line {
-            waiting: Mutex::new(waiting),
-            changed: Condvar::new(),
-            places: Default::default(),
-            bytes: AtomicUsize::new(0),
-        });
+        let line = Arc::new(Line { waiting: Mutex::new(waiting), changed: Condvar::new() });
         let of_thread = Arc::clone(&line);
         let thread = os_thread::spawn(NAME, move || of_thread.serve(&go_on))?;
-        Ok(Self { line, thread: Mutex::new(Some(thread)) })
+        Ok(Self { line, room: Arc::default(), thread: Mutex::new(Some(thread)) })
     }
 
-    /// Whether there is room for a job that holds so many bytes: a look without a lock, true at most for a moment.
-    pub fn has_room(&self, place: Place, bytes: usize) -> bool {
-        let line = &self.line;
-        line.places[place as usize].load(Relaxed) < place.jobs_max()
-            && line.bytes.load(Relaxed).saturating_add(bytes) <= WAITING_BYTES_MAX
+    /// A place for a job that holds so many bytes; `None` if as many wait as may, or they hold as much memory as they may. Takes no
+    /// lock.
+    pub fn admit(&self, place: Place, bytes: usize) -> Option<Permit> {
+        let is_taken = |taken: &AtomicUsize, more: usize, max: usize| {
+            taken.fetch_update(Relaxed, Relaxed, |taken| taken.checked_add(more).filter(|sum| *sum <= max)).is_ok()
+        };
+        let room = &self.room;
+        if !is_taken(&room.places[place as usize], 1, place.jobs_max()) {
+            return None;
+        }
+        let mut permit = Permit { room: Arc::clone(room), place, bytes: 0 };
+        is_taken(&room.bytes, bytes, WAITING_BYTES_MAX).then(|| {
+            permit.bytes = bytes;
+            permit
+        })
     }
 
     /// Has a job wait until it is due.
     ///
     /// # Errors
-    /// The job, if it cannot wait.
-    pub fn enter(&self, place: Place, bytes: usize, due: Instant, job: J) -> Result<(), NotWaiting<J>> {
+    /// The job, if nobody waits any more: the server is shutting down.
+    pub fn enter(&self, permit: Permit, due: Instant, job: J) -> Result<(), J> {
         let mut waiting = self.line.waiting.lock();
         if waiting.is_closed {
-            return Err(NotWaiting::Closed(job));
-        }
-        if !self.has_room(place, bytes) {
-            return Err(NotWaiting::Full(job));
+            return Err(job);
         }
         let number = waiting.number;
         waiting.number += 1;
         let is_first = waiting.turns.peek().is_none_or(|first| due < first.due);
-        self.line.places[place as usize].fetch_add(1, Relaxed);
-        self.line.bytes.fetch_add(bytes, Relaxed);
-        waiting.turns.push(Turn { due, number, place, bytes, job });
+        waiting.turns.push(Turn { due, number, permit, job });
         drop(waiting);
         if is_first {
             self.line.changed.notify_one();
@@ -121,9 +127,9 @@ impl<J: Send + 'static> Turnstile<J> {
         Ok(())
     }
 
-    /// How many wait.
+    /// How many wait, or are about to.
     pub fn waiting(&self) -> usize {
-        self.line.places.iter().map(|place| place.load(Relaxed)).sum()
+        self.room.places.iter().map(|place| place.load(Relaxed)).sum()
     }
 
     /// Forgets the jobs that nobody wants any more; `is_gone` is asked under the lock.
@@ -135,9 +141,6 @@ impl<J: Send + 'static> Turnstile<J> {
         let all = std::mem::take(&mut waiting.turns).into_vec();
         let (gone, left): (Vec<_>, Vec<_>) = all.into_iter().partition(|turn| is_gone(&turn.job));
         waiting.turns = left.into();
-        for turn in &gone {
-            self.line.leave(turn);
-        }
         drop(waiting);
         // What their destructors do is done without the lock.
         drop(gone);
@@ -146,14 +149,7 @@ impl<J: Send + 'static> Turnstile<J> {
     /// Gives whoever waits to `refuse`, lets nobody wait any more, and joins the thread. May be called again, but not by
     /// `go_on`.
     pub fn close(&self, refuse: impl Fn(J)) {
-        let mut waiting = self.line.waiting.lock();
-        waiting.is_closed = true;
-        let all = std::mem::take(&mut waiting.turns);
-        for turn in &all {
-            self.line.leave(turn);
-        }
-        drop(waiting);
-        self.line.changed.notify_one();
+        let all = self.line.close();
         for turn in all {
             refuse(turn.job);
         }
@@ -162,6 +158,19 @@ impl<J: Send + 'static> Turnstile<J> {
             // What a job throws is caught, and what that reports has been reported.
             drop(thread.join());
         }
+    }
+}
+
+impl<J> Drop for Turnstile<J> {
+    fn drop(&mut self) {
+        drop(self.line.close());
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.room.places[self.place as usize].fetch_sub(1, Relaxed);
+        self.room.bytes.fetch_sub(self.bytes, Relaxed);
     }
 }
 
@@ -184,18 +193,23 @@ impl<J> Line<J> {
                 None => self.changed.wait(&mut waiting),
                 Some(due) if due > Instant::now() => drop(self.changed.wait_until(&mut waiting, due)),
                 Some(_) => {
-                    let turn = waiting.turns.pop()?;
-                    self.leave(&turn);
-                    return Some(turn.job);
+                    let Turn { permit, job, .. } = waiting.turns.pop()?;
+                    drop(permit);
+                    return Some(job);
                 }
             }
         }
         None
     }
 
-    fn leave(&self, turn: &Turn<J>) {
-        self.places[turn.place as usize].fetch_sub(1, Relaxed);
-        self.bytes.fetch_sub(turn.bytes, Relaxed);
+    /// Lets nobody wait any more, and gives those who did.
+    fn close(&self) -> BinaryHeap<Turn<J>> {
+        let mut waiting = self.waiting.lock();
+        waiting.is_closed = true;
+        let all = std::mem::take(&mut waiting.turns);
+        drop(waiting);
+        self.changed.notify_one();
+        all
     }
 }
 
@@ -233,7 +247,7 @@ impl<J> Eq for Turn<J> {}
 mod tests {
     use std::time::Duration;
 
-    use crossbeam_channel::{Receiver, unbounded};
+    use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
 
     use super::*;
 
@@ -254,6 +268,11 @@ mod tests {
         passed.recv_timeout(PATIENCE).expect("somebody's turn comes")
     }
 
+    /// Has a job that holds so many bytes wait; the job, if there is no room or nobody waits any more.
+    fn enter(turnstile: &Turnstile<u32>, place: Place, bytes: usize, due: Instant, job: u32) -> Result<(), u32> {
+        turnstile.enter(turnstile.admit(place, bytes).ok_or(job)?, due, job)
+    }
+
     fn later() -> Instant {
         Instant::now() + Duration::from_secs(3600)
     }
@@ -263,7 +282,7 @@ mod tests {
         let (turnstile, passed) = turnstile();
         let now = Instant::now();
         for (job, after_ms) in [(4, 60), (1, 20), (2, 40), (3, 40), (0, 0)] {
-            turnstile.enter(Place::User, 0, now + Duration::from_millis(after_ms), job).expect("there is room");
+            enter(&turnstile, Place::User, 0, now + Duration::from_millis(after_ms), job).expect("there is room");
         }
         for (job, after_ms) in [(0, 0), (1, 20), (2, 40), (3, 40), (4, 60)] {
             assert_eq!(next(&passed), job);
@@ -275,8 +294,8 @@ mod tests {
     #[test]
     fn a_job_that_panics_costs_nobody_else_a_turn() {
         let (turnstile, passed) = turnstile();
-        turnstile.enter(Place::User, 0, Instant::now(), 13).expect("there is room");
-        turnstile.enter(Place::User, 0, Instant::now(), 14).expect("there is room");
+        enter(&turnstile, Place::User, 0, Instant::now(), 13).expect("there is room");
+        enter(&turnstile, Place::User, 0, Instant::now(), 14).expect("there is room");
         assert_eq!(next(&passed), 14);
     }
 
@@ -284,20 +303,18 @@ mod tests {
     fn places_and_bytes_are_bounded_and_strangers_do_not_take_the_users() {
         let (turnstile, _passed) = turnstile();
         for job in 0..ADDRESSES_WAITING_MAX as u32 {
-            turnstile.enter(Place::Address, 0, later(), job).expect("there is room");
+            enter(&turnstile, Place::Address, 0, later(), job).expect("there is room");
         }
-        assert!(!turnstile.has_room(Place::Address, 0));
-        assert!(matches!(turnstile.enter(Place::Address, 0, later(), 1), Err(NotWaiting::Full(1))));
-        turnstile.enter(Place::User, WAITING_BYTES_MAX - 1, later(), 2).expect("users have places of their own");
-        assert!(turnstile.has_room(Place::User, 1) && !turnstile.has_room(Place::User, 2));
-        assert!(matches!(turnstile.enter(Place::User, 2, later(), 3), Err(NotWaiting::Full(3))));
-        assert!(!turnstile.has_room(Place::User, usize::MAX));
+        assert_eq!(enter(&turnstile, Place::Address, 0, later(), 1), Err(1));
+        enter(&turnstile, Place::User, WAITING_BYTES_MAX - 1, later(), 2).expect("users have places of their own");
+        assert!(turnstile.admit(Place::User, 2).is_none() && turnstile.admit(Place::User, usize::MAX).is_none());
+        assert!(turnstile.admit(Place::User, 1).is_some());
         turnstile.sweep(|job| *job == 2);
-        assert!(turnstile.has_room(Place::User, WAITING_BYTES_MAX), "who has gone has left its place");
+        assert!(turnstile.admit(Place::User, WAITING_BYTES_MAX).is_some(), "who has gone has left its place");
         for job in 0..USERS_WAITING_MAX as u32 {
-            turnstile.enter(Place::User, 0, later(), job).expect("there is room");
+            enter(&turnstile, Place::User, 0, later(), job).expect("there is room");
         }
-        assert!(matches!(turnstile.enter(Place::User, 0, later(), 4), Err(NotWaiting::Full(4))));
+        assert_eq!(enter(&turnstile, Place::User, 0, later(), 4), Err(4));
         turnstile.close(drop);
     }
 
@@ -305,7 +322,7 @@ mod tests {
     fn closing_refuses_who_waits_and_who_comes_later_and_ends_the_thread() {
         let (turnstile, passed) = turnstile();
         for job in 0..5 {
-            turnstile.enter(Place::User, 100, later(), job).expect("there is room");
+            enter(&turnstile, Place::User, 100, later(), job).expect("there is room");
         }
         let (refused, refusals) = unbounded();
         turnstile.close(|job| refused.send(job).expect("the test listens"));
@@ -313,8 +330,34 @@ mod tests {
         all.sort_unstable();
         assert_eq!(all, [0, 1, 2, 3, 4]);
         assert!(passed.recv_timeout(PATIENCE).is_err(), "the thread has ended, and with it the sender");
-        assert!(matches!(turnstile.enter(Place::User, 0, later(), 9), Err(NotWaiting::Closed(9))));
+        assert_eq!(enter(&turnstile, Place::User, 0, later(), 9), Err(9));
         assert_eq!(turnstile.waiting(), 0);
         turnstile.close(drop);
+    }
+
+    #[test]
+    fn a_place_is_taken_before_its_job_is_there_and_given_back_without_one() {
+        let (turnstile, _passed) = turnstile();
+        let mut permits: Vec<Permit> = std::iter::from_fn(|| turnstile.admit(Place::Address, 1)).collect();
+        assert_eq!((permits.len(), turnstile.waiting()), (ADDRESSES_WAITING_MAX, ADDRESSES_WAITING_MAX));
+        permits.pop();
+        let permit = turnstile.admit(Place::Address, 1).expect("one was given back");
+        assert!(turnstile.admit(Place::Address, 1).is_none());
+        turnstile.enter(permit, later(), 1).expect("whoever has a place has room");
+        drop(permits);
+        assert_eq!(turnstile.waiting(), 1);
+    }
+
+    #[test]
+    fn a_turnstile_that_is_dropped_ends_its_thread() {
+        for waiting in 0..2 {
+            let (turnstile, passed) = turnstile();
+            for job in 0..waiting {
+                enter(&turnstile, Place::User, 0, later(), job).expect("there is room");
+            }
+            drop(turnstile);
+            let ended = passed.recv_timeout(PATIENCE);
+            assert_eq!(ended, Err(RecvTimeoutError::Disconnected), "the thread has ended, and with it the sender");
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! Who is let in, and what they see of others.
 
+use std::collections::BTreeMap;
+
 use holdfast::auth::{Secret, VerifierOptions, issue};
 use ring::hmac;
 use serde_json::{Value, json};
 
-use super::{answered, problem};
+use super::{answered, problem, tokens_refused};
 use crate::util::issuer::Key;
 use crate::util::{Client, Launch, Response, Server, sql};
 
@@ -32,7 +34,8 @@ fn claims(changes: &Value) -> Value {
 }
 
 fn start() -> Server {
-    Launch::holdfast().env("JWT_SECRET", SECRET).env("JWT_ISSUER", "us").env("JWT_AUDIENCE", "here").start()
+    let launch = Launch::holdfast().env("LOG_FORMAT", "json").env("JWT_SECRET", SECRET);
+    launch.env("JWT_ISSUER", "us").env("JWT_AUDIENCE", "here").start()
 }
 
 fn present(client: &mut Client, authorization: &str) -> Response {
@@ -41,7 +44,7 @@ fn present(client: &mut Client, authorization: &str) -> Response {
 
 #[test]
 fn each_reason_for_refusing_a_token_is_told() {
-    let server = start();
+    let mut server = start();
     let mut client = server.anonymous();
     let hs256 = |changes: Value| format!("Bearer {}", signed_with(SECRET, hmac::HMAC_SHA256, &claims(&changes)));
     let good = hs256(json!({}));
@@ -91,7 +94,9 @@ fn each_reason_for_refusing_a_token_is_told() {
         ("identity", hs256(json!({"email": ["ann@example.org"]}))),
         ("identity", hs256(json!({"email_verified": false}))),
     ];
+    let mut told = BTreeMap::from([("missing".to_owned(), 1), ("malformed".to_owned(), 1)]);
     for (reason, authorization) in cases {
+        *told.entry(reason.to_owned()).or_default() += 1;
         let answer = present(&mut client, &authorization);
         refused_for(reason, &answer);
         let shown = answer.text();
@@ -101,6 +106,9 @@ fn each_reason_for_refusing_a_token_is_told() {
     refused_for("missing", &client.get("/runs"));
     let both = [("Authorization", good.as_str()), ("authorization", good.as_str())];
     refused_for("malformed", &client.request("GET", "/runs", &both, &[]));
+    // "key" has its place where there are several: keys.rs.
+    assert_eq!(told.len(), 9, "{told:?}");
+    tokens_refused(&mut server, &told);
 }
 
 #[track_caller]

@@ -103,3 +103,20 @@ fn a_flood_of_refused_tokens_does_not_flood_the_log() {
     assert!((500..1200).contains(&told.len()), "{} lines", told.len());
     assert!(told.len() as u64 + withheld <= 1500);
 }
+
+/// Whoever is over its limit is answered 429, whatever its tokens: they are counted, and the next line tells how many there were.
+#[test]
+fn tokens_that_are_refused_beyond_the_rate_are_told_in_the_next_line() {
+    let launch = Launch::holdfast().env("LOG_FORMAT", "json").env("TRUSTED_PROXIES", "127.0.0.1");
+    let launch = launch.env("RATE_LIMIT_REQUESTS", "1").env("RATE_LIMIT_WINDOW", "1h").env("RATE_LIMIT_BURST", "2");
+    let mut server = launch.start();
+    let mut client = Client::new(server.address(), Some("guessed".into()));
+    let mut guess = |from| client.request("GET", "/runs", &[("X-Forwarded-For", from)], &[]).status;
+    assert_eq!([(); 5].map(|()| guess("198.51.100.7")), [401, 401, 429, 429, 429]);
+    assert_eq!(guess("198.51.100.8"), 401);
+    let counted = server.anonymous().get("/metrics").text();
+    assert!(counted.contains("holdfast_tokens_refused_total{reason=\"malformed\"} 6\n"), "{counted}");
+    let log = server.terminate().stderr;
+    let told: Vec<Value> = lines(&log, &["token.refused"]).iter().map(|line| line["unlogged"].clone()).collect();
+    assert_eq!(told, [0, 0, 3], "{log}");
+}

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::{come_again, problem};
+use super::{come_again, problem, tokens_refused};
 use crate::util::issuer::Key;
 use crate::util::{Client, KeyServer, Launch, Publication, Response, Server, document, wait_until};
 
@@ -172,7 +172,7 @@ fn an_unknown_key_has_them_fetched_at_once_and_strangers_once_in_ten_seconds() {
 fn keys_that_are_away_at_the_start_are_waited_for_and_nobody_is_called_a_stranger() {
     let key = Key::p256(Some("a"));
     let keys = KeyServer::start(Publication::Nobody);
-    let server = launch_at(&keys).start();
+    let mut server = launch_at(&keys).env("LOG_FORMAT", "json").start();
     let mut client = server.anonymous();
     let answer = present(&mut client, &fresh(&key));
     come_again(&answer, 503);
@@ -192,6 +192,9 @@ fn keys_that_are_away_at_the_start_are_waited_for_and_nobody_is_called_a_strange
     wait_until("the keys to be there", || client.get("/health/ready").status == 200);
     accepted(&server, &key);
     assert_eq!(server.health()["warnings"], json!([]));
+    refused_for_its_key(&present(&mut client, &fresh(&Key::p256(Some("a stranger's")))));
+    let told = [("key", 2), ("missing", 1), ("malformed", 1), ("algorithm", 1)];
+    tokens_refused(&mut server, &told.map(|(reason, n)| (reason.to_owned(), n)).into());
 }
 
 #[test]

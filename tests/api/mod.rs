@@ -25,9 +25,11 @@ mod runs;
 mod secrecy;
 mod semantics;
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
-use crate::util::{Client, Response, sql};
+use crate::util::{Client, Response, Server, sql};
 
 /// A statement that never ends by itself.
 const ENDLESS: &str = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c";
@@ -53,6 +55,27 @@ fn come_again(answer: &Response, status: u16) -> u64 {
     assert_eq!(answer.header("Retry-After"), Some(&*seconds.to_string()));
     assert!((1..=60).contains(&seconds), "{seconds}");
     seconds
+}
+
+/// Asserts that the server has counted and logged, in JSON, so many refused tokens for each reason and no others; ends it.
+#[track_caller]
+fn tokens_refused(server: &mut Server, expected: &BTreeMap<String, u64>) {
+    let metrics = server.anonymous().get("/metrics").text();
+    let series = metrics.lines().filter_map(|line| line.strip_prefix("holdfast_tokens_refused_total{reason=\""));
+    let counted: BTreeMap<String, u64> = series
+        .filter_map(|rest| rest.split_once("\"} "))
+        .map(|(reason, n)| (reason.into(), n.parse().unwrap()))
+        .collect();
+    assert_eq!(counted, *expected, "{metrics}");
+    let log = server.terminate().stderr;
+    let mut logged = BTreeMap::new();
+    for line in log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+        if line["event"] == "token.refused" {
+            *logged.entry(line["reason"].as_str().unwrap().to_owned()).or_default() += 1;
+            assert_eq!(line["unlogged"], 0, "{line}");
+        }
+    }
+    assert_eq!(logged, *expected, "{log}");
 }
 
 /// Asserts that the answer reports exactly these faults, each as `place.field type`, in whatever order.

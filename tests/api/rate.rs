@@ -1,11 +1,14 @@
 //! How often one client may ask, and who waits meanwhile.
 
+use std::io::{BufRead, Write};
+use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::set_socket_linger;
 use rustix::process::Signal;
 
 use super::{come_again, problem};
-use crate::util::{Client, Launch, Response, Server, sql, wait_until};
+use crate::util::{Client, Launch, Response, Server, read_response, sql, wait_until};
 
 const BURST: usize = 4;
 /// Between two requests in the long run, where a request that comes too early would wait for longer than it may.
@@ -121,6 +124,10 @@ fn health_and_metrics_are_never_limited() {
             let answer = client.get(path);
             assert_eq!((answer.status, answer.header("RateLimit")), (200, None), "{path}");
         }
+        for (method, status) in [("OPTIONS", 204), ("PUT", 405)] {
+            let answer = client.request(method, path, &[], &[]);
+            assert_eq!((answer.status, answer.header("RateLimit")), (status, None), "{method} {path}");
+        }
     }
     let counted = client.get("/health/rate-limits").json();
     assert!(counted["total_tracked_clients"].as_u64() >= Some(1), "{counted}");
@@ -232,13 +239,14 @@ fn whoever_waits_holds_no_thread_and_a_drain_refuses_them() {
 }
 
 #[test]
-fn a_client_that_leaves_while_it_waits_is_forgotten() {
+fn a_client_that_breaks_off_while_it_waits_is_forgotten() {
     let server = launch(LONG, 1).start();
     let mut ann = server.client("ann@example.org");
     assert_eq!(ann.get("/runs").status, 200);
     let question = sql("t", "SELECT 1").to_string();
     let begun = Instant::now();
     let mut waiter = send_waiting(&server, server.client("ann@example.org"), "POST", "/analyze", question.as_bytes());
+    set_socket_linger(&**waiter.connection().get_ref(), Some(Duration::ZERO)).unwrap();
     waiter.hang_up();
     wait_until("it to be forgotten", || waiting(&server) == 0);
     assert!(begun.elapsed() < Duration::from_secs(3), "it was forgotten, and not let in: {:?}", begun.elapsed());
@@ -273,18 +281,45 @@ fn what_is_refused_anyway_does_not_wait() {
         come_again(&server.anonymous().request(method, path, &headers, &[]), 429);
         assert!(asked.elapsed() < Duration::from_secs(2), "{method} {path} waited for {:?}", asked.elapsed());
     }
-    // A page may be asked for, and a browser may ask for one.
     let page = send_waiting(&server, server.anonymous(), "GET", "/", b"");
     drop(page);
 }
 
 #[test]
-fn a_preflight_and_a_stream_are_worth_waiting_for() {
-    let server = launch("1", 1).start();
-    assert_eq!(server.anonymous().get("/").status, 200);
+fn preflights_are_not_counted() {
+    let server = launch(TOO_LONG, 1).start();
+    let mut client = server.anonymous();
     let preflight = [("Origin", "https://page.example"), ("Access-Control-Request-Method", "POST")];
-    assert_eq!(server.anonymous().request("OPTIONS", "/analyze", &preflight, &[]).status, 204);
-    assert_eq!(metric(&server, "holdfast_rate_limit_delayed_total{known=\"address\"}"), 1);
+    let mut ask = |path| {
+        let answer = client.request("OPTIONS", path, &preflight, &[]);
+        assert_eq!((answer.status, answer.header("RateLimit")), (204, None), "{answer:?}");
+    };
+    (0..BURST).for_each(|_| ask("/analyze"));
+    assert_eq!(server.anonymous().get("/").status, 200, "they have taken nothing from the others of their address");
+    come_again(&server.anonymous().get("/"), 429);
+    (0..BURST).for_each(|_| ask("/analyze"));
+    ask("/nowhere");
+}
+
+/// Goal: a script that sends its requests and closes its sending side gets all its answers, although most of them have to wait.
+#[test]
+fn a_client_that_half_closes_has_its_turns_all_the_same() {
+    let server = launch("1", 2).env("RATE_LIMIT_REQUESTS", "4").start();
+    let mut client = server.anonymous();
+    let connection = client.connection();
+    connection.get_mut().write_all("GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(5).as_bytes()).unwrap();
+    connection.get_ref().shutdown(Shutdown::Write).unwrap();
+    for number in 0..5 {
+        let answer = read_response(connection, "GET").unwrap_or_else(|error| panic!("answer {number}: {error}"));
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    assert_eq!(connection.fill_buf().unwrap(), b"", "the connection ends");
+    assert_eq!(metric(&server, "holdfast_rate_limit_delayed_total{known=\"address\"}"), 3);
+}
+
+#[test]
+fn a_stream_is_worth_waiting_for() {
+    let server = launch("1", 1).start();
     let mut ann = server.client("ann@example.org");
     let run = ann.submit(&sql("t", "SELECT 1"));
     let events = ann.watch(&run, 0);

@@ -38,6 +38,7 @@ impl Service for TestService {
         let echo = format!("{} {} {}", request.method(), request.path(), String::from_utf8_lossy(&request.body));
         match request.path() {
             "/hold" => self.held.send(responder).expect("the harness listens"),
+            "/park-briefly" => self.parked.send(responder.park_briefly()).expect("the harness listens"),
             "/park" => self.parked.send(responder.park()).expect("the harness listens"),
             "/stream" => {
                 let stream = responder.stream(Response::new(200, "text/plain", Vec::new()));

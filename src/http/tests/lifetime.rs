@@ -1,5 +1,6 @@
 //! How connections begin and end, and the server with them.
 
+use std::net::Shutdown;
 use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_linger;
@@ -48,6 +49,38 @@ fn a_parked_client_that_goes_away_is_noticed() {
         drop(other);
         harness.wait_until("it is closed", |server| server.stats().connections == 0);
     }
+}
+
+#[test]
+fn a_client_that_half_closes_is_gone_for_a_long_wait_and_answered_after_a_brief_one() {
+    let harness = Harness::start(Limits::default());
+    for (path, is_answered) in [("/park", false), ("/park-briefly", true)] {
+        let mut client = harness.client();
+        client.send(get(path) + &get("/next"));
+        client.socket.shutdown(Shutdown::Write).expect("a TCP socket");
+        let parked = harness.parked.recv().expect("the request is handled");
+        if is_answered {
+            // Others are served meanwhile, so an event of it would have been seen.
+            assert_eq!(harness.client().get("/").status, 200);
+            parked.send(text("at last"));
+            assert_eq!(client.answer().text(), "at last");
+            assert_eq!(client.answer().text(), "GET /next ");
+        } else {
+            harness.wait_until("it is noticed", |_| parked.is_gone());
+        }
+        client.assert_gone();
+    }
+}
+
+#[test]
+fn a_reset_is_noticed_also_during_a_brief_wait() {
+    let harness = Harness::start(Limits::default());
+    let mut client = harness.client();
+    client.send(get("/park-briefly"));
+    let parked = harness.parked.recv().expect("the request is handled");
+    set_socket_linger(&client.socket, Some(Duration::ZERO)).expect("a TCP socket");
+    drop(client);
+    harness.wait_until("it is noticed", |_| parked.is_gone());
 }
 
 #[test]

@@ -88,11 +88,17 @@ pub(super) fn too_often(setting: &Setting) -> Vec<Case> {
     let open = || get("/openapi.json", "");
     let of = |token: &str| get("/runs?limit=1", &format!("Authorization: Bearer {token}\r\n"));
     let options = "OPTIONS /runs HTTP/1.1\r\nHost: x\r\n\r\n";
-    // What is refused is counted as well: a guessed token, a path that does not exist, a preflight.
+    let wrong = "PUT /runs HTTP/1.1\r\nHost: x\r\n\r\n";
+    // What is refused is counted as well: a guessed token, a path that does not exist, a method that it does not understand.
     let guessed = get("/runs", "Authorization: Bearer guessed.guessed.guessed\r\n");
-    let mut cases =
-        vec![Case::new(guessed.clone(), &[401]), Case::new(get("/nowhere", ""), &[404]), Case::new(options, &[204])];
-    // The address has three left, of which finding out the usual headers takes one each time.
+    let mut cases = vec![
+        Case::new(guessed.clone(), &[401]),
+        Case::new(get("/nowhere", ""), &[404]),
+        Case::new(get("/%zz", ""), &[400]),
+        Case::new(wrong, &[405]),
+        Case::new(options, &[204]),
+        Case::new(open(), &[200]),
+    ];
     let limited = |bytes: &str, name: &str| {
         let case = Case::new(bytes, &[429]).named(name).detail("Too many requests");
         case.body(|answer| answer.header("retry-after").is_some_and(|seconds| seconds.parse::<u64>().unwrap() > 60))
@@ -101,8 +107,18 @@ pub(super) fn too_often(setting: &Setting) -> Vec<Case> {
         limited(&open(), "an open endpoint"),
         limited(&guessed, "one more guess"),
         limited(&get("/nowhere", ""), "one more path"),
-        limited(options, "one more preflight"),
+        limited(&get("/%zz", ""), "one more path that cannot be read"),
+        limited(wrong, "one more method"),
+        limited(options, "one more OPTIONS"),
     ]);
+    cases.push(Case::new(open(), &[429]).named("the last, and half-closed").half_closed());
+    for path in ["/health", "/health/ready", "/debug/pool-status", "/metrics"] {
+        cases.push(Case::new(format!("OPTIONS {path} HTTP/1.1\r\nHost: x\r\n\r\n"), &[204]));
+        cases.push(Case::new(format!("PUT {path} HTTP/1.1\r\nHost: x\r\n\r\n"), &[405]));
+    }
+    let asked = "Origin: https://page.example\r\nAccess-Control-Request-Method: POST\r\n";
+    let preflight = format!("OPTIONS /analyze HTTP/1.1\r\nHost: x\r\n{asked}\r\n");
+    cases.push(Case::new(preflight.repeat(20), &[204; 20]).named("preflights"));
     for path in ["/health", "/health/live", "/health/memory", "/health/rate-limits", "/debug/pool-status"] {
         cases.push(Case::new(get(path, ""), &[200]));
     }
