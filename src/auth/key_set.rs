@@ -19,7 +19,7 @@ pub struct KeySet {
 /// A key with the one algorithm that it verifies.
 pub(super) struct PublicKey {
     /// What tokens call it.
-    kid: Option<String>,
+    pub(super) kid: Option<String>,
     /// By its kind, never by what a token says.
     pub(super) algorithm: Algorithm,
     pub(super) key: DecodingKey,
@@ -93,7 +93,8 @@ impl KeySet {
 }
 
 impl PublicKey {
-    fn numbers(&self) -> (&[u8], &[u8]) {
+    /// A point and nothing else, or the modulus and the exponent without leading zeros.
+    pub(super) fn numbers(&self) -> (&[u8], &[u8]) {
         match self.key.kind() {
             DecodingKeyKind::SecretOrDer(point) => (point, &[]),
             DecodingKeyKind::RsaModulusExponent { n, e } => (n, e),
