@@ -274,7 +274,7 @@ fn each_property_of_any_bytes_is_a_target_with_a_corpus_and_held_by_the_tests() 
         let lists = between(text, "pub use ", ";");
         lists
             .iter()
-            .flat_map(|list| list.rsplit("::").next())
+            .filter_map(|list| list.rsplit("::").next())
             .flat_map(|list| list.split([',', '{', '}']))
             .map(|name| name.trim().to_owned())
             .collect()
