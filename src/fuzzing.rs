@@ -7,6 +7,7 @@
 mod tests;
 
 pub use crate::api::fuzzing::json;
-pub use crate::auth::fuzzing::tokens;
+pub use crate::auth::fuzzing::{key_set, tokens};
 pub use crate::datasets::fuzzing::{csv, sql};
 pub use crate::http::fuzzing::{Opinion, Reading, SENTINEL, compare, readings, stream};
+pub use crate::limits::fuzzing::forwarded;

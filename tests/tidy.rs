@@ -265,6 +265,65 @@ fn each_requirement_of_http_names_tests_that_exist() {
 }
 
 #[test]
+fn each_property_of_any_bytes_is_a_target_with_a_corpus_and_held_by_the_tests() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let between = |text: &str, begin: &str, end: &str| -> BTreeSet<String> {
+        text.split(begin).skip(1).filter_map(|rest| Some(rest.split_once(end)?.0.to_owned())).collect()
+    };
+    let exported = |text: &str| -> BTreeSet<String> {
+        let lists = between(text, "pub use ", ";");
+        lists
+            .iter()
+            .filter_map(|list| list.rsplit("::").next())
+            .flat_map(|list| list.split([',', '{', '}']))
+            .map(|name| name.trim().to_owned())
+            .collect()
+    };
+    let sources = files("src", &[".rs"]);
+    let is_property = |name: &String| {
+        let begins = format!("pub fn {name}(");
+        let takes_bytes = |text: &str| {
+            let signature = text.split_once(&begins).and_then(|(_, rest)| rest.split_once('{'));
+            signature
+                .is_some_and(|(arguments, _)| arguments.trim_end().ends_with(": &[u8])") && !arguments.contains(','))
+        };
+        sources.iter().any(|(path, text)| path.contains("/fuzzing") && takes_bytes(text))
+    };
+    let properties: BTreeSet<String> = exported(&read("src/fuzzing.rs")).into_iter().filter(is_property).collect();
+    assert!(properties.len() >= 8, "the properties are not recognised any more: {properties:?}");
+
+    let manifest = read("fuzz/Cargo.toml");
+    let binaries = between(&manifest, "[[bin]]\nname = \"", "\"");
+    let rows = between(&read("fuzz/README.md"), "\n| `", "`");
+    let held = between(&read("src/fuzzing/tests.rs"), "    hold(\"", "\"");
+    let corpora = fs::read_dir(root().join("fuzz/corpus")).expect("the corpora can be read");
+    let corpora =
+        corpora.map(|entry| entry.expect("the corpora can be read").file_name().to_string_lossy().into_owned());
+    let targets = files("fuzz/fuzz_targets", &[".rs"]);
+    let named = targets
+        .iter()
+        .map(|(path, _)| path.trim_start_matches("fuzz/fuzz_targets/").trim_end_matches(".rs").to_owned());
+    for (what, found) in [
+        ("[[bin]]", binaries),
+        ("row of fuzz/README.md", rows),
+        ("test in src/fuzzing/tests.rs", held),
+        ("corpus", corpora.collect()),
+        ("file in fuzz/fuzz_targets", named.collect()),
+    ] {
+        assert_eq!(found, properties, "each property has its {what}");
+    }
+    for (path, text) in &targets {
+        let name = path.trim_start_matches("fuzz/fuzz_targets/").trim_end_matches(".rs");
+        assert!(text.contains(&format!("holdfast_fuzz::{name}(data)")), "{path} calls another property");
+        assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{path} is not built");
+    }
+    for row in read("fuzz/README.md").lines().filter(|line| line.starts_with("| `")) {
+        let dictionary = row.trim_end_matches([' ', '|', '`']).rsplit('`').next().unwrap_or_default();
+        assert!(root().join(format!("fuzz/dictionaries/{dictionary}.dict")).exists(), "{row}");
+    }
+}
+
+#[test]
 fn nothing_is_left_for_later() {
     let marks = [
         concat!("todo", "!("),

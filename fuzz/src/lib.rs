@@ -16,7 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 
-pub use holdfast::fuzzing::{csv, json, sql, stream, tokens};
+pub use holdfast::fuzzing::{csv, forwarded, json, key_set, sql, stream, tokens};
 
 /// One request is the same to Holdfast, to the lenient readers of its tests, and to hyper.
 pub fn readings(data: &[u8]) {

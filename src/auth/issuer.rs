@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
 use ring::rand::SystemRandom;
 use ring::rsa::{KeyPairComponents, PublicKeyComponents};
-use ring::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaKeyPair};
+use ring::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaKeyPair, UnparsedPublicKey};
 use serde_json::{Value, json};
 
 /// A key and the name under which it is published, if any.
@@ -46,10 +46,24 @@ impl Key {
         Self::new(kid, Pair::P256(pair))
     }
 
+    /// The one on P-256 with this private number and public point.
+    pub(crate) fn p256_of(kid: Option<&str>, [d, x, y]: [&str; 3]) -> Self {
+        let number = |text: &str| URL_SAFE_NO_PAD.decode(text).expect("base64url");
+        let (algorithm, random) = (&signature::ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
+        let point = [vec![4], number(x), number(y)].concat();
+        let pair = EcdsaKeyPair::from_private_key_and_public_key(algorithm, &number(d), &point, &random);
+        Self::new(kid, Pair::P256(pair.expect("the halves of a key")))
+    }
+
     /// A new one on Ed25519.
     pub(crate) fn ed25519(kid: Option<&str>) -> Self {
         let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("randomness");
         Self::new(kid, Pair::Ed25519(Ed25519KeyPair::from_pkcs8(document.as_ref()).expect("it was just made")))
+    }
+
+    /// The one on Ed25519 that is made of this seed.
+    pub(crate) fn ed25519_of(kid: Option<&str>, seed: &[u8; 32]) -> Self {
+        Self::new(kid, Pair::Ed25519(Ed25519KeyPair::from_seed_unchecked(seed).expect("every seed has a key")))
     }
 
     /// A secret for HS256.
@@ -64,6 +78,11 @@ impl Key {
 
     fn new(kid: Option<&str>, pair: Pair) -> Self {
         Self { kid: kid.map(str::to_owned), pair }
+    }
+
+    /// What its tokens say in `kid`.
+    pub(crate) fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
     }
 
     /// What its tokens say in `alg`.
@@ -122,6 +141,17 @@ impl Key {
     pub(crate) fn signed(&self, header: &str, payload: &str) -> String {
         let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(self.signature(message.as_bytes())))
+    }
+
+    /// Whether it has signed this.
+    pub(crate) fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        let algorithm: &dyn signature::VerificationAlgorithm = match &self.pair {
+            Pair::Rsa(_) => &signature::RSA_PKCS1_2048_8192_SHA256,
+            Pair::P256(_) => &signature::ECDSA_P256_SHA256_FIXED,
+            Pair::Ed25519(_) => &signature::ED25519,
+            Pair::Secret(key) => return hmac::verify(key, message, signature).is_ok(),
+        };
+        UnparsedPublicKey::new(algorithm, self.public_bytes()).verify(message, signature).is_ok()
     }
 
     fn signature(&self, message: &[u8]) -> Vec<u8> {

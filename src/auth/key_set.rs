@@ -19,7 +19,7 @@ pub struct KeySet {
 /// A key with the one algorithm that it verifies.
 pub(super) struct PublicKey {
     /// What tokens call it.
-    kid: Option<String>,
+    pub(super) kid: Option<String>,
     /// By its kind, never by what a token says.
     pub(super) algorithm: Algorithm,
     pub(super) key: DecodingKey,
@@ -40,13 +40,18 @@ impl KeySet {
         if document.len() > Self::BYTES_MAX {
             return Err(KeySetError::TooLarge);
         }
+        // Out of a list serde would read the fields by their places.
+        if document.trim_ascii_start().first() != Some(&b'{') {
+            return Err(KeySetError::Unreadable);
+        }
         let document: Document = serde_json::from_slice(document).map_err(|_| KeySetError::Unreadable)?;
         if document.keys.len() > Self::KEYS_MAX {
             return Err(KeySetError::TooMany);
         }
         let mut set = Self { keys: Vec::new(), left_out: LeftOut::default() };
         for jwk in document.keys {
-            let key = Jwk::deserialize(jwk).map_err(|_| "unreadable").and_then(Jwk::into_key);
+            let jwk = if jwk.is_object() { Jwk::deserialize(jwk).ok() } else { None };
+            let key = jwk.ok_or("unreadable").and_then(Jwk::into_key);
             match key {
                 Ok(key) if key.kid.as_deref().is_some_and(|kid| set.named(kid).is_some()) => {
                     set.left_out.count("repeated");
@@ -96,7 +101,8 @@ impl KeySet {
 }
 
 impl PublicKey {
-    fn numbers(&self) -> (&[u8], &[u8]) {
+    /// A point and nothing else, or the modulus and the exponent without leading zeros.
+    pub(super) fn numbers(&self) -> (&[u8], &[u8]) {
         match self.key.kind() {
             DecodingKeyKind::SecretOrDer(point) => (point, &[]),
             DecodingKeyKind::RsaModulusExponent { n, e } => (n, e),

@@ -306,6 +306,7 @@ fn a_key_that_cannot_verify_tokens_is_left_out_and_told() {
         ("unreadable", changed(&rsa, "n", 5.into())),
         ("unreadable", json!({"kid": "no type"})),
         ("unreadable", json!("a text")),
+        ("unreadable", json!(["OKP", "list", "EdDSA", "sig", null, "Ed25519", null, null, p256["x"], null, null])),
         ("unreadable", Value::Null),
         ("repeated", changed(&p256, "kid", "usable".into())),
     ] {
@@ -339,6 +340,8 @@ fn a_document_is_bounded_and_has_a_usable_key() {
     {
         assert_eq!(KeySet::parse(unreadable.as_bytes()).err(), Some(KeySetError::Unreadable), "{unreadable}");
     }
+    let in_a_list = json!([[key]]).to_string();
+    assert_eq!(KeySet::parse(in_a_list.as_bytes()).err(), Some(KeySetError::Unreadable));
     let deep = format!(r#"{{"keys":[{}{}]}}"#, "[".repeat(10_000), "]".repeat(10_000));
     assert_eq!(KeySet::parse(deep.as_bytes()).err(), Some(KeySetError::Unreadable));
     let none = KeySet::parse(br#"{"keys":[]}"#).and_then(KeySet::usable).expect_err("there is no key");

@@ -9,7 +9,8 @@ mod crypto;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod issue;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "each who includes it uses a part"))]
 mod issuer;
 mod key_set;
 mod key_source;

@@ -158,6 +158,16 @@ fn nobody_is_let_in_without_a_signature_a_time_and_a_name() {
 }
 
 #[test]
+fn a_key_set_has_the_public_keys_that_another_reader_finds_and_lets_nobody_in() {
+    hold("key_set", "key_set", 3000, super::key_set);
+}
+
+#[test]
+fn a_request_comes_from_its_peer_or_from_whom_a_trusted_hop_wrote() {
+    hold("forwarded", "forwarded", 20000, super::forwarded);
+}
+
+#[test]
 fn a_file_is_imported_as_it_is_or_not_at_all() {
     hold("csv", "csv", 800, super::csv);
 }

@@ -2,6 +2,8 @@
 
 mod clients;
 pub mod forwarded;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod log_budget;
 #[cfg(test)]
 mod memory_tests;
