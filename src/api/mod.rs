@@ -12,6 +12,8 @@ mod envelope;
 mod events;
 mod feedback;
 mod health;
+#[cfg(feature = "inner-loops")]
+pub mod inner;
 mod json;
 mod messages;
 mod openapi;

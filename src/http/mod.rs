@@ -14,6 +14,8 @@ mod chunked;
 mod connection;
 mod front;
 mod head;
+#[cfg(feature = "inner-loops")]
+pub mod inner;
 mod lane;
 mod limits;
 mod parser;
