@@ -167,6 +167,16 @@ mod step {
         });
     }
 
+    /// The events of a run that somebody watches.
+    #[divan::bench]
+    fn events(bencher: Bencher) {
+        let directory = in_memory();
+        let store = store(&directory);
+        let (claim, run) = submit(&store);
+        store.record_step(&claim, &record(&run, &mut Chain::begin(), 1), LEASE).expect("stored");
+        bencher.bench_local(|| store.events("user", run.id, 0, 100).expect("they are there"));
+    }
+
     /// A whole analysis of two steps: submitted, claimed, stored, finished.
     #[divan::bench]
     fn all_of_an_analysis(bencher: Bencher) {

@@ -1,6 +1,6 @@
 //! A steady load for minutes or hours, and whether anything grows under it.
 //!
-//! `soak DIRECTORY SECONDS CSV COMMAND...` starts the server by COMMAND on a store of its own, which keeps analyses for a minute after
+//! `soak DIRECTORY SECONDS CSV COMMAND...` starts the server by COMMAND on a store of its own, which keeps analyses for ten seconds after
 //! they have ended, so that the store is the same size throughout. Twenty clients ask, wait, list, watch and leave, twenty analyses a
 //! second in all; four more make plain requests, 200,000 of them over the whole time, or 200 a second if those are more. Once a
 //! second, resident memory, threads, descriptors, connections of the pool in use and queued analyses are added to the CSV; at the
@@ -25,9 +25,11 @@ const READERS: usize = 4;
 const REQUESTS_MIN: f64 = 200_000.0;
 const REQUESTS_PER_SECOND_MIN: f64 = 200.0;
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
-const KEPT_FOR: &str = "60s";
-/// Caches fill, pools grow and the first minute's analyses are kept: so much of the time is no growth.
+const KEPT_FOR: &str = "10s";
+/// Caches fill, pools grow and the first analyses are all kept: so much of the time is no growth, and no less than half a minute
+/// of it, or half of a shorter time.
 const WARM_SHARE: f64 = 0.2;
+const WARM_SECONDS: f64 = 30.0;
 /// Slopes are fitted through the medians of so many stretches of time: 19,900 pairs, however long it takes.
 const STRETCHES: usize = 200;
 /// A rise over the whole time that is more than chance and stays below what a machine of 512 MB would notice in weeks.
@@ -64,7 +66,7 @@ fn main() -> ExitCode {
     println!("{seconds:.0} s, {analyses} analyses, {requests} plain requests; one line is a second");
     server.terminate();
 
-    let warm = (samples.len() as f64 * WARM_SHARE) as usize;
+    let warm = (samples.len() as f64 * WARM_SHARE).max(WARM_SECONDS).min(samples.len() as f64 / 2.0) as usize;
     let stretches = samples[warm..].chunks((samples.len() - warm).div_ceil(STRETCHES)).collect::<Vec<_>>();
     let mut met = true;
     for (column, (name, rise_min)) in COLUMNS.into_iter().enumerate() {
