@@ -5,7 +5,10 @@ import os
 import pathlib
 import platform
 import re
+import signal
 import subprocess
+import sys
+import threading
 from dataclasses import dataclass
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -73,6 +76,41 @@ def table(header, rows):
     widths = [max(len(str(row[column])) for row in [header, *rows]) for column in range(len(header))]
     line = lambda row: "| " + " | ".join(f"{str(cell):{width}}" for cell, width in zip(row, widths)) + " |"
     return "\n".join([line(header), "|" + "|".join("-" * (width + 2) for width in widths) + "|", *map(line, rows)])
+
+
+def execute(command, environment, seconds):
+    """Runs a command and shows what it prints: its exit code, its output, and whether it had to be ended because it was late.
+
+    Whatever it has started ends with it, also when this program is told to.
+    """
+    late = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    timer = threading.Timer(seconds, lambda: (late.set(), end(process.pid)))
+    timer.start()
+    output = []
+    try:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            output.append(line)
+        code = process.wait()
+    finally:
+        timer.cancel()
+        if process.poll() is None:
+            end(process.pid)
+            process.wait()
+    return code, "".join(output), late.is_set()
+
+
+def end(session):
+    """Asks everything in a session of our own to end; what a script has to clean up, it does then."""
+    for directory in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            # After the name, which may hold anything: state, parent, group, session.
+            if int((directory / "stat").read_text().rsplit(")", 1)[1].split()[3]) == session:
+                os.kill(int(directory.name), signal.SIGTERM)
+        except (OSError, IndexError):
+            continue
 
 
 def run(*command):
