@@ -18,6 +18,8 @@ mod feedback;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod health;
+#[cfg(feature = "inner-loops")]
+pub mod inner;
 mod json;
 mod messages;
 mod metrics;

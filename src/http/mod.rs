@@ -16,6 +16,8 @@ mod front;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod head;
+#[cfg(feature = "inner-loops")]
+pub mod inner;
 mod lane;
 mod limits;
 mod parser;

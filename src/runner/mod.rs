@@ -10,6 +10,8 @@ mod backlog;
 mod dispatcher;
 mod history;
 mod idle;
+#[cfg(feature = "inner-loops")]
+pub mod inner;
 mod pace;
 mod persist;
 mod pulse;

@@ -1,5 +1,6 @@
 """What an analysis server is usually made of in Python: FastAPI and uvicorn (uvloop, httptools), JWT by HS256, a semaphore
-that bounds the analyses, and a LangGraph of three nodes that do nothing, compiled with AsyncPostgresSaver over a pool.
+that bounds the analyses, and a LangGraph of three nodes that do nothing, compiled with AsyncPostgresSaver over a pool, or with
+AsyncSqliteSaver on a file in the current directory where there is no DATABASE_URL.
 
     analyze_app.py PORT
 
@@ -16,14 +17,11 @@ import jwt
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.graph import END, START, StateGraph
-from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool
 from pydantic import BaseModel
 
 SECRET = os.environ["JWT_SECRET"]
-CONNECTION = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
+DATABASE_URL = os.environ.get("DATABASE_URL")
 
 
 class State(TypedDict, total=False):
@@ -51,13 +49,33 @@ async def write(state: State):
     return {"report": {"text": f"score {state['score']:.2f}", "words": len(state["lengths"])}}
 
 
+# Each is imported where it is used: neither server's memory is to hold the other's driver.
+@asynccontextmanager
+async def on_postgres():
+    from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+    from psycopg.rows import dict_row
+    from psycopg_pool import AsyncConnectionPool
+
+    connection = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
+    size = int(os.environ["POSTGRES_POOL_MAX"])
+    async with AsyncConnectionPool(DATABASE_URL, min_size=0, max_size=size, open=False, kwargs=connection) as pool:
+        yield AsyncPostgresSaver(pool)
+
+
+@asynccontextmanager
+async def on_sqlite():
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+    async with AsyncSqliteSaver.from_conn_string("checkpoints.sqlite") as saver:
+        # As durable as Holdfast's; setup() turns the write-ahead log on.
+        await saver.conn.execute("PRAGMA synchronous = FULL")
+        yield saver
+
+
 @asynccontextmanager
 async def lifespan(app: FastAPI):
     app.state.slots = asyncio.Semaphore(int(os.environ["MAX_CONCURRENT_ANALYSES"]))
-    size = int(os.environ["POSTGRES_POOL_MAX"])
-    url = os.environ["DATABASE_URL"]
-    async with AsyncConnectionPool(url, min_size=0, max_size=size, open=False, kwargs=CONNECTION) as pool:
-        saver = AsyncPostgresSaver(pool)
+    async with on_postgres() if DATABASE_URL else on_sqlite() as saver:
         await saver.setup()
         graph = StateGraph(State)
         graph.add_node("collect", collect)

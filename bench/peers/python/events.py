@@ -17,6 +17,8 @@ import sys
 import tempfile
 import time
 
+import results
+
 HOLDFAST, DATABASE_URL = sys.argv[1:3]
 VIEWERS, RUNS = map(int, sys.argv[3:])
 P99_HERE_MS_MAX = 5
@@ -116,6 +118,7 @@ def judge(where, server, viewers_server, p99_ms_max):
     delays = sorted(delay for _ in range(RUNS) for delay in delays_ms(server, viewers_server))
     p50, p90, p99 = (delays[len(delays) * percent // 100] for percent in (50, 90, 99))
     verdict = "met" if p99 <= p99_ms_max else "MISSED"
+    results.record(f"an event at {VIEWERS} viewers, p99, {where}", p99, "ms", "<=", p99_ms_max)
     print(f"{where}, {VIEWERS} viewers, {len(delays)} events: p50 {p50:.1f} ms, p90 {p90:.1f} ms, p99 {p99:.1f} ms; "
           f"target {p99_ms_max} ms: {verdict}", flush=True)
     return p99 <= p99_ms_max

@@ -1,6 +1,9 @@
-//! What the measurements share: servers and the deployment store to measure, and the body that every peer of `/health` serves, built and
-//! serialised for each request.
+//! What the measurements share: servers and the deployment store to measure, a mixed load, how figures are told, and the body that
+//! every peer of `/health` serves, built and serialised for each request.
 
+pub mod figure;
+pub mod mix;
+pub mod noop;
 pub mod server;
 pub mod store;
 

@@ -6,6 +6,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// What servers verify tokens with when clients of several names ask them.
+pub const SECRET: &str = "what the servers of a measurement verify with";
+
 /// The server's process; it is ended with this value.
 pub struct Server {
     process: Child,
@@ -26,6 +29,29 @@ impl Server {
                 .env("STATE_DIRECTORY", state)
                 .current_dir(state)
                 .stderr(Stdio::null());
+            command
+        })
+    }
+
+    /// Starts Holdfast, as this command line says, with [`SECRET`], on this state directory and the store of `DATABASE_URL` if that is
+    /// set, and waits until it is ready. Its allocator's variables are passed on, and what `more` says.
+    pub fn launch(command_line: &[String], state: &Path, more: &[(&str, &str)]) -> Server {
+        const PASSED_ON: [&str; 3] = ["DATABASE_URL", "MALLOC_ARENA_MAX", "MALLOC_CONF"];
+        Server::spawn("/health/ready", |port| {
+            let mut command = Command::new(&command_line[0]);
+            command
+                .args(&command_line[1..])
+                .env_clear()
+                .envs(unlimited(port))
+                .env("STATE_DIRECTORY", state)
+                .env("JWT_SECRET", SECRET)
+                .env("LOG", "warn")
+                .current_dir(state)
+                .stdin(Stdio::null());
+            for name in PASSED_ON {
+                command.envs(std::env::var(name).map(|value| (name, value)));
+            }
+            command.envs(more.iter().copied());
             command
         })
     }
@@ -71,12 +97,54 @@ impl Server {
         self.figure("status", "VmRSS:")
     }
 
+    /// What it needs of the system at this moment.
+    pub fn usage(&self) -> Usage {
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).expect("it runs").count();
+        Usage {
+            resident_mib: self.rss_kib() as f64 / 1024.0,
+            anonymous_mib: self.figure("status", "RssAnon:") as f64 / 1024.0,
+            threads: self.figure("status", "Threads:"),
+            descriptors: descriptors as u64,
+        }
+    }
+
+    /// The most that was ever resident, in MiB.
+    pub fn peak_mib(&self) -> f64 {
+        self.figure("status", "VmHWM:") as f64 / 1024.0
+    }
+
+    /// Processor time so far, in seconds, of user code and of the kernel for it.
+    pub fn cpu_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("it runs");
+        // The fields after the name, which may hold anything: utime and stime are the 12th and the 13th.
+        let after_name = stat.rsplit_once(") ").expect("the kernel writes it").1;
+        let ticks: u64 = after_name.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+        ticks as f64 / TICKS_PER_SECOND
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.process.try_wait().is_ok_and(|ended| ended.is_none())
+    }
+
     /// Ends it as an administrator would.
     pub fn terminate(mut self) {
         drop(Command::new("kill").arg(self.process.id().to_string()).status());
         drop(self.process.wait());
     }
 }
+
+/// What a process needs of the system.
+pub struct Usage {
+    pub resident_mib: f64,
+    /// Of it, what is no file's pages: heap, stacks and the like.
+    pub anonymous_mib: f64,
+    pub threads: u64,
+    pub descriptors: u64,
+}
+
+/// `USER_HZ`, which Linux shows times in on every architecture that Holdfast is built for.
+const TICKS_PER_SECOND: f64 = 100.0;
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -115,29 +183,4 @@ pub fn exchange(socket: &mut TcpStream, request: &[u8]) -> Option<Vec<u8>> {
             return Some(answer);
         }
     }
-}
-
-/// The median.
-pub fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-/// The value that this share of the sorted values does not exceed.
-pub fn quantile(sorted: &[f64], share: f64) -> f64 {
-    sorted[((sorted.len() - 1) as f64 * share) as usize]
-}
-
-/// Prints a figure beside what it has to reach and says whether it does.
-pub fn verdict_at_least(what: &str, value: f64, unit: &str, at_least: f64) -> bool {
-    let met = value >= at_least;
-    println!("{what:<58} {value:8.2} {unit:<4} at least {at_least:.2}  {}", if met { "met" } else { "MISSED" });
-    met
-}
-
-/// Prints a figure beside its target and says whether it is met.
-pub fn verdict(what: &str, value: f64, unit: &str, at_most: f64) -> bool {
-    let met = value <= at_most;
-    println!("{what:<58} {value:8.2} {unit:<4} at most {at_most:.2}  {}", if met { "met" } else { "MISSED" });
-    met
 }

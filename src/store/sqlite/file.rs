@@ -7,6 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use r2d2_sqlite::SqliteConnectionManager;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::json;
@@ -111,6 +112,8 @@ pub(super) fn reader(path: &Path) -> SqliteConnectionManager {
 
 fn set_up(connection: &Connection, cache_kib: i32) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    // Else the planner looks at the bound LIMIT, and a statement that has one is prepared anew each time that it is run.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "busy_timeout", BUSY_TIMEOUT_MS)?;
     // A negative number is KiB, a positive one would be pages.
     connection.pragma_update(None, "cache_size", -cache_kib)?;

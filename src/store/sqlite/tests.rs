@@ -3,10 +3,12 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use r2d2::ManageConnection;
+use rusqlite::{StatementStatus, params};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{Options, SqliteStore};
+use super::{Options, SqliteStore, file, queries};
 use crate::domain::{Answer, Checkpoint, InstanceId, NewCheckpoint, RunId, new_checkpoint_id};
 use crate::pool::connector;
 use crate::store::{
@@ -195,4 +197,18 @@ fn a_close_interrupts_what_does_not_end() {
         let ended = endless.join().expect("no panic");
         assert!(matches!(ended, Err(StoreError::Closing)), "{ended:?}");
     });
+}
+
+#[test]
+fn a_statement_is_prepared_once_however_often_it_is_run() {
+    let Opened { store, _directory: directory } = open();
+    let connection = file::reader(&directory.path().join("holdfast.sqlite")).connect().expect("it opens");
+    for _ in 0..3 {
+        let mut statement = connection.prepare_cached(queries::RUNS).expect("it is right");
+        let mut rows = statement.query(params!["ann", [0xFF_u8; 16], 20]).expect("it is run");
+        assert!(rows.next().expect("it can be read").is_none());
+        drop(rows);
+        assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
+    }
+    store.close(LEASE);
 }

@@ -11,7 +11,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use holdfast_peers::server::{Server, exchange, median, verdict};
+use holdfast_peers::figure::{median, tell, verdict};
+use holdfast_peers::server::{Server, exchange};
 
 /// The submission with its claim, the draft's checkpoint, and the answer: one commit each.
 const SYNCS: u64 = 3;
@@ -74,7 +75,7 @@ fn main() -> ExitCode {
         (analyses_ms / syncs_ms, analyses_ms / commits_ms)
     });
     let (by_syncs, by_commits): (Vec<f64>, Vec<f64>) = ratios.unzip();
-    println!("{:<58} {:8.2} x", "analysis end to end by bare SQLite's commits (median)", median(by_commits));
+    tell("analysis end to end by bare SQLite's commits (median)", median(by_commits), "x");
     let met = verdict("analysis end to end by its syncs (median)", median(by_syncs), "x", 1.5);
     if met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

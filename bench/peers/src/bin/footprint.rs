@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use holdfast_peers::server::{Server, exchange, median, verdict};
+use holdfast_peers::figure::{median, verdict};
+use holdfast_peers::server::{Server, exchange};
 
 const CONNECTIONS: usize = 1000;
 /// The server samples itself and probes its store once a second: after three of these it is at rest.

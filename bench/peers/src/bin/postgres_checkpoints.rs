@@ -17,7 +17,7 @@ use holdfast::domain::{
 };
 use holdfast::store::postgres::PostgresStore;
 use holdfast::store::{CheckpointStore, Claim, ClaimRequest, NewRun, QueueLimits, RunStore, StepRecord, Store};
-use holdfast_peers::server::quantile;
+use holdfast_peers::figure::quantile;
 use holdfast_peers::store;
 use serde::Deserialize;
 use serde_json::{Map, Value};

@@ -18,7 +18,7 @@ use holdfast::store::{
     Claim, ClaimRequest, ConversationStore, Ending, NewRun, QueueLimits, RunStore, StepRecord, Store, StoreError,
     ThreadCursor,
 };
-use holdfast_peers::server::{median, verdict};
+use holdfast_peers::figure::{median, verdict};
 use holdfast_peers::store;
 use postgres::{Client, NoTls};
 use serde_json::json;

@@ -17,7 +17,8 @@ use holdfast::domain::{
 use holdfast::pool::connector;
 use holdfast::store::sqlite::{Options, SqliteStore};
 use holdfast::store::{Claim, ClaimRequest, Ending, NewRun, QueueLimits, StepRecord, Store};
-use holdfast_peers::server::{Server, exchange, median, quantile, unlimited, verdict};
+use holdfast_peers::figure::{median, quantile, verdict};
+use holdfast_peers::server::{Server, exchange, unlimited};
 use holdfast_peers::store;
 use postgres::NoTls;
 use serde_json::json;
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
     let directory = Path::new(directory);
     let runs: u64 = runs.parse().expect("a number of runs");
     let turn = Duration::from_secs(seconds.parse().expect("a number of seconds"));
-    let at_most = Duration::from_secs(minutes.parse::<u64>().expect("a number of minutes") * 60);
+    let at_most = Duration::from_secs_f64(minutes.parse::<f64>().expect("a number of minutes") * 60.0);
     let mut rows = seed(directory, runs);
     let mut turns = Vec::new();
     let begun = Instant::now();
@@ -113,7 +114,8 @@ fn judge(what: &str, turns: &[(Turn, Turn)], figures: fn(&Turn) -> &Vec<f64>) ->
     apart.push(1.0);
     let apart = median(apart);
     println!("{what}: neighbouring turns without removal are {apart:.2} x apart (median)");
-    let what = format!("p99 of {what} by that without removal (median)");
+    let store = if std::env::var_os("DATABASE_URL").is_some() { "PostgreSQL" } else { "SQLite" };
+    let what = format!("removal: p99 of {what} by that without it, {store}");
     verdict(&what, median(ratios(0.99)), "x", RATIO_MAX.max(apart))
 }
 
