@@ -11,7 +11,8 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::{event, os_thread};
+use crate::event;
+use crate::os_thread;
 
 /// Jobs that wait for their time, in a bounded number, and one thread that hands each on when it has come.
 ///
