@@ -22,7 +22,7 @@ fn what_strangers_try_in_sql_is_refused_with_its_class_and_costs_nothing_afterwa
     let count = "SELECT (SELECT count(*) FROM airports), (SELECT count(*) FROM penguins)";
     let before = answered(&mut ann, "count", count)["rows"].clone();
     let descriptors = server.descriptors();
-    let memory_kb = server.proc_status("VmRSS");
+    let memory_kb = server.proc_status("RssAnon");
     let files = || std::fs::read_dir(&state).unwrap().count();
     let files_before = files();
 
@@ -48,6 +48,6 @@ fn what_strangers_try_in_sql_is_refused_with_its_class_and_costs_nothing_afterwa
     assert_eq!(answered(&mut ann, "count", count)["rows"], before);
     assert_eq!(files(), files_before);
     assert!(server.descriptors() <= descriptors + DESCRIPTORS_MAX, "{} after {descriptors}", server.descriptors());
-    let grown_kb = server.proc_status("VmRSS").saturating_sub(memory_kb);
+    let grown_kb = server.proc_status("RssAnon").saturating_sub(memory_kb);
     assert!(grown_kb < GROWTH_KB_MAX, "{grown_kb} KiB");
 }

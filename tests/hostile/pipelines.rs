@@ -32,7 +32,8 @@ fn pipeline(server: &Server, status: u16, request: impl Fn(usize) -> Vec<u8>) {
             assert_eq!(said, (status, Some(&*id(n))), "{answer:?}");
         }
     });
-    let grown = server.proc_status("VmHWM") - peak;
+    // The kernel counts in batches, one for each thread, so that even a peak may be told a little lower.
+    let grown = server.proc_status("VmHWM").saturating_sub(peak);
     assert!(grown < PEAK_KIB_MAX, "{grown} KiB more at its peak");
     drop(peer);
     cost.assert_back(server, "the pipeline");
