@@ -192,7 +192,9 @@ impl Reading {
     /// A reading made of a target as it was sent and of headers as they were.
     pub fn new(method: &str, target: &str, headers: impl Iterator<Item = (String, String)>, body: Vec<u8>) -> Self {
         let origin = match target.split_once("://") {
-            Some((scheme, rest)) if !scheme.contains('/') => rest.find(['/', '?']).map_or("", |at| &rest[at..]),
+            Some((scheme, rest)) if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+                rest.find(['/', '?']).map_or("", |at| &rest[at..])
+            }
             _ => target,
         };
         let (path, query) = match origin.split_once('?') {
