@@ -7,7 +7,8 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use holdfast_peers::server::{Server, exchange, median, unlimited, verdict};
+use holdfast_peers::figure::{median, verdict};
+use holdfast_peers::server::{Server, exchange, unlimited};
 use issuer::Key;
 use serde_json::json;
 

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use holdfast::http::{Exchange, Limits, Refusal, Response, Server, Service};
+use holdfast::http::{Caller, Exchange, Limits, Refusal, Response, Server, Service};
 
 struct Health;
 
@@ -16,7 +16,7 @@ impl Service for Health {
         exchange.responder.send(response);
     }
 
-    fn refuse(&self, refusal: &Refusal, _request_id: Option<&str>) -> Response {
+    fn refuse(&self, refusal: &Refusal, _: &Caller) -> Response {
         Response::empty(refusal.status().0)
     }
 }
