@@ -35,7 +35,7 @@ pub(super) enum Lane {
     Here,
     /// On a thread of the store lane, because it asks the store.
     Store,
-    /// On a thread of the store lane too, because it reads the tables of data, which are there without the store.
+    /// On a thread of the store lane too, because it reads the tables of data, or takes milliseconds; that goes without the store.
     Data,
 }
 
