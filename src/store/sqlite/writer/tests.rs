@@ -180,15 +180,15 @@ const NAMES: [&str; 16] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"
 fn sixteen_that_write_at_once_share_one_commit_in_the_order_of_their_coming() {
     static COMMITS: AtomicUsize = AtomicUsize::new(0);
     for (members_max, commits) in [(32, 1), (16, 1), (5, 4), (1, 16)] {
-        let opened = open(Bounds { members_max, ..PATIENT });
+        let fixture = open(Bounds { members_max, ..PATIENT });
         COMMITS.store(0, SeqCst);
-        opened.count_commits(|_, _| {
+        fixture.count_commits(|_, _| {
             COMMITS.fetch_add(1, SeqCst);
             Ok(())
         });
-        let written = opened.write_at_once(&NAMES.map(|name| (name, insert as Work)));
+        let written = fixture.write_at_once(&NAMES.map(|name| (name, insert as Work)));
         assert!(written.iter().all(succeeded), "{written:?}");
-        assert_eq!((COMMITS.load(SeqCst), opened.stored()), (commits, NAMES.map(str::to_owned).into()));
+        assert_eq!((COMMITS.load(SeqCst), fixture.stored()), (commits, NAMES.map(str::to_owned).into()));
     }
 }
 
@@ -196,14 +196,14 @@ fn sixteen_that_write_at_once_share_one_commit_in_the_order_of_their_coming() {
 #[test]
 fn a_transaction_that_has_been_open_for_long_takes_nobody_in() {
     static COMMITS: AtomicUsize = AtomicUsize::new(0);
-    let opened = open(Bounds { open_for: SHORT, ..PATIENT });
-    opened.count_commits(|_, _| {
+    let fixture = open(Bounds { open_for: SHORT, ..PATIENT });
+    fixture.count_commits(|_, _| {
         COMMITS.fetch_add(1, SeqCst);
         Ok(())
     });
     std::thread::scope(|scope| {
-        let (end, slow) = opened.hold(scope, "slow");
-        let [next] = opened.queue(scope, &[("next", insert)]).try_into().expect("one");
+        let (end, slow) = fixture.hold(scope, "slow");
+        let [next] = fixture.queue(scope, &[("next", insert)]).try_into().expect("one");
         std::thread::sleep(SHORT);
         drop(end);
         assert!(succeeded(&slow.join()) && succeeded(&next.join()));
@@ -215,8 +215,8 @@ fn a_transaction_that_has_been_open_for_long_takes_nobody_in() {
 #[test]
 fn a_writer_alone_has_a_transaction_and_no_savepoint() {
     static SEEN: Mutex<Vec<&str>> = Mutex::new(Vec::new());
-    let opened = open(PATIENT);
-    opened.set(|connection| {
+    let fixture = open(PATIENT);
+    fixture.set(|connection| {
         let note = |context: AuthContext<'_>| {
             match context.action {
                 AuthAction::Transaction { operation: TransactionOperation::Begin } => SEEN.lock().push("begin"),
@@ -235,7 +235,7 @@ fn a_writer_alone_has_a_transaction_and_no_savepoint() {
         assert_eq!(std::thread::current().id(), caller);
         insert(tx, "alone")
     };
-    opened.writer.write("alone", LONG, write).expect("open").expect("written");
+    fixture.writer.write("alone", LONG, write).expect("open").expect("written");
     assert_eq!(*SEEN.lock(), ["begin", "insert", "commit"]);
 }
 
@@ -244,20 +244,20 @@ fn a_writer_alone_has_a_transaction_and_no_savepoint() {
 #[test]
 fn a_member_that_fails_or_panics_takes_nothing_of_the_others_with_it() {
     for fails in [insert_and_fail, insert_and_panic] {
-        let opened = open(PATIENT);
+        let fixture = open(PATIENT);
         // The opener, a member, and the last one.
         let stored = ["b", "c", "e"];
         let works: [(_, Work); 6] =
             [("a", fails), ("b", insert), ("c", insert), ("d", fails), ("e", insert), ("f", fails)];
-        let written = opened.write_at_once(&works);
+        let written = fixture.write_at_once(&works);
         for ((name, _), written) in works.iter().zip(&written) {
             match written {
                 Ok(Ok(Err(StoreError::Failed(own)))) => assert_eq!(own, name),
                 written => assert_eq!(succeeded(written), stored.contains(name), "{name}: {written:?}"),
             }
         }
-        assert_eq!(opened.stored(), stored);
-        assert_eq!(opened.writer.status().waiting, 0);
+        assert_eq!(fixture.stored(), stored);
+        assert_eq!(fixture.writer.status().waiting, 0);
     }
 }
 
@@ -265,50 +265,50 @@ fn a_member_that_fails_or_panics_takes_nothing_of_the_others_with_it() {
 /// own, for that may have come of what was not stored.
 #[test]
 fn a_commit_that_fails_fails_for_everyone_in_it_and_stores_nothing() {
-    let opened = open(PATIENT);
-    opened.set(|connection| connection.commit_hook(Some(|| true)).expect("it is this process's own"));
+    let fixture = open(PATIENT);
+    fixture.set(|connection| connection.commit_hook(Some(|| true)).expect("it is this process's own"));
     let works: [(_, Work); 4] = [("a", insert), ("b", insert), ("c", insert_and_fail), ("d", insert)];
-    let errors: Vec<String> = opened
+    let errors: Vec<String> = fixture
         .write_at_once(&works)
         .into_iter()
         .map(|written| written.expect("no panic").expect("open").expect_err("it cannot be committed").to_string())
         .collect();
     assert!(errors.iter().all(|error| *error == errors[0] && !error.ends_with(": c")), "{errors:?}");
-    assert!(opened.stored().is_empty());
+    assert!(fixture.stored().is_empty());
 
-    opened.set(|connection| connection.commit_hook(None::<fn() -> bool>).expect("it is this process's own"));
-    assert!(opened.write_at_once(&works[..2]).iter().all(succeeded));
-    assert_eq!(opened.stored(), ["a", "b"]);
+    fixture.set(|connection| connection.commit_hook(None::<fn() -> bool>).expect("it is this process's own"));
+    assert!(fixture.write_at_once(&works[..2]).iter().all(succeeded));
+    assert_eq!(fixture.stored(), ["a", "b"]);
 }
 
 /// SQLite gives up the whole transaction when there is no room for one statement.
 #[test]
 fn a_disk_that_is_full_for_one_is_full_for_everyone_in_its_transaction() {
-    let opened = open(PATIENT);
+    let fixture = open(PATIENT);
     let pages = |pragma: &str| {
-        opened.set(|connection| {
+        fixture.set(|connection| {
             connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0)).expect("a pragma")
         })
     };
     pages(&format!("max_page_count = {}", pages("page_count") + 10));
-    let written = opened.write_at_once(&[("a", insert), ("b", insert), ("much", insert_much), ("d", insert)]);
+    let written = fixture.write_at_once(&[("a", insert), ("b", insert), ("much", insert_much), ("d", insert)]);
     let [a, b, much, d] = &written[..] else { panic!("four have written") };
     for full in [a, b, much] {
         assert!(matches!(full, Ok(Ok(Err(StoreError::DiskFull)))), "{full:?}");
     }
     assert!(succeeded(d), "who comes after them has a transaction of its own: {d:?}");
-    assert_eq!(opened.stored(), ["d"]);
+    assert_eq!(fixture.stored(), ["d"]);
 
     pages("max_page_count = 1000000");
-    assert!(opened.write_at_once(&[("a", insert), ("much", insert_much)]).iter().all(succeeded));
+    assert!(fixture.write_at_once(&[("a", insert), ("much", insert_much)]).iter().all(succeeded));
 }
 
 #[test]
 fn an_opener_that_panics_leaves_its_turn_to_the_next() {
-    let opened = open(PATIENT);
-    let written = opened.write_at_once(&[("a", insert_and_panic), ("b", insert_and_panic), ("c", insert)]);
+    let fixture = open(PATIENT);
+    let written = fixture.write_at_once(&[("a", insert_and_panic), ("b", insert_and_panic), ("c", insert)]);
     assert!(written[0].is_err() && written[1].is_err() && succeeded(&written[2]), "{written:?}");
-    assert_eq!(opened.stored(), ["c"]);
+    assert_eq!(fixture.stored(), ["c"]);
 }
 
 // Who waits.
@@ -316,7 +316,7 @@ fn an_opener_that_panics_leaves_its_turn_to_the_next() {
 /// Goal: nobody is answered before what it wrote is safe. The commit is held up after everybody has written.
 #[test]
 fn nobody_is_answered_before_the_commit() {
-    let opened = open(PATIENT);
+    let fixture = open(PATIENT);
     let (committing, is_committing) = bounded::<()>(0);
     let (go_on, may_go_on) = bounded::<()>(0);
     let held_up = move || {
@@ -325,10 +325,10 @@ fn nobody_is_answered_before_the_commit() {
         false
     };
     std::thread::scope(|scope| {
-        opened.set(|connection| connection.commit_hook(Some(held_up)).expect("it is this process's own"));
-        let writers = scope.spawn(|| opened.write_at_once(&[("a", insert), ("b", insert), ("c", insert_and_fail)]));
+        fixture.set(|connection| connection.commit_hook(Some(held_up)).expect("it is this process's own"));
+        let writers = scope.spawn(|| fixture.write_at_once(&[("a", insert), ("b", insert), ("c", insert_and_fail)]));
         is_committing.recv().expect("they have all written");
-        let names: Vec<_> = opened.writer.status().operations.iter().map(|operation| operation.name).collect();
+        let names: Vec<_> = fixture.writer.status().operations.iter().map(|operation| operation.name).collect();
         assert_eq!(names, ["a", "b", "c"], "whoever was answered is not there any more");
         drop(go_on);
         let written = writers.join().expect("no panic");
@@ -338,37 +338,37 @@ fn nobody_is_answered_before_the_commit() {
 
 #[test]
 fn whoever_waits_too_long_takes_back_what_has_not_begun() {
-    let opened = open(PATIENT);
+    let fixture = open(PATIENT);
     std::thread::scope(|scope| {
-        let (end, held) = opened.hold(scope, "held");
-        let impatient = scope.spawn(|| opened.writer.write("impatient", SHORT, |tx| insert(tx, "impatient")));
-        until(|| opened.writer.status().waiting == 1);
-        let patient = opened.queue(scope, &[("patient", insert)]);
+        let (end, held) = fixture.hold(scope, "held");
+        let impatient = scope.spawn(|| fixture.writer.write("impatient", SHORT, |tx| insert(tx, "impatient")));
+        until(|| fixture.writer.status().waiting == 1);
+        let patient = fixture.queue(scope, &[("patient", insert)]);
         let Err(PoolError::Timeout { waited, .. }) = impatient.join().expect("no panic") else {
             panic!("its turn has not come");
         };
         assert!(waited >= SHORT);
-        assert_eq!((opened.writer.status().waiting, opened.writer.status().timeouts_total), (1, 1));
+        assert_eq!((fixture.writer.status().waiting, fixture.writer.status().timeouts_total), (1, 1));
         drop(end);
         assert!(succeeded(&held.join()));
         assert!(patient.into_iter().all(|patient| succeeded(&patient.join())));
     });
-    assert_eq!(opened.stored(), ["held", "patient"]);
+    assert_eq!(fixture.stored(), ["held", "patient"]);
 }
 
 /// Once begun, it waits for the outcome, for that may be either.
 #[test]
 fn whoever_has_begun_waits_for_the_outcome_however_long() {
-    let opened = open(PATIENT);
+    let fixture = open(PATIENT);
     std::thread::scope(|scope| {
-        let (end_opener, opener) = opened.hold(scope, "opener");
-        let impatient = scope.spawn(|| opened.writer.write("impatient", LONG / 2, |tx| insert(tx, "impatient")));
-        until(|| opened.writer.status().waiting == 1);
+        let (end_opener, opener) = fixture.hold(scope, "opener");
+        let impatient = scope.spawn(|| fixture.writer.write("impatient", LONG / 2, |tx| insert(tx, "impatient")));
+        until(|| fixture.writer.status().waiting == 1);
         let (begun, has_begun) = bounded(0);
         let (end, ends) = bounded(0);
-        let opened = &opened;
-        let last = scope.spawn(move || opened.write_held("last", &begun, &ends));
-        until(|| opened.writer.status().waiting == 2);
+        let fixture = &fixture;
+        let last = scope.spawn(move || fixture.write_held("last", &begun, &ends));
+        until(|| fixture.writer.status().waiting == 2);
         drop(end_opener);
         has_begun.recv().expect("its turn comes");
         std::thread::sleep(SHORT);
@@ -376,17 +376,17 @@ fn whoever_has_begun_waits_for_the_outcome_however_long() {
         drop(end);
         assert!([opener, impatient, last].into_iter().all(|writer| succeeded(&writer.join())));
     });
-    assert_eq!(opened.stored(), ["opener", "impatient", "last"]);
+    assert_eq!(fixture.stored(), ["opener", "impatient", "last"]);
 }
 
 #[test]
 fn what_is_in_flight_and_who_waits_is_named_and_counted() {
-    let opened = open(PATIENT);
+    let fixture = open(PATIENT);
     std::thread::scope(|scope| {
-        let (end_opener, opener) = opened.hold(scope, "opener");
-        let (end, member) = opened.hold_member(scope, "member", end_opener);
-        let waiting = opened.queue(scope, &[("waiting", insert)]);
-        let status = opened.writer.status();
+        let (end_opener, opener) = fixture.hold(scope, "opener");
+        let (end, member) = fixture.hold_member(scope, "member", end_opener);
+        let waiting = fixture.queue(scope, &[("waiting", insert)]);
+        let status = fixture.writer.status();
         let names: Vec<_> = status.operations.iter().map(|operation| operation.name).collect();
         assert_eq!((names, status.waiting, status.connections), (vec!["opener", "member"], 1, 1));
         assert!(status.operations[0].age >= status.operations[1].age);
@@ -394,7 +394,7 @@ fn what_is_in_flight_and_who_waits_is_named_and_counted() {
         assert!(succeeded(&opener.join()) && succeeded(&member.join()));
         assert!(waiting.into_iter().all(|waiting| succeeded(&waiting.join())));
     });
-    assert_eq!((opened.writer.status().operations.len(), opened.writer.status().waiting), (0, 0));
+    assert_eq!((fixture.writer.status().operations.len(), fixture.writer.status().waiting), (0, 0));
 }
 
 // Closing.
@@ -402,36 +402,36 @@ fn what_is_in_flight_and_who_waits_is_named_and_counted() {
 /// What has begun ends with its result; what waits is refused at once, and not only when its turn comes.
 #[test]
 fn a_close_waits_for_who_has_begun_and_refuses_who_waits() {
-    let opened = open(PATIENT);
+    let fixture = open(PATIENT);
     std::thread::scope(|scope| {
-        let (end_opener, opener) = opened.hold(scope, "opener");
-        let (end, member) = opened.hold_member(scope, "member", end_opener);
-        let waiting = opened.queue(scope, &[("c", insert), ("d", insert)]);
+        let (end_opener, opener) = fixture.hold(scope, "opener");
+        let (end, member) = fixture.hold_member(scope, "member", end_opener);
+        let waiting = fixture.queue(scope, &[("c", insert), ("d", insert)]);
 
-        let closer = scope.spawn(|| opened.writer.close(LONG));
+        let closer = scope.spawn(|| fixture.writer.close(LONG));
         for refused in waiting.into_iter().map(|waiting| waiting.join().expect("no panic")) {
             assert!(matches!(refused, Err(PoolError::Closing)), "{refused:?}");
         }
-        assert!(matches!(opened.writer.write("late", LONG, |tx| insert(tx, "late")), Err(PoolError::Closing)));
-        assert!(!opened.writer.status().closed);
+        assert!(matches!(fixture.writer.write("late", LONG, |tx| insert(tx, "late")), Err(PoolError::Closing)));
+        assert!(!fixture.writer.status().closed);
         drop(end);
         assert!(succeeded(&opener.join()) && succeeded(&member.join()));
         assert!(closer.join().expect("no panic").is_empty());
     });
-    assert!(opened.writer.status().closed);
-    assert_eq!(opened.stored(), ["opener", "member"]);
+    assert!(fixture.writer.status().closed);
+    assert_eq!(fixture.stored(), ["opener", "member"]);
 }
 
 /// An interrupted write loses the whole transaction: everybody in it is told, and nothing of it is stored.
 #[test]
 fn a_close_that_interrupts_a_member_tells_everyone_in_its_transaction() {
-    let opened = open(PATIENT);
+    let fixture = open(PATIENT);
     std::thread::scope(|scope| {
-        let (end_opener, opener) = opened.hold(scope, "opener");
+        let (end_opener, opener) = fixture.hold(scope, "opener");
         let (begun, has_begun) = bounded(0);
-        let opened = &opened;
+        let fixture = &fixture;
         let endless = scope.spawn(move || {
-            opened.writer.write("endless", LONG, |tx| {
+            fixture.writer.write("endless", LONG, |tx| {
                 begun.send(()).expect("somebody waits");
                 let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)
                     INSERT INTO written SELECT 'endless' FROM n WHERE i < 0";
@@ -439,28 +439,28 @@ fn a_close_that_interrupts_a_member_tells_everyone_in_its_transaction() {
                 Ok(())
             })
         });
-        until(|| opened.writer.status().waiting == 1);
+        until(|| fixture.writer.status().waiting == 1);
         drop(end_opener);
         has_begun.recv().expect("its turn comes");
-        assert!(opened.writer.close(SHORT).is_empty(), "nothing had to be abandoned");
+        assert!(fixture.writer.close(SHORT).is_empty(), "nothing had to be abandoned");
         for interrupted in [opener, endless].map(|writer| writer.join().expect("no panic")) {
             assert!(matches!(interrupted, Ok(Err(StoreError::Closing))), "{interrupted:?}");
         }
     });
-    assert!(opened.stored().is_empty());
+    assert!(fixture.stored().is_empty());
 }
 
 /// What does not end even then is abandoned by name, whoever's the transaction is.
 #[test]
 fn a_close_names_every_operation_of_a_transaction_that_it_abandons() {
-    let opened = open(PATIENT);
+    let fixture = open(PATIENT);
     std::thread::scope(|scope| {
-        let (end_opener, opener) = opened.hold(scope, "opener");
-        let (end, deaf) = opened.hold_member(scope, "deaf", end_opener);
-        assert_eq!(opened.writer.close(Duration::ZERO), ["opener", "deaf"]);
+        let (end_opener, opener) = fixture.hold(scope, "opener");
+        let (end, deaf) = fixture.hold_member(scope, "deaf", end_opener);
+        assert_eq!(fixture.writer.close(Duration::ZERO), ["opener", "deaf"]);
         drop(end);
         assert!(succeeded(&opener.join()) && succeeded(&deaf.join()), "it may still end well");
     });
-    assert!(opened.writer.close(LONG).is_empty());
-    assert_eq!(opened.stored(), ["opener", "deaf"]);
+    assert!(fixture.writer.close(LONG).is_empty());
+    assert_eq!(fixture.stored(), ["opener", "deaf"]);
 }
