@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use holdfast::ask::{self, Address, Asking, Subject};
 use holdfast::config::{self, Config, Effective, Fault};
 use holdfast::domain::RunId;
-use holdfast::{app, auth, datasets};
+use holdfast::{app, auth, datasets, memory};
 
 /// What is read of standard input at most: more than any server takes for a question.
 const PROMPT_BYTES_MAX: u64 = 1 << 20;
@@ -119,6 +119,9 @@ fn main() -> ExitCode {
 }
 
 fn operate(command: ServerCommand) -> u8 {
+    if matches!(command, ServerCommand::Serve) {
+        memory::keep_no_thread_caches();
+    }
     let (config, effective) = match config::load() {
         Ok(loaded) => loaded,
         Err(faults) => return reject(&faults),

@@ -264,6 +264,25 @@ fn a_server_at_rest_gives_back_what_it_needed() {
     assert_eq!(ann.get("/chat/all-messages").status, 200, "whatever it needs comes back");
 }
 
+/// How glibc was told to allocate when the program started. It cuts the variable into its settings, in place.
+fn tunables(server: &Server) -> Vec<String> {
+    let environment = std::fs::read(format!("/proc/{}/environ", server.pid().as_raw_nonzero())).unwrap();
+    let environment = String::from_utf8(environment).unwrap();
+    let settings = environment.split('\0').map(|variable| variable.trim_start_matches("GLIBC_TUNABLES="));
+    settings.filter(|setting| setting.starts_with("glibc.")).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_servers_threads_keep_no_freed_memory_unless_it_is_told_otherwise() {
+    let start = |given: &str| Launch::holdfast().env("GLIBC_TUNABLES", given).start();
+    let nothing_kept = "glibc.malloc.tcache_count=0";
+    assert_eq!(tunables(&Launch::holdfast().start()), [nothing_kept], "the process that was started");
+    let other = "glibc.malloc.mmap_max=1000";
+    assert_eq!(tunables(&start(other)), [nothing_kept, other]);
+    let otherwise = "glibc.malloc.tcache_count=3";
+    assert_eq!(tunables(&start(otherwise)), [otherwise]);
+}
+
 /// So many KiB of each stack of this size were ever touched.
 fn touched_kib(server: &Server, stack_bytes: usize) -> Vec<u64> {
     let smaps = std::fs::read_to_string(format!("/proc/{}/smaps", server.pid().as_raw_nonzero())).unwrap();

@@ -36,7 +36,7 @@ impl Server {
     /// Starts Holdfast, as this command line says, with [`SECRET`], on this state directory and the store of `DATABASE_URL` if that is
     /// set, and waits until it is ready. Its allocator's variables are passed on, and what `more` says.
     pub fn launch(command_line: &[String], state: &Path, more: &[(&str, &str)]) -> Server {
-        const PASSED_ON: [&str; 3] = ["DATABASE_URL", "MALLOC_ARENA_MAX", "MALLOC_CONF"];
+        const PASSED_ON: [&str; 4] = ["DATABASE_URL", "GLIBC_TUNABLES", "MALLOC_ARENA_MAX", "MALLOC_CONF"];
         Server::spawn("/health/ready", |port| {
             let mut command = Command::new(&command_line[0]);
             command
