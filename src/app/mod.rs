@@ -3,7 +3,9 @@
 mod backend;
 mod descriptors;
 mod housekeeper;
+mod journal;
 mod keys;
+mod log_sink;
 mod logging;
 mod opening;
 mod panics;
@@ -13,13 +15,13 @@ mod state_directory;
 mod ticker;
 mod welcome;
 
-use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select};
+pub use logging::complain;
 pub use state_directory::{StateDirectory, StateDirectoryError};
 
 use crate::api::{Api, Front, Origins, Parts};
@@ -280,12 +282,8 @@ impl App {
         self.prober.stop(deadline);
         self.housekeeper.stop(deadline);
         tracing::info!(event = event::SERVER_STOPPED);
+        logging::finish(deadline);
     }
-}
-
-/// Says on standard error, in one sentence, why something is not done; if that cannot be written, nobody reads it.
-pub fn complain(fault: &dyn std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "holdfast: {fault}.");
 }
 
 /// The main job: starts the server, serves until a signal, drains. Gives the process's exit code.
