@@ -115,7 +115,7 @@ impl Problem {
     }
 
     /// A fault of ours: the log is told what it was.
-    pub(super) fn failed(detail: impl Into<String>, cause: impl ToString) -> Self {
+    pub(super) fn failed(detail: impl Into<String>, cause: &impl ToString) -> Self {
         Self { cause: Some(cause.to_string()), ..Self::new(500, detail) }
     }
 
@@ -232,7 +232,7 @@ impl From<StoreError> for Problem {
             error @ (StoreError::Fenced(_)
             | StoreError::Newer { .. }
             | StoreError::Refused(_)
-            | StoreError::Failed(_)) => Self::failed("The store failed in a way that it should not.", error),
+            | StoreError::Failed(_)) => Self::failed("The store failed in a way that it should not.", &error),
         }
     }
 }

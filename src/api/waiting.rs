@@ -155,7 +155,7 @@ impl Handling {
 fn caught(handler: impl FnOnce() -> Result<Reply, Problem>) -> Result<Reply, Problem> {
     catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|_| {
         // Where it was is what the panic itself has had logged, and what a connection says whose handler has not answered.
-        Err(Problem::failed(Refusal::Unanswered.sentence(), "its handler panicked"))
+        Err(Problem::failed(Refusal::Unanswered.sentence(), &"its handler panicked"))
     })
 }
 

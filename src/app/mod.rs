@@ -7,6 +7,7 @@ mod journal;
 mod keys;
 mod log_sink;
 mod logging;
+mod needs;
 mod opening;
 mod panics;
 mod retention;
@@ -21,8 +22,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select};
+pub use descriptors::DESCRIPTORS_MAX;
 pub use logging::complain;
-pub use state_directory::{StateDirectory, StateDirectoryError};
+pub use needs::{Threads, descriptors_beside, threads};
+pub use state_directory::{LOCK_FILE, StateDirectory, StateDirectoryError};
 
 use crate::api::{Api, Front, Origins, Parts};
 use crate::auth::{KeySourceError, Secret, SecretError, Verifier, VerifierOptions};
