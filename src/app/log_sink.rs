@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     fn lines(from: u64, to: u64) -> String {
-        (from..to).map(|number| format!("line {number} {}\n", "x".repeat(80))).collect()
+        (from..to).map(|number| format!("line {number} {}\n", "x".repeat(80))).collect::<Vec<_>>().concat()
     }
 
     /// Writes lines until one is lost, and gives the number of the first that was.

@@ -22,7 +22,7 @@ fn before_the_first_start_nothing_is_wrong_and_nothing_is_made() {
     let finished = launch.run(&["doctor"]);
     let lines: Vec<&str> = finished.stdout.lines().collect();
     assert!(lines[0].starts_with("ok       configuration    "), "{}", finished.stdout);
-    assert!(lines.iter().any(|line| *line == "ok       data             the sample data (DATA_DIR is not set)"));
+    assert!(lines.contains(&"ok       data             the sample data (DATA_DIR is not set)"));
 }
 
 #[test]
