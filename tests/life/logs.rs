@@ -176,7 +176,8 @@ fn full_pipe() -> (PipeReader, std::io::PipeWriter) {
 /// A server whose log nobody reads, which has answered many requests, each within a moment.
 fn unread() -> (PipeReader, Server) {
     let (reader, writer) = full_pipe();
-    let server = Launch::holdfast().env("LOG", "debug").env("LOG_FORMAT", "json").stderr_to(writer).start();
+    let launch = Launch::holdfast().embedded().env("LOG", "debug").env("LOG_FORMAT", "json");
+    let server = launch.stderr_to(writer).start();
     let mut client = server.anonymous();
     for _ in 0..REQUESTS {
         let asked = Instant::now();
