@@ -50,8 +50,14 @@ events! {
     KEYS_UNAVAILABLE = "keys.unavailable";
     /// Published keys can be read again.
     KEYS_AVAILABLE = "keys.available";
+    /// A request was answered: its method, the template of its route, its status, how long that took and how many bytes it
+    /// was. A stream is answered when it begins.
+    REQUEST_ANSWERED = "request.answered";
     /// A request failed in a way that it should not; the client got 500.
     REQUEST_FAILED = "request.failed";
+    /// A request was answered 503, or 500 because its analysis failed. Why has a line of its own, such as `store.unavailable`;
+    /// `unlogged` says how many more there were since the last such line, which were too many.
+    REQUEST_UNSERVED = "request.unserved";
     /// Code met a bug at this place; whoever caught the panic tells what became of it.
     CODE_PANICKED = "code.panicked";
     /// A thread of the runner, or one that does chores, met a bug; it goes on with what comes next.
@@ -96,6 +102,8 @@ events! {
     MEMORY_GIVEN_BACK = "memory.given_back";
     /// The machine has less than a tenth of its memory left, whoever uses it, or has enough again.
     MEMORY_MACHINE_CHANGED = "memory.machine.changed";
+    /// So many lines of the log are missing before this one, since whoever reads it had stopped and no more could be kept.
+    LOG_LINES_LOST = "log.lines.lost";
     /// Memory has been growing with the number of requests for a while: perhaps a leak.
     MEMORY_GROWTH = "memory.growth.noticed";
 }

@@ -5,7 +5,7 @@
 //! from which any later process goes on. A database connection is borrowed as a *lease* for one *operation*.
 //!
 //! The modules, from the ground up; each imports only from the floors below it, but for `runner`, which knows `streams` and the
-//! trait of `engine` beside it (`tests/tidy.rs` holds that).
+//! trait of `engine` beside it, and `doctor`, which knows `app` (`tests/tidy.rs` holds that).
 
 // Floor 0: what everything may use.
 pub mod clock;
@@ -32,7 +32,8 @@ pub mod streams;
 // Floor 4: what clients see, and a client.
 pub mod api;
 pub mod ask;
-// Floor 5: the whole, started and stopped.
+// Floor 5: the whole, started and stopped, and looked at.
 pub mod app;
+pub mod doctor;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use holdfast::ask::{self, Address, Asking, Subject};
 use holdfast::config::{self, Config, Effective, Fault};
 use holdfast::domain::RunId;
-use holdfast::{app, auth, datasets, memory};
+use holdfast::{app, auth, datasets, doctor, memory};
 
 /// What is read of standard input at most: more than any server takes for a question.
 const PROMPT_BYTES_MAX: u64 = 1 << 20;
@@ -32,6 +32,13 @@ enum Command {
     /// Ask a server and wait for the answer, also through its restarts
     #[command(after_help = EXIT_CODES)]
     Ask(Ask),
+    /// Look for what is wrong, or soon will be, and say what to do
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor {
+        /// Print the findings as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// What is done with this directory's server, and so with its configuration.
@@ -40,6 +47,10 @@ enum ServerCommand {
     /// Serve until a signal (the default)
     Serve,
     /// Print the configuration as it holds and try the store
+    #[command(
+        after_help = "For whoever has changed the configuration. `holdfast doctor` looks at everything else as well, and looks on \
+        after a fault."
+    )]
     Check,
     /// Make a token with the configured secret, or with the server's own
     Token {
@@ -71,6 +82,18 @@ Exit codes:
   5  the server refuses the question, the token or the run
   6  the server was not reached for as long as --patience, or it is no Holdfast
   130 (Ctrl-C), 143 (SIGTERM)  interrupted; a run that was accepted goes on";
+
+const DOCTOR_HELP: &str = "\
+For whoever sets a server up, or wonders about one that runs: run it as the server's user, with its environment and in its
+directory. It looks at the configuration, the state directory and its disk, the store with its schema, connections and clock,
+memory, descriptors, threads, tokens and their keys, the data, the port and the unit of systemd, all at once, for 5 s at most, and
+changes nothing. `holdfast check` shows the configuration itself.
+
+Exit codes:
+  0  no fault was found, though there may be warnings
+  1  the findings could not be printed
+  2  the configuration has a fault
+  3  there is a fault elsewhere";
 
 #[derive(Args)]
 struct Ask {
@@ -113,6 +136,8 @@ fn main() -> ExitCode {
     ExitCode::from(match Arguments::parse().command {
         // It needs no server's configuration where it is told everything.
         Some(Command::Ask(arguments)) => ask(arguments),
+        // A configuration with faults is one of the things that it looks at.
+        Some(Command::Doctor { json }) => examine(json),
         Some(Command::Server(command)) => operate(command),
         None => operate(ServerCommand::Serve),
     })
@@ -152,6 +177,14 @@ fn check(config: &Config, effective: &[Effective]) -> u8 {
             app::complain(&error);
             error.exit_code()
         }
+    }
+}
+
+fn examine(json: bool) -> u8 {
+    let report = doctor::examine();
+    match say(&if json { report.json() } else { report.text() }) {
+        0 => report.exit_code(),
+        unsaid => unsaid,
     }
 }
 

@@ -7,6 +7,8 @@ mod util;
 mod api;
 /// The connection to PostgreSQL: how it is made, who waits for it how long, what breaks it and what heals it.
 mod connection;
+/// `holdfast doctor`: each of its checks on parts that are well and that are not.
+mod doctor;
 /// What a server endures in the long run on either store: kills, drains, disconnects, pauses, wrong clocks, slow disks.
 mod endurance;
 /// Faults of the database, the network and the servers: nothing accepted is lost, and everything heals.

@@ -12,11 +12,17 @@ const FILE_LINES_MAX: usize = 600;
 const LONG_FILES: &[(&str, &str)] =
     &[("src/config/mod.rs", "one table of variables with its reader: apart, the two could disagree")];
 /// Imports between modules of the same floor. Those of floor 1 never know one another.
-const NEIGHBOURS: &[(&str, &str)] = &[("runner", "engine"), ("runner", "streams")];
+const NEIGHBOURS: &[(&str, &str)] = &[("runner", "engine"), ("runner", "streams"), ("doctor", "app")];
 /// A variable of the TLS library that users have to know.
 const TLS_AUTHORITIES: &str = "SSL_CERT_FILE";
 /// And one of Rust's own.
 const BACKTRACE: &str = "RUST_BACKTRACE";
+
+/// Between which the manual has its table of log events.
+const EVENTS_BEGIN: &str = "<!-- log events: written by a test -->\n";
+const EVENTS_END: &str = "<!-- end of log events -->\n";
+/// The variable that has documents written that are compared otherwise.
+const WRITE: &str = "HOLDFAST_TEST_WRITE";
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -155,6 +161,39 @@ fn every_log_event_has_one_name_and_is_logged_somewhere() {
     for (path, text) in others {
         let literal = concat!("event", " = \"");
         assert!(!code_lines(text).any(|(_, line)| line.contains(literal)), "{path} names an event by itself");
+    }
+}
+
+/// At which levels an event is logged, as far as the sources say.
+fn levels(sources: &[(String, String)], constant: &str) -> BTreeSet<String> {
+    let used = format!("event::{constant}");
+    let logged = sources.iter().flat_map(|(_, text)| {
+        let found = text.match_indices(&used).filter(|(at, _)| name(&text[at + 7..]) == constant);
+        found.filter_map(|(at, _)| text[..at].rsplit_once("tracing::")?.1.split_once('!').map(|(level, _)| level))
+    });
+    logged.filter(|level| ["error", "warn", "info", "debug"].contains(level)).map(str::to_owned).collect()
+}
+
+/// Run with `HOLDFAST_TEST_WRITE=1` it writes the table.
+#[test]
+fn every_log_event_is_in_the_manual_with_its_level_and_its_meaning() {
+    let sources = files("src", &[".rs"]);
+    let table = &sources.iter().find(|(path, _)| path == "src/event.rs").expect("it exists").1;
+    let constants = code_lines(table).filter_map(|(_, line)| line.split_once(" = \"").map(|(constant, _)| constant));
+    let mut rows = String::from("| event | level | meaning |\n| --- | --- | --- |\n");
+    for (constant, (event, meaning)) in constants.zip(event::ALL) {
+        let levels = levels(&sources, constant).into_iter().collect::<Vec<_>>();
+        assert!(!levels.is_empty(), "nobody can tell at which level {event} is logged");
+        rows.push_str(&format!("| `{event}` | {} | {} |\n", levels.join(", "), meaning.trim()));
+    }
+    let path = root().join("docs/operations.md");
+    let manual = fs::read_to_string(&path).expect("the manual exists");
+    let (before, rest) = manual.split_once(EVENTS_BEGIN).expect("the table of events has a beginning");
+    let (written, after) = rest.split_once(EVENTS_END).expect("the table of events has an end");
+    if std::env::var_os(WRITE).is_some() {
+        fs::write(path, format!("{before}{EVENTS_BEGIN}{rows}{EVENTS_END}{after}")).expect("the manual can be written");
+    } else {
+        assert_eq!(written, rows, "docs/operations.md is written anew with {WRITE}=1");
     }
 }
 

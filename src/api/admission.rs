@@ -106,6 +106,9 @@ impl Api {
         let (route, params) = match found {
             Ok(Found::Route(route, params)) => (*route, params),
             refused => {
+                if let Ok(Found::MethodNotAllowed(route, _)) = &refused {
+                    envelope.route = Some(route.path);
+                }
                 if is_limited {
                     self.count(stranger, None, envelope)?;
                 }
@@ -119,6 +122,7 @@ impl Api {
                 });
             }
         };
+        envelope.route = Some(route.path);
         if !route.token {
             let delay = if is_limited { self.count(stranger, Some(bytes), envelope)? } else { None };
             return Ok(Admission { route, params, user: String::new(), delay });
@@ -128,6 +132,9 @@ impl Api {
         match self.verifier.verify(&headers) {
             Ok(principal) => {
                 let user = principal.identity().to_owned();
+                if tracing::enabled!(tracing::Level::DEBUG) {
+                    envelope.user = Some(user.clone());
+                }
                 let delay = self.count(Client::User(&user), Some(bytes), envelope)?;
                 Ok(Admission { route, params, user, delay })
             }

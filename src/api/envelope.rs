@@ -1,6 +1,7 @@
 //! What every answer gets besides its content: the request's id, CORS, compression.
 
 use std::io::Write;
+use std::time::Instant;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -9,7 +10,8 @@ use uuid::Uuid;
 use super::Api;
 use super::problem::Problem;
 use super::routes::Route;
-use crate::http::{BadEncoding, Caller, Found, Request, Response};
+use crate::event;
+use crate::http::{BadEncoding, Caller, Found, Method, Request, Response};
 use crate::limits::Standing;
 
 /// Smaller bodies are sent as they are: they fit one packet anyway.
@@ -57,6 +59,12 @@ pub(super) struct Envelope {
     pub(super) is_private: bool,
     /// How its client stands, if the request was counted.
     pub(super) standing: Option<Standing>,
+    /// The template of its route, once that is known: what stands for the placeholders is nobody's business.
+    pub(super) route: Option<&'static str>,
+    /// Who asks, once that is known and if the log wants to know.
+    pub(super) user: Option<String>,
+    method: &'static str,
+    began: Instant,
     allow: Allow,
     gzip: bool,
 }
@@ -72,6 +80,7 @@ impl Envelope {
     pub(super) fn of(request: &Request, origins: &Origins) -> Self {
         let mut envelope = Self::between(request.header("x-request-id"), request.header("origin"), origins);
         envelope.gzip = accepts_gzip(request.header_values("accept-encoding"));
+        envelope.method = method(request.method());
         envelope
     }
 
@@ -93,11 +102,23 @@ impl Envelope {
             Origins::Any => Allow::Everybody,
             Origins::Listed(listed) => Allow::Listed(listed.iter().find(|known| Some(&***known) == origin).cloned()),
         };
-        Self { request_id, is_private: false, standing: None, allow, gzip: false }
+        let began = Instant::now();
+        Self {
+            request_id,
+            is_private: false,
+            standing: None,
+            route: None,
+            user: None,
+            method: "",
+            began,
+            allow,
+            gzip: false,
+        }
     }
 
-    /// A problem as it is sent.
+    /// A problem as it is sent; logs it if it is a failure of ours.
     pub(super) fn seal_problem(&self, api: &Api, problem: Problem) -> Response {
+        self.log_failure(api, &problem);
         self.seal(api, problem.into_response(&self.request_id))
     }
 
@@ -106,10 +127,39 @@ impl Envelope {
         self.enclose(api, problem.into_response(&self.request_id))
     }
 
-    /// The response as it is sent; counts it.
+    /// The response as it is sent; counts it, and logs it where that is wanted.
     pub(super) fn seal(&self, api: &Api, response: Response) -> Response {
         api.metrics.answers.get_or_create(&[("class", class(response.status().0))]).inc();
-        self.enclose(api, response)
+        let response = self.enclose(api, response);
+        tracing::debug!(
+            event = event::REQUEST_ANSWERED,
+            request_id = self.request_id,
+            method = self.method,
+            route = self.route,
+            status = response.status().0,
+            duration_ms = self.began.elapsed().as_micros() as f64 / 1000.0,
+            bytes = if self.method == "HEAD" { 0 } else { response.body().len() },
+            user = self.user
+        );
+        response
+    }
+
+    /// Each request that fails because of us has one line with its id, whatever else is logged of the reason.
+    fn log_failure(&self, api: &Api, problem: &Problem) {
+        let (request_id, method, route) = (&self.request_id, self.method, self.route);
+        if let Some(cause) = problem.cause() {
+            tracing::error!(event = event::REQUEST_FAILED, request_id, method, route, error = cause);
+        } else if problem.status() >= 500
+            && let Some(unlogged) = api.unserved_logged.spend()
+        {
+            let (status, run_id) = (problem.status(), problem.run_id());
+            tracing::info!(event = event::REQUEST_UNSERVED, request_id, method, route, status, run_id, unlogged);
+        }
+    }
+
+    /// What whoever handles the request logs meanwhile names it; an error's level, so that no setting of LOG leaves it out.
+    pub(super) fn span(&self) -> tracing::span::EnteredSpan {
+        tracing::error_span!("request", request_id = self.request_id).entered()
     }
 
     fn enclose(&self, api: &Api, response: Response) -> Response {
@@ -140,6 +190,22 @@ impl Envelope {
             }
         }
         response
+    }
+}
+
+/// A method as a word of ours.
+fn method(method: &Method) -> &'static str {
+    match method {
+        Method::Get => "GET",
+        Method::Head => "HEAD",
+        Method::Post => "POST",
+        Method::Put => "PUT",
+        Method::Delete => "DELETE",
+        Method::Connect => "CONNECT",
+        Method::Options => "OPTIONS",
+        Method::Trace => "TRACE",
+        Method::Patch => "PATCH",
+        Method::NonStandard(_) => "another",
     }
 }
 

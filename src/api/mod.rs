@@ -46,6 +46,7 @@ use crate::auth::Verifier;
 use crate::config::Proxies;
 use crate::datasets::Datasets;
 use crate::domain::{Run, Status};
+use crate::event;
 use crate::http::{Caller, Exchange, Refusal, Response, Router, Service};
 use crate::limits::{LogBudget, RateLimiter, Turnstile};
 use crate::memory::Memory;
@@ -78,6 +79,8 @@ pub struct Api {
     verifier: Verifier,
     /// Bounds what refused tokens have written into the log.
     refusals_logged: LogBudget,
+    /// Bounds what requests that cannot be served have written into it.
+    unserved_logged: LogBudget,
     trusted_proxies: Proxies,
     origins: Origins,
     metrics: Metrics,
@@ -143,6 +146,7 @@ impl Api {
             turnstile: Turnstile::start(Turn::go_on)?,
             verifier: parts.verifier,
             refusals_logged: LogBudget::default(),
+            unserved_logged: LogBudget::default(),
             trusted_proxies: parts.trusted_proxies,
             origins: parts.origins,
             metrics: Metrics::default(),
@@ -209,7 +213,12 @@ impl Service for Front {
     }
 
     fn refuse(&self, refusal: &Refusal, caller: &Caller) -> Response {
-        Envelope::of_refused(caller, &self.0.origins).enclose_problem(&self.0, refusal.into())
+        let envelope = Envelope::of_refused(caller, &self.0.origins);
+        if *refusal == Refusal::Unanswered {
+            let request_id = &envelope.request_id;
+            tracing::error!(event = event::REQUEST_FAILED, request_id, error = "nobody answered it");
+        }
+        envelope.enclose_problem(&self.0, refusal.into())
     }
 
     fn note_refusal(&self, refusal: &Refusal) {

@@ -23,6 +23,8 @@ pub(super) struct Problem {
     detail: String,
     extra: Vec<(&'static str, Value)>,
     headers: Vec<(&'static str, String)>,
+    /// What the log is told, where nobody else tells it: why the client gets 500.
+    cause: Option<String>,
 }
 
 /// One fault of a request.
@@ -89,7 +91,7 @@ pub(super) struct ProblemShape {
 impl Problem {
     /// A problem with that status and sentence.
     pub(super) fn new(status: u16, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), extra: Vec::new(), headers: Vec::new() }
+        Self { status, detail: detail.into(), extra: Vec::new(), headers: Vec::new(), cause: None }
     }
 
     /// The same with one more member.
@@ -110,6 +112,11 @@ impl Problem {
     #[must_use]
     pub(super) fn with_retry_after(self, seconds: u64) -> Self {
         self.with("retry_after", seconds).with_header("Retry-After", seconds.to_string())
+    }
+
+    /// A fault of ours: the log is told what it was.
+    pub(super) fn failed(detail: impl Into<String>, cause: &impl ToString) -> Self {
+        Self { cause: Some(cause.to_string()), ..Self::new(500, detail) }
     }
 
     /// Faults of a request, all of them.
@@ -173,6 +180,16 @@ impl Problem {
         self.status
     }
 
+    /// What the log is to say of it, where nothing else does.
+    pub(super) fn cause(&self) -> Option<&str> {
+        self.cause.as_deref()
+    }
+
+    /// The run that it is about.
+    pub(super) fn run_id(&self) -> Option<&str> {
+        self.extra.iter().find_map(|(member, value)| value.as_str().filter(|_| *member == "run_id"))
+    }
+
     /// The names of the headers that it brings.
     pub(super) fn headers(&self) -> impl Iterator<Item = &'static str> {
         self.headers.iter().map(|(name, _)| *name)
@@ -215,10 +232,7 @@ impl From<StoreError> for Problem {
             error @ (StoreError::Fenced(_)
             | StoreError::Newer { .. }
             | StoreError::Refused(_)
-            | StoreError::Failed(_)) => {
-                tracing::error!(event = crate::event::REQUEST_FAILED, %error);
-                Self::new(500, "The store failed in a way that it should not.")
-            }
+            | StoreError::Failed(_)) => Self::failed("The store failed in a way that it should not.", &error),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Requests on their way: through the store lane, and beyond it while they wait for a run, or watch it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use super::problem::Problem;
 use super::routes::{Lane, Route};
 use super::runs::ended_or_accepted;
 use crate::domain::{Run, RunId};
-use crate::http::{Parked, Responder, Response};
+use crate::http::{Parked, Refusal, Responder, Response};
 use crate::runner::{Outcome, Waiter};
 
 /// What the store lane works on.
@@ -82,8 +83,7 @@ pub(super) struct Handling {
 
 impl Handling {
     fn run(self) {
-        // Whatever is logged meanwhile names the request; an error's level, so that no setting of LOG leaves it out.
-        let _span = tracing::error_span!("request", request_id = self.envelope.request_id).entered();
+        let _span = self.envelope.span();
         if self.route.lane == Lane::Store && self.api.probes.database().is_away() {
             // It has gone while this waited for its turn.
             return Task::Handle(Box::new(self)).refuse();
@@ -91,7 +91,7 @@ impl Handling {
         if let Some(problem) = precondition::before(&self.call.request) {
             return self.answer(Err(problem));
         }
-        let reply = (self.route.handler)(&self.api, &self.call);
+        let reply = caught(|| (self.route.handler)(&self.api, &self.call));
         // What a handler does not read, its route does not list, and the document does not tell: tests meet the panic as a 500.
         debug_assert!(reply.is_err() || self.call.unread().is_none(), "nobody reads {:?}", self.call.unread());
         match reply {
@@ -151,6 +151,14 @@ impl Handling {
     }
 }
 
+/// What a handler answers, also when it panics: its client is told under the id that the log knows.
+fn caught(handler: impl FnOnce() -> Result<Reply, Problem>) -> Result<Reply, Problem> {
+    catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|_| {
+        // Where it was is what the panic itself has had logged, and what a connection says whose handler has not answered.
+        Err(Problem::failed(Refusal::Unanswered.sentence(), &"its handler panicked"))
+    })
+}
+
 /// A run may have ended between the look that made somebody wait and the waiting.
 fn look_again(api: &Api, user: &str, id: RunId) {
     // A worker that has the run now finds whoever waits for it when it has ended it.
@@ -186,6 +194,7 @@ impl WaitingClient {
     }
 
     fn report(self: Box<Self>) {
+        let _span = self.envelope.span();
         if self.api.probes.database().is_away() {
             return Task::Report(self).refuse();
         }
@@ -246,5 +255,16 @@ impl Waiter for Suspended {
                 handling.answer(Err(Problem::busy("The analysis that has to stop first is still stopping.")));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handler_that_panics_has_its_client_told_and_the_log() {
+        let Err(problem) = caught(|| panic!("a handler's bug")) else { unreachable!("it has no answer") };
+        assert_eq!((problem.status(), problem.cause()), (500, Some("its handler panicked")));
     }
 }

@@ -14,4 +14,4 @@ pub(super) fn raise_limit() {
 }
 
 /// What Linux gives one process at most by default (`fs.nr_open`), and so what may be asked for where there is no limit.
-const DESCRIPTORS_MAX: u64 = 1 << 20;
+pub const DESCRIPTORS_MAX: u64 = 1 << 20;

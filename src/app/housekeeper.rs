@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::logging;
 use super::ticker::Ticker;
 use crate::api::Api;
 use crate::http::Server;
@@ -43,6 +44,7 @@ impl Housekeeper {
             let now = Instant::now();
             chores.http.sweep(now);
             chores.api.housekeep(now);
+            logging::tend();
             if !is_ready && chores.api.is_store_connected() {
                 is_ready = true;
                 chores.memory.mark_ready();

@@ -1,33 +1,124 @@
-//! The log: on standard error, for people or for machines.
+//! The log: on standard error, for people, for machines or for the journal.
 
-use std::io::{self, IsTerminal, Write};
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+use tracing::{Level, Metadata};
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
+use super::journal;
+use super::log_sink::Sink;
 use crate::config::Config;
+use crate::event;
+
+/// How long a reader that is behind is waited for at the end: one that reads at all takes what is kept in milliseconds.
+const END_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Held for one write that does not wait; at the end, for [`END_PATIENCE`].
+static SINK: OnceLock<Mutex<Sink>> = OnceLock::new();
 
 /// Starts logging as the configuration says. May be called once in a process; later calls change nothing.
 pub(super) fn start(config: &Config) {
+    // A process without standard error has /dev/null in its place.
+    let Ok(sink) = Sink::to(io::stderr().as_fd()) else { return };
+    let is_terminal = sink.is_terminal();
+    SINK.get_or_init(|| Mutex::new(sink));
+    let is_journal = journal::reads_standard_error();
     let level: LevelFilter = config.log.parse().unwrap_or(LevelFilter::INFO);
     let builder = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_target(false)
         .with_thread_names(true)
-        .with_writer(|| Unfailing)
-        .with_ansi(io::stderr().is_terminal())
+        .with_writer(Lines { is_journal })
+        .with_ansi(is_terminal && !is_journal)
         // It would report a line that cannot be written by a macro that panics when that cannot be written either.
         .log_internal_errors(false);
     // A second call meets a log that is running already, which is what it wanted.
-    drop(if config.log_json { builder.json().flatten_event(true).try_init() } else { builder.compact().try_init() });
+    drop(match (config.log_json, is_journal) {
+        (true, _) => builder.json().flatten_event(true).try_init(),
+        // The journal has its own time for every line.
+        (false, true) => builder.compact().without_time().try_init(),
+        (false, false) => builder.compact().try_init(),
+    });
 }
 
-/// Standard error, for as long as somebody reads it: a full disk under the log or a reader that has gone must not
-/// reach whoever logs.
-struct Unfailing;
+/// Sends what a reader that was behind takes now, and tells one that had stopped what it has missed. Does not block; to be called
+/// again and again.
+pub(super) fn tend() {
+    if let Some(sink) = SINK.get() {
+        let lost = {
+            let mut sink = sink.lock();
+            sink.flush();
+            sink.take_lost()
+        };
+        tell_lost(lost);
+    }
+}
 
-impl Write for Unfailing {
+/// The same at the end, when a reader that is behind is waited for, a little, and not beyond `deadline`.
+pub(super) fn finish(deadline: Instant) {
+    if let Some(sink) = SINK.get() {
+        sink.lock().settle(deadline.min(Instant::now() + END_PATIENCE));
+        tend();
+    }
+}
+
+fn tell_lost(lines: u64) {
+    if lines > 0 {
+        // At the gravest level, so that no setting of LOG leaves it out.
+        tracing::error!(event = event::LOG_LINES_LOST, lines, "nobody was reading the log");
+    }
+}
+
+/// Says on standard error, in one sentence, why something is not done; if that cannot be written, nobody reads it.
+pub fn complain(fault: &dyn Display) {
+    let priority = if journal::reads_standard_error() { journal::priority(Level::ERROR) } else { "" };
+    let line = format!("{priority}holdfast: {fault}.\n");
+    match SINK.get() {
+        Some(sink) => {
+            sink.lock().write(line.as_bytes());
+            finish(Instant::now() + END_PATIENCE);
+        }
+        // A command, whose reader may take its time.
+        None => drop(io::stderr().write_all(line.as_bytes())),
+    }
+}
+
+/// Makes the writer of each line.
+struct Lines {
+    is_journal: bool,
+}
+
+/// One line on its way.
+struct Line(&'static str);
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line("")
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Line {
+        Line(if self.is_journal { journal::priority(*metadata.level()) } else { "" })
+    }
+}
+
+impl Write for Line {
+    /// Takes a whole line, as the log gives it.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let _ = io::stderr().write_all(line);
+        if let Some(sink) = SINK.get() {
+            if self.0.is_empty() {
+                sink.lock().write(line);
+            } else {
+                sink.lock().write(&[self.0.as_bytes(), line].concat());
+            }
+        }
         Ok(line.len())
     }
 

@@ -3,8 +3,11 @@
 mod backend;
 mod descriptors;
 mod housekeeper;
+mod journal;
 mod keys;
+mod log_sink;
 mod logging;
+mod needs;
 mod opening;
 mod panics;
 mod retention;
@@ -13,14 +16,16 @@ mod state_directory;
 mod ticker;
 mod welcome;
 
-use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select};
-pub use state_directory::{StateDirectory, StateDirectoryError};
+pub use descriptors::DESCRIPTORS_MAX;
+pub use logging::complain;
+pub use needs::{Threads, descriptors_beside, threads};
+pub use state_directory::{LOCK_FILE, StateDirectory, StateDirectoryError};
 
 use crate::api::{Api, Front, Origins, Parts};
 use crate::auth::{KeySourceError, Secret, SecretError, Verifier, VerifierOptions};
@@ -280,12 +285,8 @@ impl App {
         self.prober.stop(deadline);
         self.housekeeper.stop(deadline);
         tracing::info!(event = event::SERVER_STOPPED);
+        logging::finish(deadline);
     }
-}
-
-/// Says on standard error, in one sentence, why something is not done; if that cannot be written, nobody reads it.
-pub fn complain(fault: &dyn std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "holdfast: {fault}.");
 }
 
 /// The main job: starts the server, serves until a signal, drains. Gives the process's exit code.

@@ -9,8 +9,8 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::domain::InstanceId;
 
-/// The lock file; the kernel gives up the lock when the process ends, however it ends.
-const LOCK: &str = "lock";
+/// The lock file, in the state directory; the kernel gives up the lock when the process ends, however it ends.
+pub const LOCK_FILE: &str = "lock";
 /// The file that holds the instance's id.
 const INSTANCE: &str = "instance";
 
@@ -50,7 +50,7 @@ impl StateDirectory {
     pub fn open(path: &Path) -> Result<Self, StateDirectoryError> {
         make(path)?;
         let unusable = |cause| StateDirectoryError::Unusable { path: path.display().to_string(), cause };
-        let lock = private().create(true).truncate(false).open(path.join(LOCK)).map_err(unusable)?;
+        let lock = private().create(true).truncate(false).open(path.join(LOCK_FILE)).map_err(unusable)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {

@@ -375,6 +375,13 @@ impl fmt::Debug for Secret {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault(pub String);
 
+impl Fault {
+    /// Whether it is about this variable, or about the file that holds it.
+    pub fn is_about(&self, name: &str) -> bool {
+        self.0.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '_']))
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -398,6 +405,14 @@ pub struct Effective {
 /// Every fault there is.
 pub fn load() -> Result<(Config, Vec<Effective>), Vec<Fault>> {
     read(&environment(), Path::new(DOTENV))
+}
+
+/// The same for whoever looks on after a fault: what is wrong has its default's value then, or none.
+pub fn load_despite_faults() -> (Config, Vec<Effective>, Vec<Fault>) {
+    let environment = environment();
+    let mut reader = Reader::new(&environment, Path::new(DOTENV));
+    let config = reader.config();
+    (config, reader.effective, reader.faults)
 }
 
 /// The file beside the environment, in the current directory.
@@ -649,7 +664,8 @@ impl<'a> Reader<'a> {
             self.faults.push(Fault(fault));
         }
         self.effective.push(Effective { name: variable.name, shown, origin });
-        parsed
+        // For whoever looks on after a fault.
+        parsed.or_else(|| variable.kind.parse(variable.default?))
     }
 }
 

@@ -44,7 +44,12 @@ const VERSION_1: Files = Files {
 impl Group {
     /// The group with the smallest limit among this process's own and those around it, as all of them hold.
     pub(super) fn tightest() -> Option<Self> {
-        Self::of(&fs::read_to_string("/proc/self/cgroup").ok()?, read)
+        Self::tightest_of("self")
+    }
+
+    /// The same of the process with this id.
+    pub(super) fn tightest_of(process: &str) -> Option<Self> {
+        Self::of(&fs::read_to_string(format!("/proc/{process}/cgroup")).ok()?, read)
     }
 
     /// `membership` is `/proc/self/cgroup`. Inside a container the path may name groups that are not visible there; whatever can

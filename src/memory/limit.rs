@@ -39,11 +39,13 @@ const DEFAULT_BYTES: u64 = 512 << 20;
 impl Limit {
     /// The limit for this process, given the two variables in bytes. Reads a few files under `/proc` and `/sys`.
     pub fn find(memory_limit: Option<u64>, web_memory: Option<u64>) -> Self {
-        let machine = sysinfo::System::new().ok().map(|mut system| {
-            system.refresh_memory();
-            system.total_memory()
-        });
-        Self::first_of(memory_limit, web_memory, Group::tightest().map(|group| group.limit_bytes), machine)
+        Self::find_of("self", memory_limit, web_memory)
+    }
+
+    /// The same for another process, by its id.
+    pub fn find_of(process: &str, memory_limit: Option<u64>, web_memory: Option<u64>) -> Self {
+        let cgroup = Group::tightest_of(process).map(|group| group.limit_bytes);
+        Self::first_of(memory_limit, web_memory, cgroup, machine_bytes())
     }
 
     fn first_of(memory_limit: Option<u64>, web_memory: Option<u64>, cgroup: Option<u64>, machine: Option<u64>) -> Self {
@@ -59,6 +61,14 @@ impl Limit {
         .find_map(|(bytes, source)| bytes.filter(|bytes| *bytes > 0).map(|bytes| Self { bytes, source }))
         .unwrap_or(Self { bytes: DEFAULT_BYTES, source: LimitSource::Default })
     }
+}
+
+/// What the machine has, if it says so.
+pub fn machine_bytes() -> Option<u64> {
+    sysinfo::System::new().ok().map(|mut system| {
+        system.refresh_memory();
+        system.total_memory()
+    })
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 
 pub use allocator::{bound_arenas, keep_no_thread_caches};
 pub use headroom::Headroom;
-pub use limit::{Limit, LimitSource};
+pub use limit::{Limit, LimitSource, machine_bytes};
 pub use pressure::Pressure;
 pub use report::{AllocatorView, MemoryReport, MemoryStatus};
 

@@ -72,6 +72,17 @@ impl From<PoolError> for StoreError {
     }
 }
 
+/// How far a store's schema is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schema {
+    /// The newest migration that was run; `None` where there are no tables yet.
+    pub database: Option<i64>,
+    /// The newest that this program knows.
+    pub binary: i64,
+    /// Whether nothing is to be done.
+    pub is_current: bool,
+}
+
 /// A run to be stored.
 #[derive(Clone, Debug)]
 pub struct NewRun {

@@ -15,6 +15,7 @@ mod disk;
 mod drain;
 mod hangup;
 mod history;
+mod logs;
 mod memory;
 mod order;
 mod recovery;

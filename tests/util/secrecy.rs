@@ -249,8 +249,9 @@ pub(super) fn judge_output(who: &str, stdout: &[u8], stderr: &[u8], exceptions: 
     let (banners, others): (Vec<_>, Vec<_>) = lines(stdout).into_iter().partition(|line| line.starts_with(b"http://"));
     judge(who, Place::Output, &others.concat(), exceptions);
     judge(who, Place::Output, &banners.concat(), &[exceptions, &[(Matter::Token, "it is theirs")]].concat());
-    let (complaints, log): (Vec<_>, Vec<_>) =
-        lines(stderr).into_iter().partition(|line| line.starts_with(b"holdfast: "));
+    let (complaints, log): (Vec<_>, Vec<_>) = lines(stderr)
+        .into_iter()
+        .partition(|line| line.strip_prefix(b"<3>").unwrap_or(line).starts_with(b"holdfast: "));
     judge(who, Place::Output, &complaints.concat(), exceptions);
     judge(who, Place::Log, &log.concat(), exceptions);
 }

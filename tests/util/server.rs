@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -41,6 +42,8 @@ pub(crate) struct Launch {
     home: Arc<TempDir>,
     /// What it may tell all the same.
     exceptions: Vec<Exception>,
+    /// In the place of the harness's own pipe.
+    stderr: Option<Arc<OwnedFd>>,
     /// The database of whatever starts here, made by the first start; `None` for the embedded store.
     database: Option<Arc<OnceLock<Database>>>,
 }
@@ -80,6 +83,7 @@ impl Launch {
             prelude: String::new(),
             home,
             exceptions: Vec::new(),
+            stderr: None,
             database,
         };
         let state = launch.state();
@@ -159,6 +163,13 @@ impl Launch {
     #[must_use]
     pub(crate) fn shell(mut self, prelude: &str) -> Self {
         prelude.clone_into(&mut self.prelude);
+        self
+    }
+
+    /// Has its standard error be this; whoever reads the other end judges what it says.
+    #[must_use]
+    pub(crate) fn stderr_to(mut self, stderr: impl Into<OwnedFd>) -> Self {
+        self.stderr = Some(Arc::new(stderr.into()));
         self
     }
 
@@ -387,6 +398,7 @@ impl Process {
             shell.arg("-c").arg(format!("{}\nexec \"$0\" \"$@\"", launch.prelude)).arg(&launch.program);
             shell
         };
+        let stderr = launch.stderr.as_ref().map(|stderr| stderr.try_clone().unwrap().into());
         let mut child = command
             .args(&launch.arguments)
             .args(arguments)
@@ -397,22 +409,19 @@ impl Process {
             .current_dir(launch.home())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr.unwrap_or_else(Stdio::piped))
             .spawn()
             .unwrap();
         let (line, lines) = unbounded();
         let (out, out_reader) = collect(child.stdout.take().unwrap(), Some(line));
-        let (err, err_reader) = collect(child.stderr.take().unwrap(), None);
+        let mut readers = vec![out_reader];
+        let stderr = child.stderr.take().map_or_else(Arc::default, |pipe| {
+            let (err, err_reader) = collect(pipe, None);
+            readers.push(err_reader);
+            err
+        });
         let exceptions = launch.exceptions.clone();
-        Self {
-            child,
-            stdout: out,
-            stderr: err,
-            lines,
-            readers: vec![out_reader, err_reader],
-            exceptions,
-            is_judged: false,
-        }
+        Self { child, stdout: out, stderr, lines, readers, exceptions, is_judged: false }
     }
 
     #[track_caller]

@@ -30,6 +30,20 @@ queries! {
             TRUNCATE write_probe;
         EXCEPTION WHEN lock_not_available THEN
         END'";
+    /// How it is, for whoever wants to know whether a server can use it: version, what may be done, connections, clock, servers.
+    EXAMINE: "store.examine" () =
+        "SELECT current_setting('server_version'), current_setting('server_version_num')::int4,
+            pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean,
+            inet_client_addr() IS DISTINCT FROM inet_server_addr()
+                AND NOT coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false),
+            coalesce(has_schema_privilege(current_schema(), 'CREATE'), false),
+            current_setting('max_connections')::int8,
+            current_setting('superuser_reserved_connections')::int8
+                + coalesce(current_setting('reserved_connections', true), '0')::int8,
+            (SELECT count(*) FROM pg_stat_activity WHERE datname IS NOT NULL),
+            floor(extract(epoch FROM clock_timestamp()) * 1000)::int8,
+            (SELECT count(DISTINCT application_name) FROM pg_stat_activity
+                WHERE datname = current_database() AND application_name LIKE 'holdfast-%')";
     /// Servers that use this database, this one included, and how many connections the server has for all, and keeps.
     READ_CAPACITY: "store.capacity" () =
         "SELECT greatest(1, count(DISTINCT application_name)), current_setting('max_connections')::int8,

@@ -3,7 +3,7 @@
 //! Three protocols of ARCHITECTURE.md are kept here. "The connection to PostgreSQL": `tls` (how a connection begins), `stream` and
 //! `link` (what watches it), `manager` and `session` (one connection with its statements), `reach` (what a pool knows of its
 //! database), `error` and `repeat` (what a failure means, and whether it is tried again), `patience` (who waits how long),
-//! `probe` and `capacity` (what the scout looks at). "The claim protocol" and "PostgreSQL: one statement an operation": `runs`,
+//! `probe` and `capacity` (what the scout looks at), `examination` (what `holdfast doctor` looks at). "The claim protocol" and "PostgreSQL: one statement an operation": `runs`,
 //! `claims`, `steps`, `conversations`, `retention` and `checkpoints` are the traits, each beside its statements (`queries`,
 //! `…_queries`); `rows` and `types` are what they take and give. "Migrations": `schema` (ours) and `checkpoint_schema` (LangGraph's).
 
@@ -15,6 +15,7 @@ mod claim_queries;
 mod claims;
 mod conversations;
 mod error;
+mod examination;
 mod health_queries;
 mod link;
 mod manager;
@@ -46,6 +47,7 @@ use crate::config::DatabaseUrl;
 use crate::domain::InstanceId;
 use crate::event;
 use crate::pool::{GuardedPool, Lease, PoolConfig, PoolError, PoolStatus, RecycleError, connector};
+pub use examination::Examination;
 use manager::SessionManager;
 use probe::Identity;
 use queries::Query;
@@ -54,7 +56,7 @@ use repeat::{Attempts, Failure, Repeatable, Verdict};
 use session::Session;
 
 /// Connections beside those that requests and workers share: the heart's and the scout's.
-const CONNECTIONS_BESIDE: u32 = 2;
+pub const CONNECTIONS_BESIDE: u32 = 2;
 
 /// The store in a PostgreSQL database.
 ///

@@ -11,7 +11,7 @@ use refinery_core::{Migration, Runner};
 use super::error::statement_failed;
 use super::session::Session;
 use super::{PostgresStore, checkpoint_schema, patience};
-use crate::store::StoreError;
+use crate::store::{Schema, StoreError};
 
 mod embedded {
     refinery::embed_migrations!("src/store/postgres/migrations");
@@ -67,14 +67,25 @@ impl PostgresStore {
     ///
     /// `Newer`, with nothing touched.
     pub fn is_current(&self) -> Result<bool, StoreError> {
+        Ok(self.schema()?.is_current)
+    }
+
+    /// How far the schema is; the same look.
+    ///
+    /// # Errors
+    ///
+    /// `Newer`, with nothing touched.
+    pub(super) fn schema(&self) -> Result<Schema, StoreError> {
         let mut session = self.session("schema.check")?;
         let binary = runner().get_migrations().iter().map(|known| i64::from(known.version())).max().unwrap_or(0);
-        match version(&mut session).map_err(|error| statement_failed(&error))? {
-            Some(database) if database > binary => Err(StoreError::Newer { database, binary }),
+        let database = version(&mut session).map_err(|error| statement_failed(&error))?;
+        let is_current = match database {
+            Some(database) if database > binary => return Err(StoreError::Newer { database, binary }),
             Some(database) if database == binary => checkpoint_schema::is_current(session.client(patience::ANSWER))
-                .map_err(|error| statement_failed(&error)),
-            _ => Ok(false),
-        }
+                .map_err(|error| statement_failed(&error))?,
+            _ => false,
+        };
+        Ok(Schema { database, binary, is_current })
     }
 }
 

@@ -11,7 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::json;
-use crate::store::StoreError;
+use crate::store::{Schema, StoreError};
 
 mod embedded {
     refinery::embed_migrations!("src/store/sqlite/migrations");
@@ -30,10 +30,14 @@ const BUSY_TIMEOUT_MS: i64 = 250;
 /// More than there are statements, so that each is prepared once per connection.
 const STATEMENTS_CACHED: usize = 96;
 
-/// Refuses a file that is not ours or that a newer version has written; whatever it finds, it changes nothing.
-pub(super) fn check(path: &Path) -> Result<(), StoreError> {
+/// How far the schema of a file is. Refuses one that is not ours or that a newer version has written; whatever it finds, it changes
+/// nothing.
+pub(super) fn check(path: &Path) -> Result<Schema, StoreError> {
+    let known = embedded::migrations::runner().get_migrations().iter().map(|known| i64::from(known.version())).max();
+    let binary = known.unwrap_or(0);
+    let fresh = Schema { database: None, binary, is_current: false };
     if fs::metadata(path).map_or(0, |file| file.len()) == 0 {
-        return Ok(());
+        return Ok(fresh);
     }
     let connection = look_at(path)?;
     let count = |query| connection.query_row(query, [], |row| row.get::<_, i64>(0));
@@ -44,14 +48,13 @@ pub(super) fn check(path: &Path) -> Result<(), StoreError> {
         return Err(StoreError::Failed("the file is another program's SQLite database".into()));
     }
     if count("SELECT count(*) FROM sqlite_schema WHERE name = 'refinery_schema_history'")? == 0 {
-        return Ok(());
+        return Ok(fresh);
     }
     let database: Option<i64> =
         connection.query_row("SELECT max(version) FROM refinery_schema_history", [], |row| row.get(0))?;
-    let binary = embedded::migrations::runner().get_migrations().iter().map(|known| i64::from(known.version())).max();
-    match (database, binary) {
-        (Some(database), Some(binary)) if database > binary => Err(StoreError::Newer { database, binary }),
-        _ => Ok(()),
+    match database {
+        Some(database) if database > binary => Err(StoreError::Newer { database, binary }),
+        _ => Ok(Schema { database, binary, is_current: database == Some(binary) }),
     }
 }
 

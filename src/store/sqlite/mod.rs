@@ -27,7 +27,7 @@ use rusqlite::Connection;
 use scheduled_thread_pool::ScheduledThreadPool;
 
 use self::writer::{Seat, Seats, Writer};
-use super::{Probe, Store, StoreError};
+use super::{Probe, Schema, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::pool::{GuardedPool, Interrupt, PoolConfig, PoolStatus};
 
@@ -85,6 +85,20 @@ impl SqliteStore {
         let readers = GuardedPool::new(file::reader(path), config);
         let writer = Writer::new(writer);
         Ok(Self { readers, writer, lease_timeout, write_proved: AtomicBool::new(false) })
+    }
+
+    /// How far the schema of this file is; looks without a lock, beside whoever uses it, and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// `Newer`, and `Failed` for a file that is none of ours.
+    pub fn schema_of(path: &Path) -> Result<Schema, StoreError> {
+        file::check(path)
+    }
+
+    /// The version of SQLite in this program.
+    pub fn version() -> &'static str {
+        rusqlite::version()
     }
 
     /// Runs `work` in a transaction that nobody else's write can come between, and returns once it is committed, or rolled

@@ -1,0 +1,88 @@
+//! Who is at the address, and at that of the keys.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{Examined, launch};
+use crate::util::issuer::Key;
+use crate::util::{KeyServer, Launch, Publication, document};
+
+#[test]
+fn whatever_else_listens_there_is_no_holdfast() {
+    let stranger = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = stranger.local_addr().unwrap().to_string();
+    let answers = std::thread::spawn(move || {
+        let (mut client, _) = stranger.accept().unwrap();
+        client.write_all(b"220 mail.example.org ESMTP\r\n").unwrap();
+    });
+    Examined::of(&launch().env("BIND", &address)).says(
+        "port",
+        "fault",
+        "is taken, and what listens there is no Holdfast",
+    );
+    answers.join().unwrap();
+}
+
+#[test]
+fn an_address_of_another_machine_is_not_asked() {
+    let examined = Examined::of(&launch().env("BIND", "192.0.2.1:8000").env("TRUSTED_PROXIES", "192.0.2.2"));
+    examined.says("port", "fault", "BIND is 192.0.2.1:8000, which cannot be listened on");
+}
+
+/// Both a port and a database that accept, and then say nothing.
+#[test]
+fn whoever_says_nothing_is_waited_for_no_longer_than_a_check_may_take() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let launch = launch().env("BIND", &address).env("DATABASE_URL", &format!("postgres://holdfast@{address}/nothing"));
+    let finished = launch.run(&["doctor"]);
+    assert!(finished.took < Duration::from_secs(8), "{:?}", finished.took);
+    assert_eq!(finished.code, Some(3), "{finished:?}");
+    for line in ["fault    store  ", "fault    port  ", "ok       data  "] {
+        assert!(finished.stdout.contains(line), "{}", finished.stdout);
+    }
+}
+
+#[test]
+fn a_server_that_is_not_well_says_why() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let launch = launch().on_one_port().env("DATABASE_URL", &format!("postgres://holdfast@{nobody}/nothing"));
+    let server = launch.start_early();
+    Examined::of(server.launch()).says("port", "warning", "answers on").says(
+        "store",
+        "fault",
+        "cannot be used at the moment",
+    );
+}
+
+fn launch_with_keys(keys: &str) -> Launch {
+    launch().without("JWT_SECRET").env("JWT_JWKS", keys).env("JWT_AUDIENCE", "here")
+}
+
+#[test]
+fn keys_are_read_as_a_server_would_read_them() {
+    let key = Key::p256(Some("good"));
+    let keys = KeyServer::start(Publication::of(&[&key]));
+    let launch = launch_with_keys(&keys.url());
+    let authority = launch.home().join("authority.pem");
+    keys.write_authority(&authority);
+    Examined::of(&launch).says("tokens", "fault", "JWT_JWKS cannot be read now");
+    let launch = launch.env("SSL_CERT_FILE", authority.to_str().unwrap());
+    Examined::of(&launch).says("tokens", "ok", "JWT_JWKS has 1 usable key");
+    let weak = json!({"kty": "RSA", "n": "AQAB", "e": "AQAB"});
+    keys.publish(Publication::body(&json!({"keys": [key.jwk(), weak]}).to_string()));
+    Examined::of(&launch).says("tokens", "warning", "JWT_JWKS has 1 usable key; left out:");
+    keys.publish(Publication::Silence);
+    Examined::of(&launch).says("tokens", "fault", "no answer within 5 s");
+}
+
+#[test]
+fn a_file_of_keys_is_there_or_the_server_is_not() {
+    let launch = launch_with_keys("keys.json");
+    Examined::of(&launch).says("tokens", "fault", "the file cannot be read");
+    std::fs::write(launch.home().join("keys.json"), document(&[&Key::p256(Some("good"))])).unwrap();
+    Examined::of(&launch).says("tokens", "ok", "1 usable key");
+}
