@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -43,6 +44,8 @@ pub(crate) struct Launch {
     exceptions: Vec<Exception>,
     /// The database of whatever starts here, made by the first start; `None` for the embedded store.
     database: Option<Arc<OnceLock<Database>>>,
+    /// The socket that is passed to whatever starts here.
+    passed: Option<Arc<OwnedFd>>,
 }
 
 impl Launch {
@@ -81,6 +84,7 @@ impl Launch {
             home,
             exceptions: Vec::new(),
             database,
+            passed: None,
         };
         let state = launch.state();
         launch
@@ -160,6 +164,13 @@ impl Launch {
     pub(crate) fn shell(mut self, prelude: &str) -> Self {
         prelude.clone_into(&mut self.prelude);
         self
+    }
+
+    /// Passes this socket, as systemd does, with whatever it is; it stays open here, also while nothing runs.
+    #[must_use]
+    pub(crate) fn passing(mut self, socket: impl Into<OwnedFd>) -> Self {
+        self.passed = Some(Arc::new(socket.into()));
+        self.env("LISTEN_FDS", "1").shell("exec 3<&0 </dev/null; LISTEN_PID=$$; export LISTEN_PID")
     }
 
     /// The state directory; the first start makes it.
@@ -395,7 +406,10 @@ impl Process {
             .envs(launch.database().map(|database| (DATABASE_URL, database.url())))
             .envs(&launch.environment)
             .current_dir(launch.home())
-            .stdin(Stdio::null())
+            .stdin(match &launch.passed {
+                Some(socket) => Stdio::from(socket.try_clone().unwrap()),
+                None => Stdio::null(),
+            })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -419,7 +433,7 @@ impl Process {
     fn banner(&self) -> String {
         loop {
             match self.lines.recv_timeout(PATIENCE) {
-                Ok(line) if line.starts_with("http://") => {
+                Ok(line) if line.starts_with("http://") || line.starts_with("unix:") => {
                     if let Some((_, token)) = line.split_once("#token=") {
                         secrecy::note_token(token);
                     }
