@@ -59,6 +59,8 @@ const HTTP_THREADS_MAX: usize = 4;
 const CLOSE_RESERVE: Duration = Duration::from_secs(3);
 /// What closing a pool may take beyond its deadline, to interrupt what is still going on.
 const CLOSE_OVERRUN: Duration = Duration::from_secs(1);
+/// What a shutdown with a successor keeps of its time to part with clients: half a second if they ask nothing.
+const PARTING_MIN: Duration = Duration::from_secs(1);
 /// How long whoever has asked may keep a successor waiting, and with it whoever comes next.
 const PARTING_MAX: Duration = Duration::from_secs(5);
 /// How long a shutdown sends what clients have not taken yet.
@@ -261,7 +263,7 @@ impl App {
         let retention = config.retention.map(retain).transpose()?;
         let keys = keys.map(Keys::keep_fresh).transpose()?;
         let opening = Opening::begin(Arc::clone(&store))?;
-        let address = places.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let address = places.iter().map(logged).collect::<Vec<_>>().join(", ");
         tracing::info!(event = event::SERVER_STARTED, address, version = env!("CARGO_PKG_VERSION"));
         Ok(Self {
             http,
@@ -319,10 +321,12 @@ impl App {
         let closing = || left().saturating_sub(CLOSE_OVERRUN) / 2;
         self.notifier.stopping(timeout);
         self.api.drain();
-        self.runner.drain(Instant::now() + timeout.saturating_sub(CLOSE_RESERVE).max(timeout / 2));
+        let parting = if self.has_successor { PARTING_MIN } else { Duration::ZERO };
+        let for_runs = timeout.saturating_sub(CLOSE_RESERVE + parting).max(timeout / 2);
+        self.runner.drain(Instant::now() + for_runs);
         if self.has_successor {
-            let reserve = CLOSE_RESERVE.min(timeout / 4);
-            self.http.part((Instant::now() + PARTING_MAX).min(deadline.checked_sub(reserve).unwrap_or(deadline)));
+            let for_closing = CLOSE_RESERVE.min(timeout / 4);
+            self.http.part(Instant::now() + left().saturating_sub(for_closing).min(PARTING_MAX));
         }
         self.http.stop_accepting();
         drop(self.socket_file.take());
@@ -344,6 +348,14 @@ impl App {
         self.prober.stop(deadline);
         self.housekeeper.stop(deadline);
         tracing::info!(event = event::SERVER_STOPPED);
+    }
+}
+
+/// A place as the log tells it, which names no path.
+fn logged(place: &Bind) -> String {
+    match place {
+        Bind::Net(address) => address.to_string(),
+        Bind::Unix(_) => "unix".into(),
     }
 }
 

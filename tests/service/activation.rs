@@ -4,13 +4,14 @@ use std::io::{BufReader, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::ANN;
 use crate::util::drill::{Act, Drill};
-use crate::util::{Client, Launch, PATIENCE, Response, read_response, require, sql, wait_for, wait_until};
+use crate::util::{Client, Launch, Matter, PATIENCE, Response, read_response, require, sql, wait_for, wait_until};
 
 /// A port of this machine that stays listened on as long as the test goes on.
 fn kept() -> TcpListener {
@@ -55,6 +56,15 @@ fn ask_on(
     }
 }
 
+/// Ends the load, also when the test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_restart_on_a_passed_socket_under_load_refuses_nobody_and_fails_no_request() {
     let socket = kept();
@@ -63,6 +73,7 @@ fn a_restart_on_a_passed_socket_under_load_refuses_nobody_and_fails_no_request()
     assert_eq!(server.address(), address, "and not where BIND says");
     let (is_over, asked, followed) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
+        let load = Over(&is_over);
         let clients: Vec<_> = (0..6)
             .map(|n| {
                 let client = server.client(&format!("user-{n}@example.org"));
@@ -71,7 +82,7 @@ fn a_restart_on_a_passed_socket_under_load_refuses_nobody_and_fails_no_request()
                 scope.spawn(move || ask_on(client, &format!("client-{n}"), manner, is_over, asked, followed))
             })
             .collect();
-        let assert_goes_on = || assert!(!clients.iter().any(|client| client.is_finished()), "a client failed");
+        let assert_goes_on = || assert!(!clients.iter().any(ScopedJoinHandle::is_finished), "a client failed");
         for _ in 0..3 {
             let enough = asked.load(Ordering::Relaxed) + 12;
             wait_until("the load to be answered", || {
@@ -86,7 +97,7 @@ fn a_restart_on_a_passed_socket_under_load_refuses_nobody_and_fails_no_request()
             assert_goes_on();
             asked.load(Ordering::Relaxed) >= enough
         });
-        is_over.store(true, Ordering::Relaxed);
+        drop(load);
     });
     assert!(followed.load(Ordering::Relaxed) > 0, "nobody waited as a drain began");
 }
@@ -164,12 +175,12 @@ fn several_sockets_of_both_kinds_are_listened_on() {
     let first = std::thread::spawn(move || {
         wait_for("the socket to be there", || TcpStream::connect_timeout(&port, PATIENCE).ok())
     });
-    let server = launch.shell(&program).start();
+    let server = launch.shell(&program).tells(Matter::Path, "systemd's program says where it listens").start();
     drop(first.join().unwrap());
     assert_eq!(server.address(), port);
     assert_eq!(server.health()["status"], "healthy");
     assert_eq!(ask_unix(&path).status, 200);
-    wait_until("the log to tell", || server.stderr().contains(&format!("{port}, unix:{}", path.display())));
+    wait_until("the log to tell", || server.stderr().contains(&format!("address=\"{port}, unix\"")));
 }
 
 #[test]
