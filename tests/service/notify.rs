@@ -90,7 +90,7 @@ fn a_lane_that_is_deadlocked_starves_the_watchdog_and_an_idle_one_does_not() {
     let server = manager.of(Launch::drill()).env("WATCHDOG_USEC", "1000000").start();
     let ready = manager.wait_for("READY=1").pop().unwrap();
     assert_eq!(ready, "READY=1\nWATCHDOG_USEC=120000000", "what a job may take, and more than was given");
-    for _ in 0..3 {
+    for _ in 0..2 {
         manager.wait_for(FED);
     }
     block_lane(&server);
@@ -100,7 +100,7 @@ fn a_lane_that_is_deadlocked_starves_the_watchdog_and_an_idle_one_does_not() {
     assert_eq!(server.client(ANN).get("/runs").status, 200, "the other thread answers");
     // What had moved until then is told once more.
     manager.hear_for(Duration::from_millis(600));
-    let told = manager.hear_for(Duration::from_millis(1_500));
+    let told = manager.hear_for(Duration::from_millis(1_200));
     assert!(!told.contains(&FED.to_owned()), "{told:?}");
     unblock_lane(&server);
     assert_eq!(stuck.receive().status, 200);
@@ -119,7 +119,7 @@ fn a_database_that_is_gone_or_silent_is_not_taken_for_a_deadlock() {
         wait_until("the database to be gone", || server.health()["database"] == "disconnected");
         // What was told before.
         manager.hear_for(Duration::from_millis(1));
-        for _ in 0..3 {
+        for _ in 0..2 {
             assert_eq!(server.client(ANN).get("/runs").status, 503);
             manager.wait_for(FED);
         }
