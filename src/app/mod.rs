@@ -59,6 +59,8 @@ const HTTP_THREADS_MAX: usize = 4;
 const CLOSE_RESERVE: Duration = Duration::from_secs(3);
 /// What closing a pool may take beyond its deadline, to interrupt what is still going on.
 const CLOSE_OVERRUN: Duration = Duration::from_secs(1);
+/// How long a server on passed sockets waits for its store before it accepts anybody.
+const SUCCESSION_MAX: Duration = Duration::from_secs(3);
 /// What a shutdown with a successor keeps of its time to part with clients: half a second if they ask nothing.
 const PARTING_MIN: Duration = Duration::from_secs(1);
 /// How long whoever has asked may keep a successor waiting, and with it whoever comes next.
@@ -241,8 +243,12 @@ impl App {
             connections_max: config.max_connections,
             ..Limits::default()
         };
-        if backend == Backend::Sqlite {
-            // The first request finds a result; of a store elsewhere nobody knows how long it takes to answer.
+        let opening = Opening::begin(Arc::clone(&store))?;
+        // Whoever waits on sockets that were passed may have waited since the process before; they are served a little later rather than
+        // refused. A database that is away for longer does not keep the port from answering.
+        let is_settled = has_successor && opening.settles_within(SUCCESSION_MAX);
+        if is_settled || backend == Backend::Sqlite {
+            // The first request finds a result; of a store elsewhere nobody knows otherwise how long it takes to answer.
             api.probe(Instant::now());
         }
         let prober = Prober::start(Arc::clone(&api))?;
@@ -262,7 +268,6 @@ impl App {
         let retain = |age| Retention::start(Arc::clone(&store), Arc::clone(&api), age);
         let retention = config.retention.map(retain).transpose()?;
         let keys = keys.map(Keys::keep_fresh).transpose()?;
-        let opening = Opening::begin(Arc::clone(&store))?;
         let address = places.iter().map(logged).collect::<Vec<_>>().join(", ");
         tracing::info!(event = event::SERVER_STARTED, address, version = env!("CARGO_PKG_VERSION"));
         Ok(Self {
