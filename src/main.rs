@@ -1,7 +1,6 @@
 //! The command line: `serve` is the main job, everything else is for whoever runs the server.
 
 use std::io::{self, IsTerminal, Read, Write};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use holdfast::ask::{self, Address, Asking, Subject};
-use holdfast::config::{self, Config, Effective, Fault};
+use holdfast::config::{self, Bind, Config, Effective, Fault};
 use holdfast::domain::RunId;
 use holdfast::{app, auth, datasets, doctor, memory};
 
@@ -260,7 +259,7 @@ fn asking(arguments: Ask) -> Result<Asking, Vec<Fault>> {
         }
         (named, token) => {
             let config = local_server()?;
-            let address = named.map_or_else(|| listens(config.bind), Ok);
+            let address = named.map_or_else(|| listens(config.bind.clone()), Ok);
             let made = token.map_or_else(|| signed(&config, app::FIRST_USER, ASK_TOKEN_LIFETIME), Ok);
             (address.map_err(|fault| vec![fault])?, made.map_err(|fault| vec![fault])?)
         }
@@ -278,8 +277,8 @@ fn local_server() -> Result<Config, Vec<Fault>> {
     })
 }
 
-fn listens(bind: SocketAddr) -> Result<Address, Fault> {
-    if bind.port() == 0 {
+fn listens(bind: Bind) -> Result<Address, Fault> {
+    if matches!(bind, Bind::Net(address) if address.port() == 0) {
         return Err(Fault(format!("BIND is {bind}, which leaves the port open: say with --server which one it is")));
     }
     Ok(bind.into())

@@ -21,6 +21,8 @@ mod hostile;
 mod interop;
 /// The life of runs on real server processes: concurrency, crashes, drains, cancellation, limits.
 mod life;
+/// The server as a service: what it tells its manager, sockets that it is passed or makes, the units of systemd.
+mod service;
 /// What every store promises, asked of each implementation in turn.
 mod store;
 /// The house rules that a machine can hold.

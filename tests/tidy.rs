@@ -17,6 +17,16 @@ const NEIGHBOURS: &[(&str, &str)] = &[("runner", "engine"), ("runner", "streams"
 const TLS_AUTHORITIES: &str = "SSL_CERT_FILE";
 /// And one of Rust's own.
 const BACKTRACE: &str = "RUST_BACKTRACE";
+/// Those with which a service manager and its services speak to each other.
+const SERVICE_PROTOCOL: &[&str] = &[
+    "EXTEND_TIMEOUT_USEC",
+    "LISTEN_FDNAMES",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
 
 /// Between which the manual has its table of log events.
 const EVENTS_BEGIN: &str = "<!-- log events: written by a test -->\n";
@@ -248,7 +258,9 @@ fn documents_name_only_variables_and_events_that_exist() {
     let variables = config::VARIABLES.iter().chain(config::CLIENT_VARIABLES);
     let variables: BTreeSet<&str> = variables.map(|variable| variable.name).collect();
     let is_variable = |quoted: &str| {
-        variables.contains(quoted.trim_end_matches("_FILE")) || [TLS_AUTHORITIES, BACKTRACE].contains(&quoted)
+        variables.contains(quoted.trim_end_matches("_FILE"))
+            || [TLS_AUTHORITIES, BACKTRACE].contains(&quoted)
+            || SERVICE_PROTOCOL.contains(&quoted)
     };
     let events: BTreeSet<&str> = event::ALL.iter().map(|(name, _)| *name).collect();
     let nouns: BTreeSet<&str> = events.iter().filter_map(|event| event.split('.').next()).collect();

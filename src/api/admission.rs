@@ -1,6 +1,6 @@
 //! Who is let in: route, token and rate are decided before anything is done, and who comes too often waits for its turn.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,8 @@ use super::problem::Problem;
 use super::routes::{Lane, Route};
 use super::waiting::{Handling, Task, Way};
 use crate::event;
-use crate::http::{BadEncoding, Found, Method, Params, Parked, Request, Responder, Response};
-use crate::limits::forwarded::client_address;
+use crate::http::{BadEncoding, Found, Method, Params, Parked, Peer, Request, Responder, Response};
+use crate::limits::forwarded::{address_behind, client_address};
 use crate::limits::{Client, Manner, Permit, Place};
 
 /// A request that is let in, and when.
@@ -72,15 +72,23 @@ pub(super) fn take(api: &Arc<Api>, request: Request, responder: Responder) {
 }
 
 impl Api {
-    /// Where a request comes from, as far as that can be known.
+    /// Where a request comes from, as far as that can be known: by a Unix socket, from this machine.
     fn address_of(&self, request: &Request) -> IpAddr {
-        let peer = request.peer.ip().to_canonical();
-        if self.trusted_proxies.is_empty() {
+        let proxies = &self.trusted_proxies;
+        let peer = match request.peer {
+            Peer::Net(peer) => peer.ip().to_canonical(),
+            Peer::Local => Ipv4Addr::LOCALHOST.into(),
+        };
+        if proxies.is_empty() {
             return peer;
         }
         let standard: Vec<&str> = request.header_values("forwarded").collect();
         let custom: Vec<&str> = request.header_values("x-forwarded-for").collect();
-        client_address(peer, &standard, &custom, &self.trusted_proxies)
+        match request.peer {
+            Peer::Net(_) => client_address(peer, &standard, &custom, proxies),
+            Peer::Local if proxies.contain_local() => address_behind(peer, &standard, &custom, proxies),
+            Peer::Local => peer,
+        }
     }
 
     /// Answers `OPTIONS`, at once. A preflight is not counted: its answer is always the same, and of a refusal a browser would tell its

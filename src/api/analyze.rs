@@ -126,7 +126,7 @@ fn analyze(api: &Api, call: &Call) -> Result<Reply, Problem> {
     let wait = preferred_wait(&mut parameters);
     let idempotency = parameters.get(&IDEMPOTENCY_KEY).map(|key| idempotency(key, &body));
     fields.end_with(parameters)?;
-    if api.runner.is_draining() {
+    if api.runner.is_draining() && !api.has_successor {
         return Err(Problem::draining(None));
     }
     let engine = match body.engine {

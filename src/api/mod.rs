@@ -85,6 +85,8 @@ pub struct Api {
     origins: Origins,
     metrics: Metrics,
     queue_limits: QueueLimits,
+    /// Whether whoever connects from the drain on is answered by another process, which listens on the same sockets.
+    has_successor: bool,
     router: Router<&'static Route>,
     openapi: Vec<u8>,
     lane: crate::http::Lane<Task>,
@@ -118,6 +120,8 @@ pub struct Parts {
     pub origins: Origins,
     /// How much may wait.
     pub queue_limits: QueueLimits,
+    /// Whether whoever connects from the drain on is answered by another process, which listens on the same sockets.
+    pub has_successor: bool,
     /// Threads of the store lane.
     pub store_threads: usize,
 }
@@ -151,6 +155,7 @@ impl Api {
             origins: parts.origins,
             metrics: Metrics::default(),
             queue_limits: parts.queue_limits,
+            has_successor: parts.has_successor,
             router,
             openapi,
             lane: crate::http::Lane::start("store-lane", parts.store_threads, LANE_CAPACITY, Task::run)?,
@@ -183,9 +188,33 @@ impl Api {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Refuses whoever waits for a turn, and lets nobody wait any more.
+    /// Refuses whoever waits for a turn, or with a successor lets them in, and lets nobody wait any more.
     pub fn drain(&self) {
-        self.turnstile.close(Turn::refuse);
+        let end: fn(Turn) = if self.has_successor { Turn::go_on } else { Turn::refuse };
+        self.turnstile.close(end);
+    }
+
+    /// How far each thread of the store lane has come, as [`Lane::beats`](crate::http::Lane::beats) says it.
+    pub fn lane_beats(&self) -> Vec<u64> {
+        self.lane.beats()
+    }
+
+    /// Gives the store lane an empty job, unless a job waits there that will show as well whether anybody takes it.
+    pub fn nudge_lane(&self) {
+        if self.lane.stats().queued == 0 {
+            // It may have been stopped.
+            let _ = self.lane.submit(Task::Nothing);
+        }
+    }
+
+    /// What the server is doing and what it lacks, in a few words.
+    pub fn condition(&self) -> String {
+        let load = health::load(self);
+        match (self.runner.is_draining(), self.probes.database().trouble()) {
+            (true, _) => format!("draining, {} analyses still running", self.runner.running()),
+            (false, Some(trouble)) => format!("{load}; {trouble}"),
+            (false, None) => load,
+        }
     }
 
     /// Ends the store lane: requests that wait are refused, those that are worked on end by `deadline` or are left.

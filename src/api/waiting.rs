@@ -22,6 +22,8 @@ pub(super) enum Task {
     Handle(Box<Handling>),
     /// The state of a run, for a client that has waited long enough.
     Report(Box<WaitingClient>),
+    /// Nothing: that it is taken shows that the lane is there.
+    Nothing,
 }
 
 impl Task {
@@ -29,6 +31,7 @@ impl Task {
         match self {
             Task::Handle(handling) => handling.run(),
             Task::Report(client) => client.report(),
+            Task::Nothing => {}
         }
     }
 
@@ -46,6 +49,7 @@ impl Task {
                 let problem = Problem::busy(format!("{why}; the run is stored and goes on.")).about(client.id);
                 client.send(Err(problem));
             }
+            Task::Nothing => {}
         }
     }
 }
@@ -218,11 +222,12 @@ impl Waiter for WaitingClient {
                 let answer = ended_or_accepted(&self.api, &run);
                 self.send(answer);
             }
-            Outcome::Drained => {
+            Outcome::Drained if !self.api.has_successor => {
                 let problem = Problem::draining(Some(self.id));
                 self.send(Err(problem));
             }
-            Outcome::TimedOut | Outcome::Unknown => {
+            // Who asks a successor does not have to wait until it is there.
+            Outcome::Drained | Outcome::TimedOut | Outcome::Unknown => {
                 let api = Arc::clone(&self.api);
                 if let Err(task) = api.lane.submit(Task::Report(self)) {
                     task.refuse();

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::logging;
+use super::notifier::Notifier;
 use super::ticker::Ticker;
+use super::watchdog::Watchdog;
 use crate::api::Api;
 use crate::http::Server;
 use crate::memory::Memory;
@@ -28,6 +30,9 @@ pub(super) struct Chores {
     pub(super) store: Arc<dyn Store>,
     pub(super) memory: Arc<Memory>,
     pub(super) leak_detection: Duration,
+    pub(super) notifier: Arc<Notifier>,
+    /// `None` where nobody waits for a sign of life.
+    pub(super) watchdog: Option<Watchdog>,
 }
 
 /// The thread of the chores that never block.
@@ -37,7 +42,7 @@ pub(super) struct Housekeeper(Ticker);
 pub(super) struct Prober(Ticker);
 
 impl Housekeeper {
-    pub(super) fn start(chores: Chores) -> io::Result<Self> {
+    pub(super) fn start(mut chores: Chores) -> io::Result<Self> {
         let (mut sampled, mut looked, mut forgotten) = (Instant::now(), Instant::now(), Instant::now());
         let mut is_ready = false;
         Ticker::start("housekeeper", move || {
@@ -60,6 +65,10 @@ impl Housekeeper {
             if now.duration_since(forgotten) >= FORGET_EVERY {
                 forgotten = now;
                 chores.api.limiter.forget_idle();
+            }
+            chores.notifier.keep_informed(&chores.api.condition(), now);
+            if let Some(watchdog) = &mut chores.watchdog {
+                watchdog.look(now);
             }
             TICK
         })

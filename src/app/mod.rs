@@ -3,33 +3,37 @@
 mod backend;
 mod descriptors;
 mod housekeeper;
+mod inherited;
 mod journal;
 mod keys;
+mod listening;
 mod log_sink;
 mod logging;
 mod needs;
+mod notifier;
 mod opening;
 mod panics;
 mod retention;
 mod signals;
 mod state_directory;
 mod ticker;
+mod watchdog;
 mod welcome;
 
-use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select};
 pub use descriptors::DESCRIPTORS_MAX;
+pub use inherited::{Inherited, InheritedError};
 pub use logging::complain;
 pub use needs::{Threads, descriptors_beside, threads};
 pub use state_directory::{LOCK_FILE, StateDirectory, StateDirectoryError};
 
 use crate::api::{Api, Front, Origins, Parts};
 use crate::auth::{KeySourceError, Secret, SecretError, Verifier, VerifierOptions};
-use crate::config::Config;
+use crate::config::{Bind, Config};
 use crate::datasets::{self, Datasets, DatasetsError, Source};
 use crate::engine::Engine;
 use crate::engine::analyst::Analyst;
@@ -44,8 +48,11 @@ use crate::streams::{self, Streams};
 use backend::Backend;
 use housekeeper::{Housekeeper, Prober};
 use keys::{KeyRefresher, Keys};
+use listening::{Listening, SocketFile};
+use notifier::Notifier;
 use opening::Opening;
 use retention::Retention;
+use watchdog::Watchdog;
 
 /// The file of the store, in the state directory.
 pub const STORE_FILE: &str = "holdfast.sqlite";
@@ -57,6 +64,12 @@ const HTTP_THREADS_MAX: usize = 4;
 const CLOSE_RESERVE: Duration = Duration::from_secs(3);
 /// What closing a pool may take beyond its deadline, to interrupt what is still going on.
 const CLOSE_OVERRUN: Duration = Duration::from_secs(1);
+/// How long a server on passed sockets waits for its store before it accepts anybody.
+const SUCCESSION_MAX: Duration = Duration::from_secs(3);
+/// What a shutdown with a successor keeps of its time to part with clients: half a second if they ask nothing.
+const PARTING_MIN: Duration = Duration::from_secs(1);
+/// How long whoever has asked may keep a successor waiting, and with it whoever comes next.
+const PARTING_MAX: Duration = Duration::from_secs(5);
 /// How long a shutdown sends what clients have not taken yet.
 const SEND_GRACE: Duration = Duration::from_secs(1);
 /// The user of the token that the first start prints, and of who asks on this machine without a token.
@@ -84,7 +97,24 @@ pub enum StartError {
     #[error(
         "BIND is {0}, which cannot be listened on: {1}. Set BIND to another, such as 127.0.0.1:0 for any free port"
     )]
-    Bind(SocketAddr, std::io::Error),
+    Bind(Bind, std::io::Error),
+    /// What the service manager gives cannot be used.
+    #[error(transparent)]
+    Inherited(#[from] InheritedError),
+    /// A descriptor was passed that is no listener.
+    #[error(
+        "the socket {0:?} that was passed is none on which connections are accepted: a socket unit needs ListenStream= and Accept=no"
+    )]
+    NoListener(String),
+    /// More were passed than can be listened on.
+    #[error("{0} sockets were passed, more than {max}", max = Server::LISTENERS_MAX)]
+    TooManySockets(usize),
+    /// Others can reach a socket that was passed, and nothing says whose tokens to accept.
+    #[error(
+        "the socket {0:?} that was passed listens on {1}, which others can reach, but nothing says whose tokens to accept: set \
+         JWT_SECRET (at least 32 bytes) or JWT_JWKS, or have it listen on a loopback address"
+    )]
+    OpenSocket(String, Bind),
     /// The system gives no thread or descriptor.
     #[error("the system refuses what the server needs: {0}")]
     System(#[from] std::io::Error),
@@ -97,11 +127,15 @@ impl StartError {
             StartError::StateDirectory(StateDirectoryError::Unusable { .. })
             | StartError::Datasets(DatasetsError::Source(_))
             | StartError::Secret(_)
+            | StartError::OpenSocket(..)
             | StartError::Keys(..) => 2,
             StartError::StateDirectory(_)
             | StartError::Store(_)
             | StartError::Datasets(_)
             | StartError::Bind(..)
+            | StartError::Inherited(_)
+            | StartError::NoListener(_)
+            | StartError::TooManySockets(_)
             | StartError::System(_) => 3,
         }
     }
@@ -122,22 +156,38 @@ pub struct App {
     opening: Opening,
     /// `None` without `JWT_JWKS`.
     keys: Option<KeyRefresher>,
-    address: SocketAddr,
+    notifier: Arc<Notifier>,
+    /// Where it listens; never empty.
+    places: Vec<Bind>,
+    /// Whether the next process answers whoever connects once this one does not.
+    has_successor: bool,
+    /// The socket's file, until nothing more is accepted.
+    socket_file: Option<SocketFile>,
     /// Held to the end: nobody else may have the store meanwhile.
     _state: StateDirectory,
 }
 
 impl App {
     /// Starts everything. `more_engines` answer to their names beside the built-in analyst; memory is looked at as often as `pace`
-    /// says. A store that is a server's need
+    /// says; what was `inherited` goes before where the configuration says to listen. A store that is a server's need
     /// not be there yet: requests that need it are refused until it is.
     ///
     /// # Errors
     /// See [`StartError`]; whatever was started ends by itself.
-    pub fn start(config: &Config, more_engines: Vec<Arc<dyn Engine>>, pace: Pace) -> Result<Self, StartError> {
+    pub fn start(
+        config: &Config,
+        more_engines: Vec<Arc<dyn Engine>>,
+        pace: Pace,
+        inherited: Inherited,
+    ) -> Result<Self, StartError> {
         crate::memory::bound_arenas();
+        let period_min = watchdog::period_min(config.pool_timeout);
+        let longer = inherited.watchdog.and(Some(period_min)).filter(|min| Some(*min) > inherited.watchdog);
+        let notifier = Arc::new(Notifier::to(inherited.manager.as_deref(), longer));
+        notifier.starting("opening the store and the tables of data");
         let state = StateDirectory::open(&config.state_directory)?;
-        let listener = TcpListener::bind(config.bind).map_err(|error| StartError::Bind(config.bind, error))?;
+        let Listening { sockets, places, is_passed: has_successor, file: socket_file } =
+            Listening::open(config, inherited.sockets)?;
         let secret = secret(config)?;
         let keys = config.jwt_jwks.as_ref().map(Keys::begin).transpose()?;
         let connector = connector();
@@ -190,6 +240,7 @@ impl App {
                 queued_max: config.max_queued,
                 queued_per_user_max: config.max_queued_per_user,
             },
+            has_successor,
             store_threads: store_threads(config),
         })?;
         let limits = Limits {
@@ -197,25 +248,33 @@ impl App {
             connections_max: config.max_connections,
             ..Limits::default()
         };
-        if backend == Backend::Sqlite {
-            // The first request finds a result; of a store elsewhere nobody knows how long it takes to answer.
+        let opening = Opening::begin(Arc::clone(&store))?;
+        // Whoever waits on sockets that were passed may have waited since the process before; they are served a little later rather than
+        // refused. A database that is away for longer does not keep the port from answering.
+        let is_settled = has_successor && opening.settles_within(SUCCESSION_MAX);
+        if is_settled || backend == Backend::Sqlite {
+            // The first request finds a result; of a store elsewhere nobody knows otherwise how long it takes to answer.
             api.probe(Instant::now());
         }
         let prober = Prober::start(Arc::clone(&api))?;
-        let http = Arc::new(Server::start(vec![listener], limits, http_threads(), Front(Arc::clone(&api)))?);
-        let address = http.addresses()[0];
+        let http = Arc::new(Server::start(sockets, limits, http_threads(), Front(Arc::clone(&api)))?);
+        let watchdog = inherited
+            .watchdog
+            .map(|period| Watchdog::new(period, Arc::clone(&http), Arc::clone(&api), Arc::clone(&notifier)));
         let housekeeper = Housekeeper::start(housekeeper::Chores {
             http: Arc::clone(&http),
             api: Arc::clone(&api),
             store: Arc::clone(&store),
             memory: Arc::clone(&memory),
             leak_detection: config.leak_detection,
+            notifier: Arc::clone(&notifier),
+            watchdog,
         })?;
         let retain = |age| Retention::start(Arc::clone(&store), Arc::clone(&api), age);
         let retention = config.retention.map(retain).transpose()?;
         let keys = keys.map(Keys::keep_fresh).transpose()?;
-        let opening = Opening::begin(Arc::clone(&store))?;
-        tracing::info!(event = event::SERVER_STARTED, %address, version = env!("CARGO_PKG_VERSION"));
+        let address = places.iter().map(logged).collect::<Vec<_>>().join(", ");
+        tracing::info!(event = event::SERVER_STARTED, address, version = env!("CARGO_PKG_VERSION"));
         Ok(Self {
             http,
             api,
@@ -228,17 +287,20 @@ impl App {
             retention,
             opening,
             keys,
-            address,
+            notifier,
+            places,
+            has_successor,
+            socket_file,
             _state: state,
         })
     }
 
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// Where it listens; never empty.
+    pub fn places(&self) -> &[Bind] {
+        &self.places
     }
 
-    /// Waits until the server is asked to end, or until it is clear that its store will never be there.
+    /// Waits until the server is asked to end, or until it is clear that its store will never be there; tells when it is there.
     ///
     /// # Errors
     /// What is wrong with the store, and is not mended by waiting.
@@ -246,7 +308,10 @@ impl App {
         select! {
             recv(asked) -> _ => return Ok(()),
             // Without an outcome the store is closing, or its opener has panicked, and health says so.
-            recv(self.opening.outcome()) -> outcome => if let Ok(outcome) = outcome { outcome? },
+            recv(self.opening.outcome()) -> outcome => if let Ok(outcome) = outcome {
+                outcome?;
+                self.notifier.ready();
+            },
         }
         // Their sender lives as long as the process.
         let _ = asked.recv();
@@ -254,7 +319,7 @@ impl App {
     }
 
     /// Drains and stops, within `timeout`: workers first, then the pools, so that whoever waits for
-    /// a connection is refused, then the threads.
+    /// a connection is refused, then the threads. Before the pools, with a successor, whoever has asked is answered.
     pub fn stop(mut self, timeout: Duration) {
         let deadline = Instant::now() + timeout;
         tracing::info!(event = event::DRAIN_BEGAN, running = self.runner.running());
@@ -264,9 +329,17 @@ impl App {
         let left = || deadline.saturating_duration_since(Instant::now());
         // A close may take a second more than it is given, for what it has to interrupt.
         let closing = || left().saturating_sub(CLOSE_OVERRUN) / 2;
+        self.notifier.stopping(timeout);
         self.api.drain();
-        self.runner.drain(Instant::now() + timeout.saturating_sub(CLOSE_RESERVE).max(timeout / 2));
+        let parting = if self.has_successor { PARTING_MIN } else { Duration::ZERO };
+        let for_runs = timeout.saturating_sub(CLOSE_RESERVE + parting).max(timeout / 2);
+        self.runner.drain(Instant::now() + for_runs);
+        if self.has_successor {
+            let for_closing = CLOSE_RESERVE.min(timeout / 4);
+            self.http.part(Instant::now() + left().saturating_sub(for_closing).min(PARTING_MAX));
+        }
         self.http.stop_accepting();
+        drop(self.socket_file.take());
         // After nothing listens any more: who comes again is refused by the kernel, and so tries again.
         self.streams.stop(deadline);
         // The pools before the threads that use them: whoever waits for a connection is refused then, and so ends.
@@ -289,6 +362,14 @@ impl App {
     }
 }
 
+/// A place as the log tells it, which names no path.
+fn logged(place: &Bind) -> String {
+    match place {
+        Bind::Net(address) => address.to_string(),
+        Bind::Unix(_) => "unix".into(),
+    }
+}
+
 /// The main job: starts the server, serves until a signal, drains. Gives the process's exit code.
 pub fn serve(config: &Config, more_engines: Vec<Arc<dyn Engine>>) -> u8 {
     serve_at(config, more_engines, Pace::default())
@@ -296,6 +377,7 @@ pub fn serve(config: &Config, more_engines: Vec<Arc<dyn Engine>>) -> u8 {
 
 /// The same, with memory looked at as often as `pace` says.
 pub fn serve_at(config: &Config, more_engines: Vec<Arc<dyn Engine>>, pace: Pace) -> u8 {
+    let inherited = Inherited::take();
     logging::start(config);
     panics::log();
     descriptors::raise_limit();
@@ -306,7 +388,8 @@ pub fn serve_at(config: &Config, more_engines: Vec<Arc<dyn Engine>>, pace: Pace)
             return 3;
         }
     };
-    let app = match App::start(config, more_engines, pace) {
+    let started = inherited.map_err(StartError::from);
+    let app = match started.and_then(|inherited| App::start(config, more_engines, pace, inherited)) {
         Ok(app) => app,
         Err(error) => {
             complain(&error);
@@ -315,16 +398,19 @@ pub fn serve_at(config: &Config, more_engines: Vec<Arc<dyn Engine>>, pace: Pace)
     };
     let store = Arc::clone(&app.store);
     let keyring = app.keys.as_ref().map(|keys| Arc::clone(keys.keyring()));
+    let notifier = Arc::clone(&app.notifier);
     let renew = move || {
-        if let Some(keyring) = &keyring {
-            keyring.refresh();
-        }
-        store.recycle("SIGHUP");
+        notifier.while_reloading(|| {
+            if let Some(keyring) = &keyring {
+                keyring.refresh();
+            }
+            store.recycle("SIGHUP");
+        });
     };
     if let Err(error) = signals.at_hangup(renew) {
         complain(&format_args!("SIGHUP cannot be handled: {error}"));
     }
-    welcome::print(config, app.address());
+    welcome::print(config, &app.places()[0]);
     let waited = app.wait(signals.asked());
     app.stop(config.drain_timeout);
     match waited {

@@ -18,6 +18,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// A store on its way. The thread that tries ends with the last try; a try that hangs is ended by the store's closing.
 pub(super) struct Opening {
     outcome: Receiver<Result<(), StoreError>>,
+    /// Disconnected when no further try is made.
+    ended: Receiver<()>,
     /// Dropped when nobody waits any more.
     _stop: Sender<()>,
 }
@@ -27,17 +29,24 @@ impl Opening {
     pub(super) fn begin(store: Arc<dyn Store>) -> io::Result<Self> {
         let (tell, outcome) = bounded(1);
         let (stop, stopped) = bounded(0);
+        let (trying, ended) = bounded(0);
         os_thread::spawn("store-opener", move || {
             if let Some(opened) = open(&*store, &stopped) {
                 let _ = tell.send(opened);
             }
+            drop(trying);
         })?;
-        Ok(Self { outcome, _stop: stop })
+        Ok(Self { outcome, ended, _stop: stop })
     }
 
     /// Where the news arrives that the store is there, or why it never will be.
     pub(super) fn outcome(&self) -> &Receiver<Result<(), StoreError>> {
         &self.outcome
+    }
+
+    /// Waits until the store is there or never will be, at most so long; false if neither is known then.
+    pub(super) fn settles_within(&self, time: Duration) -> bool {
+        self.ended.recv_timeout(time) == Err(RecvTimeoutError::Disconnected)
     }
 }
 

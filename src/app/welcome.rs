@@ -1,20 +1,23 @@
 //! What the main job prints once it can be asked: a summary for a terminal, one line for a pipe.
 
 use std::io::{IsTerminal, Write};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::api::page::FIRST_QUESTION;
 use crate::auth;
-use crate::config::Config;
+use crate::config::{Bind, Config};
 
 /// How long the printed token is good for.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
 
-/// Prints it to standard output. With a configured secret or published keys no token is made: its users have theirs.
-pub(super) fn print(config: &Config, address: SocketAddr) {
-    let base = format!("http://{address}");
-    let token = if config.jwt_secret.is_none() { first_token(config) } else { None };
+/// Prints it to standard output. For a Unix socket, which no browser opens, and with a configured secret or published keys no token is made: its users have theirs.
+pub(super) fn print(config: &Config, place: &Bind) {
+    let (base, token) = match place {
+        Bind::Net(address) => {
+            (format!("http://{address}"), if config.jwt_secret.is_none() { first_token(config) } else { None })
+        }
+        Bind::Unix(_) => (place.to_string(), None),
+    };
     // Which database it is stays with whoever has set it: its URL may hold a password.
     let kept = match config.database_url {
         Some(_) => "the database of DATABASE_URL".to_owned(),
@@ -37,6 +40,7 @@ pub(super) fn print(config: &Config, address: SocketAddr) {
             version = env!("CARGO_PKG_VERSION"),
         ),
         (Some(token), false) => format!("{base}/#token={token}\n"),
+        (None, false) if matches!(place, Bind::Unix(_)) => format!("{base}\n"),
         (None, false) => format!("{base}/\n"),
     };
     // Whoever started the server may have closed its output; it serves all the same.

@@ -11,6 +11,7 @@ mod screen;
 mod server;
 mod sse;
 mod table;
+mod unix;
 
 use std::io::{self, Read, Write};
 use std::time::Duration;

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use ureq::http::{HeaderValue, Request, Response, Uri};
 use ureq::{Agent, AsSendBody, Body, Error};
 
 use super::plain::clause;
+use super::unix::{Nowhere, UnixConnector};
+use crate::config::Bind;
 use crate::domain::RunId;
 use crate::trust;
 
@@ -26,23 +29,28 @@ const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// More than a server's largest answer, 64 MiB, is in JSON.
 const ANSWER_BYTES_MAX: u64 = 512 << 20;
 
-/// Where a server is: `http://HOST:PORT`, or `https://`, perhaps with a path that a reverse proxy takes away.
+/// Where a server is: `http://HOST:PORT`, or `https://`, perhaps with a path that a reverse proxy takes away, or `unix:/PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     base: String,
     host: String,
     is_encrypted: bool,
+    /// The socket to connect to, instead of a name and a port.
+    socket: Option<PathBuf>,
 }
 
 /// It is no address of a server.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("http://HOST:PORT or https://HOST is wanted")]
+#[error("http://HOST:PORT, https://HOST or unix:/PATH is wanted")]
 pub struct AddressError;
 
 impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
+        if text.starts_with("unix:") {
+            return text.parse::<Bind>().map(Self::from).map_err(|()| AddressError);
+        }
         let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let uri: Uri = text.parse().map_err(|_| AddressError)?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return Err(AddressError) };
@@ -52,12 +60,29 @@ impl FromStr for Address {
         }
         let base = format!("{scheme}://{authority}{}", uri.path().trim_end_matches('/'));
         let host = authority.host().trim_matches(['[', ']']).to_owned();
-        Ok(Self { base, host, is_encrypted: scheme == "https" })
+        Ok(Self { base, host, is_encrypted: scheme == "https", socket: None })
     }
 }
 
-impl From<SocketAddr> for Address {
+impl From<Bind> for Address {
     /// Of a server on this machine that listens there, perhaps everywhere.
+    fn from(listens: Bind) -> Self {
+        match listens {
+            Bind::Net(address) => address.into(),
+            Bind::Unix(path) => Self {
+                base: format!("http://{LOCAL_HOST}"),
+                host: LOCAL_HOST.into(),
+                is_encrypted: false,
+                socket: Some(path),
+            },
+        }
+    }
+}
+
+/// The host that a server on a Unix socket is told, and nobody looks up.
+const LOCAL_HOST: &str = "localhost";
+
+impl From<SocketAddr> for Address {
     fn from(mut listens: SocketAddr) -> Self {
         if listens.ip().is_unspecified() {
             listens.set_ip(match listens {
@@ -65,7 +90,7 @@ impl From<SocketAddr> for Address {
                 SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
             });
         }
-        Self { base: format!("http://{listens}"), host: listens.ip().to_string(), is_encrypted: false }
+        Self { base: format!("http://{listens}"), host: listens.ip().to_string(), is_encrypted: false, socket: None }
     }
 }
 
@@ -78,7 +103,10 @@ impl Address {
 
 impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.base)
+        match &self.socket {
+            None => f.write_str(&self.base),
+            Some(path) => write!(f, "unix:{}", path.display()),
+        }
     }
 }
 
@@ -172,7 +200,12 @@ impl Server {
         if address.is_encrypted {
             config = config.tls_config(trust::https());
         }
-        Some(Self { address, agent: config.build().new_agent(), authorization })
+        let config = config.build();
+        let agent = match &address.socket {
+            None => config.new_agent(),
+            Some(path) => Agent::with_parts(config, UnixConnector::to(path.clone()), Nowhere),
+        };
+        Some(Self { address, agent, authorization })
     }
 
     /// Has the question stored, and gives its run's id: the same one for the same key.
@@ -262,7 +295,7 @@ impl Server {
             _ => {
                 let media_type = media_type(response);
                 let media_type = if media_type.is_empty() { "no content type".into() } else { clause(&media_type) };
-                let base = &self.address.base;
+                let base = &self.address;
                 Trouble::Stranger(format!(
                     "what answers at {base} is not Holdfast: {} with {media_type}",
                     response.status()
@@ -307,6 +340,10 @@ fn trouble(error: Error) -> Trouble {
         Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
             Trouble::Absent(error.kind().to_string())
         }
+        // Of a Unix socket: the server has not made it yet, or has removed it.
+        Error::Io(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Trouble::Absent("there is no such socket".into())
+        }
         // A resolver's error has no kind of its own.
         Error::Io(error) if error.to_string().starts_with("failed to lookup address") => {
             Trouble::Absent("its name cannot be resolved".into())
@@ -345,7 +382,16 @@ mod tests {
         ] {
             assert_eq!(address(text), Ok((base.to_owned(), is_local)), "{text}");
         }
-        for wrong in ["", "ftp://example.org", "http://", "http://ann:secret@example.org", "http://h/?q", "two words"] {
+        assert_eq!(address("unix:/run/holdfast.sock"), Ok(("unix:/run/holdfast.sock".to_owned(), true)));
+        for wrong in [
+            "unix:run/holdfast.sock",
+            "",
+            "ftp://example.org",
+            "http://",
+            "http://ann:secret@example.org",
+            "http://h/?q",
+            "two words",
+        ] {
             assert_eq!(address(wrong), Err(AddressError), "{wrong}");
         }
     }

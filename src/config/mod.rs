@@ -3,6 +3,7 @@
 //! The environment goes before the `.env` file. A fault names the variable, its value (never a secret's) and what is
 //! allowed; all faults are reported together.
 
+mod bind;
 mod client;
 mod database_url;
 mod key_location;
@@ -10,10 +11,10 @@ mod proxies;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use bind::Bind;
 pub use client::{CLIENT_VARIABLES, Client};
 pub use database_url::{DatabaseUrl, SslMode};
 pub use key_location::{KeyLocation, KeyLocationError};
@@ -47,7 +48,7 @@ pub enum Kind {
     Megabytes(u64, u64),
     /// One of these words.
     Choice(&'static [&'static str]),
-    /// An address and a port.
+    /// An address and a port, or the path of a socket.
     Address,
     /// A path.
     Path,
@@ -55,7 +56,7 @@ pub enum Kind {
     Text,
     /// `*`, or origins separated by commas.
     Origins,
-    /// Addresses and networks, separated by commas.
+    /// Addresses and networks, and `unix`, separated by commas.
     Proxies,
     /// A secret of at least so many bytes; it may come from the file that `NAME_FILE` names.
     Secret(usize),
@@ -79,7 +80,7 @@ pub const VARIABLES: &[Variable] = &[
         name: "BIND",
         default: Some("127.0.0.1:8000"),
         kind: Kind::Address,
-        meaning: "where the server listens; port 0 picks a free one",
+        meaning: "where the server listens, unless systemd passes it sockets; port 0 picks a free one, unix:/PATH is a socket in the file system",
     },
     Variable {
         name: "STATE_DIRECTORY",
@@ -285,7 +286,7 @@ pub const VARIABLES: &[Variable] = &[
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `BIND`.
-    pub bind: SocketAddr,
+    pub bind: Bind,
     /// `STATE_DIRECTORY`.
     pub state_directory: PathBuf,
     /// `DATABASE_URL`; `None` is SQLite.
@@ -352,6 +353,13 @@ pub struct Config {
     pub log: String,
     /// `LOG_FORMAT`: whether it is `json`.
     pub log_json: bool,
+}
+
+impl Config {
+    /// Whether others can reach this place, and nothing says whose tokens to accept.
+    pub fn is_open_at(&self, place: &Bind) -> bool {
+        self.jwt_secret.is_none() && self.jwt_jwks.is_none() && !place.is_local()
+    }
 }
 
 /// Bytes that are never shown.
@@ -445,7 +453,7 @@ struct Reader<'a> {
 enum Value {
     Number(u64),
     Duration(Duration),
-    Address(SocketAddr),
+    Address(Bind),
     Text(String),
     Secret(Secret),
     Database(Box<DatabaseUrl>),
@@ -504,7 +512,7 @@ impl<'a> Reader<'a> {
         let rate_limit_window = duration("RATE_LIMIT_WINDOW");
         let bind = match take("BIND") {
             Some(Value::Address(address)) => address,
-            _ => SocketAddr::from(([127, 0, 0, 1], 0)),
+            _ => Bind::Net(([127, 0, 0, 1], 0).into()),
         };
         let jwt_secret = match take("JWT_SECRET") {
             Some(Value::Secret(secret)) => Some(secret),
@@ -577,7 +585,7 @@ impl<'a> Reader<'a> {
                 config.pool_min, config.pool_max
             )));
         }
-        if config.jwt_secret.is_none() && config.jwt_jwks.is_none() && !config.bind.ip().is_loopback() {
+        if config.is_open_at(&config.bind) {
             self.faults.push(Fault(format!(
                 "BIND is {}, which others can reach, but nothing says whose tokens to accept: set JWT_SECRET (at \
                  least 32 bytes) or JWT_JWKS, or bind to a loopback address such as 127.0.0.1:8000",
@@ -633,10 +641,12 @@ impl<'a> Reader<'a> {
         let is_secret = matches!(variable.kind, Kind::Secret(_) | Kind::Database);
         let mut written = self.lookup(variable.name).map(|(value, origin)| (value, origin.to_owned()));
         if is_secret && let Some((path, _)) = self.lookup(&format!("{}_FILE", variable.name)) {
-            if written.is_some() {
-                self.faults.push(Fault(format!("{0} and {0}_FILE are both set; set one of them", variable.name)));
-            }
             match std::fs::read_to_string(&path) {
+                // As an empty variable does, an empty file counts as none: so a unit can name one that not everybody fills.
+                Ok(text) if text.trim().is_empty() => {}
+                Ok(_) if written.is_some() => {
+                    self.faults.push(Fault(format!("{0} and {0}_FILE are both set; set one of them", variable.name)));
+                }
                 Ok(text) => written = Some((text.trim().to_owned(), format!("file {path}"))),
                 Err(error) => {
                     self.faults.push(Fault(format!("{}_FILE is {path}, which cannot be read: {error}", variable.name)));
@@ -720,13 +730,16 @@ impl fmt::Display for Kind {
             Kind::Bytes(min, max) => write!(f, "a size from {min} to {max} bytes (64KB, 64MB, 1GiB)"),
             Kind::Megabytes(min, max) => write!(f, "a size from {min} to {max} MB"),
             Kind::Choice(words) => write!(f, "one of {}", words.join(", ")),
-            Kind::Address => f.write_str("an address and a port, such as 127.0.0.1:8000 or [::1]:8000"),
+            Kind::Address => f.write_str(
+                "an address and a port, such as 127.0.0.1:8000 or [::1]:8000, or the path of a socket, such as \
+                 unix:/run/holdfast/holdfast.sock",
+            ),
             Kind::Path => f.write_str("a path"),
             Kind::Text => f.write_str("a text that is not empty"),
             Kind::Origins => f.write_str("* or origins such as https://app.example, separated by commas"),
             Kind::Proxies => f.write_str(
-                "addresses and networks such as 127.0.0.1, 10.0.0.0/8, ::1, separated by commas; a network has no bits set \
-                 behind its length, and is not everybody",
+                "addresses and networks such as 127.0.0.1, 10.0.0.0/8, ::1, and unix for whoever comes by a Unix socket, \
+                 separated by commas; a network has no bits set behind its length, and is not everybody",
             ),
             Kind::Secret(bytes_min) => write!(f, "a secret of at least {bytes_min} bytes"),
             Kind::Database => f.write_str(
@@ -932,6 +945,19 @@ mod tests {
         let (config, _) = read(&environment, &dotenv).unwrap();
         assert_eq!((config.max_attempts, config.max_queued), (7, 8));
         assert_eq!(config.jwt_secret.unwrap().expose(), b"a-secret-that-is-long-enough-to-be-one");
+    }
+
+    #[test]
+    fn an_empty_file_counts_as_none_and_a_full_one_not_beside_the_variable() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("secret");
+        let secret = "a-secret-that-is-long-enough-to-be-one";
+        let pairs = [("JWT_SECRET", secret), ("JWT_SECRET_FILE", file.to_str().unwrap())];
+        std::fs::write(&file, "\n").unwrap();
+        assert!(read_from(&pairs[1..]).unwrap().0.jwt_secret.is_none());
+        assert_eq!(read_from(&pairs).unwrap().0.jwt_secret.unwrap().expose(), secret.as_bytes());
+        std::fs::write(&file, secret).unwrap();
+        assert_eq!(read_from(&pairs).unwrap_err()[0].0, "JWT_SECRET and JWT_SECRET_FILE are both set; set one of them");
     }
 
     #[test]

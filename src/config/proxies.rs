@@ -3,9 +3,15 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// Addresses and networks.
+/// Addresses and networks, and whether those on Unix sockets are among them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Proxies(Vec<Network>);
+pub struct Proxies {
+    networks: Vec<Network>,
+    has_local: bool,
+}
+
+/// What stands for whoever connects by a Unix socket, which has no address.
+const LOCAL: &str = "unix";
 
 /// The addresses that begin with the same bits as this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,12 +24,17 @@ impl Proxies {
     /// Whether this is a proxy's address; an IPv4 address within IPv6 is its IPv4 self.
     pub fn contain(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.0.iter().any(|network| network.contains(address))
+        self.networks.iter().any(|network| network.contains(address))
+    }
+
+    /// Whether whoever connects by a Unix socket is one.
+    pub fn contain_local(&self) -> bool {
+        self.has_local
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.networks.is_empty() && !self.has_local
     }
 }
 
@@ -31,7 +42,15 @@ impl FromStr for Proxies {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        text.split(',').map(|part| part.trim().parse()).collect::<Result<_, _>>().map(Self)
+        let mut proxies = Self::default();
+        for part in text.split(',').map(str::trim) {
+            if part == LOCAL {
+                proxies.has_local = true;
+            } else {
+                proxies.networks.push(part.parse()?);
+            }
+        }
+        Ok(proxies)
     }
 }
 
@@ -100,6 +119,15 @@ mod tests {
     }
 
     #[test]
+    fn whoever_comes_by_a_unix_socket_is_named_by_a_word_and_by_no_address() {
+        let proxies: Proxies = "unix".parse().unwrap();
+        assert!(proxies.contain_local() && !proxies.is_empty() && !proxies.contain("127.0.0.1".parse().unwrap()));
+        let proxies: Proxies = "127.0.0.1, unix".parse().unwrap();
+        assert!(proxies.contain_local() && proxies.contain("127.0.0.1".parse().unwrap()));
+        assert!(!"127.0.0.1".parse::<Proxies>().unwrap().contain_local());
+    }
+
+    #[test]
     fn what_names_no_proxies_or_everybody_is_refused() {
         for wrong in [
             "*",
@@ -114,6 +142,7 @@ mod tests {
             "0.0.0.0/0",
             "::/0",
             "::ffff:0.0.0.0/96",
+            "unix:/run/nginx",
             "10.0.0.1,",
             ",",
             "10.0.0.1;10.0.0.2",

@@ -15,7 +15,7 @@ struct Oddity {
 
 const ODDITIES: &[Oddity] = &[
     Oddity {
-        is_met: |config| !config.bind.ip().is_loopback() && config.trusted_proxies.is_empty(),
+        is_met: |config| !config.bind.is_local() && config.trusted_proxies.is_empty(),
         said: |config| format!("BIND is {}, where others see tokens and data unencrypted", config.bind),
         advice: "put a reverse proxy with TLS in front: with BIND on a loopback address if it is on this machine, else with \
                  its address in TRUSTED_PROXIES and nobody else let through to this port",

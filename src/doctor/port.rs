@@ -2,6 +2,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::geteuid;
@@ -9,6 +11,7 @@ use serde_json::Value;
 
 use super::Patient;
 use super::finding::Finding;
+use crate::config::Bind;
 
 const SUBJECT: &str = "port";
 
@@ -18,11 +21,11 @@ const ANSWER_WAIT: Duration = Duration::from_secs(3);
 const ANSWER_BYTES_MAX: u64 = 256 << 10;
 
 pub(super) fn look(patient: &Patient) -> Vec<Finding> {
-    let bind = patient.config.bind;
-    vec![match (reason_against(bind), bind.port()) {
+    let bind = &patient.config.bind;
+    vec![match (reason_against(bind), bind) {
         // Not even asked: it may be somebody else's.
         (Some((said, advice)), _) => Finding::fault(SUBJECT, said, advice),
-        (None, 0) => chosen(patient),
+        (None, Bind::Net(address)) if address.port() == 0 => chosen(patient),
         (None, _) => asked(patient, bind),
     }]
 }
@@ -37,25 +40,31 @@ fn chosen(patient: &Patient) -> Finding {
     }
 }
 
-fn asked(patient: &Patient, bind: SocketAddr) -> Finding {
-    let socket = match TcpStream::connect_timeout(&within_reach(bind), ANSWER_WAIT) {
-        Ok(socket) => socket,
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return unused(patient, bind),
-        Err(error) => {
-            let said = format!("nobody can connect with {bind}: {error}");
-            return Finding::fault(SUBJECT, said, "look at this machine's packet filter");
-        }
+fn asked(patient: &Patient, bind: &Bind) -> Finding {
+    let health = match bind {
+        Bind::Net(address) => TcpStream::connect_timeout(&within_reach(*address), ANSWER_WAIT).map(health),
+        Bind::Unix(path) => UnixStream::connect(path).map(health),
     };
-    match health(socket) {
-        Ok(health) => judge(patient, bind, &health),
-        Err(why) => {
+    match health {
+        Ok(Ok(health)) => judge(patient, bind, &health),
+        Ok(Err(why)) => {
             let said = format!("{bind} is taken, and what listens there is no Holdfast: {why}");
-            Finding::fault(SUBJECT, said, "set BIND to another address, or stop what listens there (ss -ltnp)")
+            Finding::fault(SUBJECT, said, "set BIND to another place, or stop what listens there (ss -ltnxp)")
+        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
+            unused(patient, bind)
+        }
+        Err(error) => {
+            let advice = match bind {
+                Bind::Net(_) => "look at this machine's packet filter",
+                Bind::Unix(_) => "look at the rights of the socket and its directory, or run this as the server's user",
+            };
+            Finding::fault(SUBJECT, format!("nobody can connect with {bind}: {error}"), advice)
         }
     }
 }
 
-fn unused(patient: &Patient, bind: SocketAddr) -> Finding {
+fn unused(patient: &Patient, bind: &Bind) -> Finding {
     let Some(server) = &patient.server else { return Finding::ok(SUBJECT, format!("{bind} is free")) };
     let said =
         format!("nobody listens on {bind}, but the server with process id {} has the state directory", server.id());
@@ -66,25 +75,39 @@ fn unused(patient: &Patient, bind: SocketAddr) -> Finding {
     )
 }
 
-/// Why a server could not listen there, whoever does. Another port of the address is tried: this one could be wanted just now.
-fn reason_against(bind: SocketAddr) -> Option<(String, &'static str)> {
-    if let Err(error) = TcpListener::bind((bind.ip(), 0)) {
+/// Why a server could not listen there, whoever does.
+fn reason_against(bind: &Bind) -> Option<(String, &'static str)> {
+    match bind {
+        Bind::Net(address) => reason_against_port(*address),
+        Bind::Unix(path) => reason_against_path(path),
+    }
+}
+
+/// Another port of the address is tried: this one could be wanted just now.
+fn reason_against_port(address: SocketAddr) -> Option<(String, &'static str)> {
+    if let Err(error) = TcpListener::bind((address.ip(), 0)) {
         return Some((
-            format!("BIND is {bind}, which cannot be listened on: {error}"),
+            format!("BIND is {address}, which cannot be listened on: {error}"),
             "set BIND to an address of this machine",
         ));
     }
     let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").ok();
     let first: u16 = first.and_then(|text| text.trim().parse().ok()).unwrap_or(1024);
-    let is_kept = (1..first).contains(&bind.port()) && !geteuid().is_root();
-    let said = format!("BIND is {bind}, and ports below {first} are root's");
+    let is_kept = (1..first).contains(&address.port()) && !geteuid().is_root();
+    let said = format!("BIND is {address}, and ports below {first} are root's");
     is_kept.then_some((
         said,
         "set BIND to a higher port behind a reverse proxy, or give the unit AmbientCapabilities=CAP_NET_BIND_SERVICE",
     ))
 }
 
-fn judge(patient: &Patient, bind: SocketAddr, health: &Value) -> Finding {
+fn reason_against_path(path: &Path) -> Option<(String, &'static str)> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let said = format!("BIND is unix:{}, and there is no directory {}", path.display(), directory.display());
+    (!directory.is_dir()).then_some((said, "make the directory, or have the unit do it (RuntimeDirectory=)"))
+}
+
+fn judge(patient: &Patient, bind: &Bind, health: &Value) -> Finding {
     let text = |name: &str| health[name].as_str().unwrap_or("unknown");
     let (version, status) = (text("version"), text("status"));
     let said = format!("Holdfast {version} answers on {bind}: {status}");
@@ -95,7 +118,7 @@ fn judge(patient: &Patient, bind: SocketAddr, health: &Value) -> Finding {
     if status != "healthy" {
         let warnings = health["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let said = [said].into_iter().chain(warnings.map(str::to_owned)).collect::<Vec<_>>().join("; ");
-        return Finding::warning(SUBJECT, said, format!("ask http://{bind}/health, and look into its log"));
+        return Finding::warning(SUBJECT, said, format!("ask for /health at {bind}, and look into its log"));
     }
     if version != env!("CARGO_PKG_VERSION") {
         let said = format!("{said}; this program is {}", env!("CARGO_PKG_VERSION"));
@@ -104,12 +127,32 @@ fn judge(patient: &Patient, bind: SocketAddr, health: &Value) -> Finding {
     Finding::ok(SUBJECT, said)
 }
 
+/// A connection of either kind.
+trait Socket: Read + Write {
+    /// Has each reading and writing end after this time.
+    fn limit(&self, time: Duration) -> io::Result<()>;
+}
+
+impl Socket for TcpStream {
+    fn limit(&self, time: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(time))?;
+        self.set_write_timeout(Some(time))
+    }
+}
+
+impl Socket for UnixStream {
+    fn limit(&self, time: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(time))?;
+        self.set_write_timeout(Some(time))
+    }
+}
+
 /// What `/health` says there, in the time of a check whoever it is.
-fn health(mut socket: TcpStream) -> Result<Value, &'static str> {
+fn health(mut socket: impl Socket) -> Result<Value, &'static str> {
     let deadline = Instant::now() + ANSWER_WAIT;
     let silent = "it does not answer";
     let request = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    socket.set_write_timeout(Some(ANSWER_WAIT)).and_then(|()| socket.write_all(request)).map_err(|_| silent)?;
+    socket.limit(ANSWER_WAIT).and_then(|()| socket.write_all(request)).map_err(|_| silent)?;
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
     loop {
@@ -117,7 +160,7 @@ fn health(mut socket: TcpStream) -> Result<Value, &'static str> {
         if left.is_zero() || answer.len() as u64 > ANSWER_BYTES_MAX {
             return Err(silent);
         }
-        socket.set_read_timeout(Some(left)).map_err(|_| silent)?;
+        socket.limit(left).map_err(|_| silent)?;
         match socket.read(&mut buffer) {
             Ok(0) => break,
             Ok(n) => answer.extend_from_slice(&buffer[..n]),

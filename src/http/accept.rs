@@ -1,21 +1,24 @@
 //! New connections, and what happens when there is no room for one.
 
 use std::fs::File;
-use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use rustix::net::SocketFlags;
+use rustix::net::{AddressFamily, SocketFlags};
 
 use super::connection::{Connection, Phase};
 use super::front::Front;
 use super::limits::ACCEPTS_MAX;
 use super::refusal::Refusal;
+use super::request::Peer;
+use super::socket::Socket;
 use crate::event;
 
 /// A listening socket in the epoll set.
@@ -24,15 +27,18 @@ pub(super) struct Listener {
     /// The data of its events.
     data: u64,
     /// `None` once it is closed. The lock is held for one `accept`.
-    socket: Mutex<Option<TcpListener>>,
+    socket: Mutex<Option<OwnedFd>>,
+    is_local: bool,
     /// A descriptor that is given up when there is no other, so that a connection can be accepted, and so refused.
     reserve: Mutex<Option<File>>,
+    /// Threads that are about to accept, or have not given what they have accepted its place yet.
+    admitting: AtomicUsize,
     /// Armed by the sweeps only: there was not even a descriptor to refuse with.
     is_paused: AtomicBool,
 }
 
 enum Accepted {
-    Connection(TcpStream, SocketAddr),
+    Connection(Socket, Peer),
     /// The client has gone again.
     Nothing,
     /// No one else waits.
@@ -42,12 +48,14 @@ enum Accepted {
 }
 
 impl Listener {
-    pub(super) fn new(socket: TcpListener, data: u64, front: &Front) -> io::Result<Listener> {
-        socket.set_nonblocking(true)?;
+    pub(super) fn new(socket: OwnedFd, data: u64, front: &Front) -> io::Result<Listener> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
         let listener = Listener {
             data,
+            is_local: rustix::net::getsockname(&socket)?.address_family() == AddressFamily::UNIX,
             socket: Mutex::new(Some(socket)),
             reserve: Mutex::new(Some(open_reserve()?)),
+            admitting: AtomicUsize::new(0),
             is_paused: AtomicBool::new(false),
         };
         if let Some(socket) = listener.socket.lock().as_ref() {
@@ -56,13 +64,27 @@ impl Listener {
         Ok(listener)
     }
 
-    /// Closes the socket; whoever connects from now on is refused by the kernel.
-    pub(super) fn close(&self) {
-        drop(self.socket.lock().take());
+    /// Closes the socket. Whoever connects from now on is refused by the kernel, or waits for another process that has it too:
+    /// then closing alone would not take it out of the epoll set.
+    pub(super) fn close(&self, front: &Front) {
+        if let Some(socket) = self.socket.lock().take() {
+            let _ = epoll::delete(&front.epoll, &socket);
+        }
     }
 
     /// Admits some of those who wait, then lets the epoll set watch for more.
     pub(super) fn on_event(&self, front: &Arc<Front>) {
+        self.admitting.fetch_add(1, Ordering::SeqCst);
+        self.admit_some(front);
+        self.admitting.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Whether somebody may have been accepted who has no place yet.
+    pub(super) fn is_admitting(&self) -> bool {
+        self.admitting.load(Ordering::SeqCst) > 0
+    }
+
+    fn admit_some(&self, front: &Arc<Front>) {
         for _ in 0..ACCEPTS_MAX {
             match self.accept() {
                 Accepted::Connection(socket, peer) => admit(front, socket, peer),
@@ -108,8 +130,9 @@ impl Listener {
         let socket = self.socket.lock();
         let Some(socket) = socket.as_ref() else { return Accepted::Drained };
         match rustix::net::acceptfrom_with(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+            Ok((accepted, _)) if self.is_local => Accepted::Connection(accepted.into(), Peer::Local),
             Ok((accepted, peer)) => match peer.map(SocketAddr::try_from) {
-                Some(Ok(peer)) => Accepted::Connection(TcpStream::from(accepted), peer),
+                Some(Ok(peer)) => Accepted::Connection(accepted.into(), Peer::Net(peer)),
                 _ => Accepted::Nothing,
             },
             Err(Errno::AGAIN) => Accepted::Drained,
@@ -129,7 +152,7 @@ impl Listener {
         drop(reserve.take());
         let accepted = self.accept();
         // Best effort: there is no descriptor to keep the connection with until its client has read this.
-        let is_sent = matches!(&accepted, Accepted::Connection(socket, _) if (&*socket).write(&answer).is_ok());
+        let is_sent = matches!(&accepted, Accepted::Connection(socket, _) if socket.write(&answer).is_ok());
         let is_refused = !matches!(accepted, Accepted::Exhausted);
         drop(accepted);
         *reserve = open_reserve().ok();
@@ -158,10 +181,9 @@ fn open_reserve() -> io::Result<File> {
 }
 
 /// Begins a connection's life. Past `connections_max` the idlest connection makes room; where none is idle, the new one is told so.
-fn admit(front: &Arc<Front>, socket: TcpStream, peer: SocketAddr) {
+fn admit(front: &Arc<Front>, socket: Socket, peer: Peer) {
     let Some(seat) = front.slots.reserve() else { return };
-    // Best effort: without it answers are right, only later.
-    let _ = socket.set_nodelay(true);
+    socket.send_at_once();
     let mut connection = Box::new(Connection::new(seat, socket, peer));
     if front.slots.used() <= front.limits.connections_max || evict_idlest(front) {
         connection.await_request(Instant::now(), &front.limits);

@@ -1,24 +1,24 @@
 //! One client's connection: its socket, what has arrived, what is still to be sent, and until when.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::time::Instant;
+use std::io::{self, ErrorKind};
+use std::time::{Duration, Instant};
 
 use super::limits::Limits;
 use super::parser::{Awaiting, Parsed, Parser, Refused};
 use super::refusal::Caller;
-use super::request::{Head, Request, Version};
+use super::request::{Head, Peer, Request, Version};
 use super::response::{Form, Response};
 use super::slots::Seat;
+use super::socket::Socket;
 
 /// A connection, owned by exactly one party at a time: its slot while the epoll set watches it, an http thread while it reads,
 /// a `Responder` while its request is being answered. One whose answer is a stream stays in its slot.
 #[derive(Debug)]
 pub(super) struct Connection {
     // Before its seat, so that a slot is vacant only once its descriptor is closed.
-    pub(super) socket: TcpStream,
+    pub(super) socket: Socket,
     pub(super) seat: Seat,
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Peer,
     pub(super) phase: Phase,
     /// When the phase has lasted too long; `None` while a handler has the request.
     pub(super) deadline: Option<Instant>,
@@ -72,7 +72,7 @@ struct Stretch {
 }
 
 impl Connection {
-    pub(super) fn new(seat: Seat, socket: TcpStream, peer: SocketAddr) -> Connection {
+    pub(super) fn new(seat: Seat, socket: Socket, peer: Peer) -> Connection {
         Connection {
             socket,
             seat,
@@ -96,7 +96,7 @@ impl Connection {
                 Awaiting::Body => scratch.len(),
                 Awaiting::Request | Awaiting::RestOfHead => scratch.len().min(limits.head_bytes_max),
             };
-            let read = match (&self.socket).read(&mut scratch[..room]) {
+            let read = match self.socket.read(&mut scratch[..room]) {
                 Ok(0) => return Ok(Received::Gone),
                 Ok(read) => read,
                 Err(error) if is_transient(&error) => return Ok(Received::Partial),
@@ -120,7 +120,7 @@ impl Connection {
             Parsed::Partial => Ok(Received::Partial),
             Parsed::Expecting => {
                 // These few bytes fit unless the client has not read its earlier answers; then it gets no further.
-                match (&self.socket).write(CONTINUE) {
+                match self.socket.write(CONTINUE) {
                     Ok(written) if written == CONTINUE.len() => Ok(Received::Partial),
                     _ => Ok(Received::Gone),
                 }
@@ -157,6 +157,15 @@ impl Connection {
             self.phase = phase;
             self.deadline = Some(now + allowed);
         }
+    }
+
+    /// Whether nothing has been heard for so long of a connection that waits for its next request.
+    pub(super) fn has_been_idle_for(&self, least: Duration, now: Instant, limits: &Limits) -> bool {
+        let until = now + limits.idle_deadline.saturating_sub(least);
+        self.phase == Phase::Idle
+            && self.deadline.is_some_and(|deadline| deadline <= until)
+            && !self.has_pipelined()
+            && !self.has_unread()
     }
 
     /// Gives up the request that is not whole.
@@ -217,7 +226,7 @@ impl Connection {
     /// Sends what the socket takes; true once nothing is left. Does not block.
     pub(super) fn flush(&mut self) -> io::Result<bool> {
         while !self.unsent.is_empty() {
-            match (&self.socket).write(self.unsent.rest()) {
+            match self.socket.write(self.unsent.rest()) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(written) => self.unsent.advance(written),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -234,12 +243,12 @@ impl Connection {
         self.parser = Parser::new();
         self.phase = Phase::Lingering;
         self.deadline = Some(now + limits.linger_deadline);
-        self.socket.shutdown(Shutdown::Write)
+        self.socket.end_output()
     }
 
     /// Throws away what arrives; false once the client has closed.
     pub(super) fn discard(&mut self, scratch: &mut [u8]) -> bool {
-        match (&self.socket).read(scratch) {
+        match self.socket.read(scratch) {
             Ok(read) => read > 0,
             Err(error) => is_transient(&error),
         }
@@ -247,7 +256,7 @@ impl Connection {
 
     /// Whether bytes have arrived that nobody has read. Does not block.
     pub(super) fn has_unread(&self) -> bool {
-        self.socket.peek(&mut [0]).is_ok_and(|peeked| peeked > 0)
+        self.socket.has_unread()
     }
 }
 
@@ -288,7 +297,7 @@ impl Stretch {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
     use std::sync::Arc;
 
     use super::*;
@@ -301,7 +310,7 @@ mod tests {
         let address = listener.local_addr().expect("it is bound");
         let socket = TcpStream::connect(address).expect("it listens");
         let seat = Arc::new(Slots::new(1)).reserve().expect("there is one");
-        let mut connection = Connection::new(seat, socket, address);
+        let mut connection = Connection::new(seat, socket.into(), Peer::Net(address));
         let held = |connection: &Connection| {
             let Caller { request_id, origin } = &connection.caller;
             [request_id, origin].map(|text| text.as_ref().map_or(0, String::capacity))

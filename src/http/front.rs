@@ -50,6 +50,8 @@ pub(super) struct Front {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stage {
     Serving,
+    /// Requests are read and answered, but an answer is its connection's last, unless another request is here behind it.
+    Parting,
     /// No new request is read; every answer is its connection's last.
     Closing,
     /// Nobody waits on the epoll set any more.
@@ -98,7 +100,7 @@ impl Front {
                 if connection.is_over_budget(&self.limits) {
                     let head = connection.abandon_request();
                     self.refuse_for_good(connection, &Refusal::TooMuchBuffered, head.as_deref());
-                } else if self.stage() == Stage::Serving {
+                } else if self.stage() < Stage::Closing {
                     connection.await_request(Instant::now(), &self.limits);
                     self.arm(connection, EventFlags::IN);
                 }
@@ -122,7 +124,11 @@ impl Front {
 
     /// Sends an answer and sees to what comes after it.
     pub(super) fn answer(&self, mut connection: Box<Connection>, response: Response) {
-        connection.form.keep_alive &= self.stage() == Stage::Serving;
+        connection.form.keep_alive &= match self.stage() {
+            Stage::Serving => true,
+            Stage::Parting => connection.has_pipelined(),
+            Stage::Closing | Stage::Halted => false,
+        };
         connection.answer(response);
         self.deliver(connection);
     }
@@ -242,7 +248,8 @@ impl Front {
     pub(super) fn stage(&self) -> Stage {
         match self.stage.load(Ordering::Acquire) {
             0 => Stage::Serving,
-            1 => Stage::Closing,
+            1 => Stage::Parting,
+            2 => Stage::Closing,
             _ => Stage::Halted,
         }
     }

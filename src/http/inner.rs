@@ -1,16 +1,13 @@
 //! What `bench/inner.rs` measures of this module.
 
-use std::net::{Ipv4Addr, SocketAddr};
-
 use super::limits::Limits;
 use super::parser::{Parsed, Parser};
-use super::request::{Request, Version};
+use super::request::{Peer, Request, Version};
 use super::response::{Form, Response};
 
 /// The one request that these bytes are; `None` if they are not one.
 pub fn read(bytes: &[u8], limits: &Limits) -> Option<Request> {
-    let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    match Parser::new().advance(bytes, peer, limits) {
+    match Parser::new().advance(bytes, Peer::Local, limits) {
         Ok(Parsed::Whole(request, _)) => Some(request),
         _ => None,
     }

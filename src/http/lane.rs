@@ -27,7 +27,13 @@ pub struct Lane<J> {
     ended: Receiver<()>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     counts: Arc<Counts>,
+    /// One for each thread, by its number.
+    beats: Arc<[Beat]>,
 }
+
+/// How often a thread has taken a job and has ended one, in one number: odd while it is at a job.
+#[derive(Debug, Default)]
+struct Beat(AtomicU64);
 
 /// How a lane is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,13 +80,14 @@ impl<J: Send + 'static> Lane<J> {
             ended,
             threads: Mutex::new(Vec::new()),
             counts: Arc::default(),
+            beats: std::iter::repeat_with(Beat::default).take(threads).collect(),
         };
         let work = Arc::new(work);
         for number in 0..threads {
             let (receiver, work, counts) = (receiver.clone(), Arc::clone(&work), Arc::clone(&lane.counts));
-            let alive = alive.clone();
+            let (alive, beats) = (alive.clone(), Arc::clone(&lane.beats));
             let thread = os_thread::spawn(format!("{name}-{number}"), move || {
-                counts.run(name, &receiver, &*work);
+                counts.run(name, &receiver, &beats[number], &*work);
                 drop(alive);
             })?;
             lane.threads.lock().push(thread);
@@ -97,6 +104,11 @@ impl<J: Send + 'static> Lane<J> {
             None => Err(job),
             Some(sender) => sender.try_send(job).map_err(TrySendError::into_inner),
         }
+    }
+
+    /// How often each thread has taken a job and has ended one, in one number: odd while it is at a job.
+    pub fn beats(&self) -> Vec<u64> {
+        self.beats.iter().map(|beat| beat.0.load(Ordering::Relaxed)).collect()
     }
 
     /// The lane's counts; each is right, together they may be a moment apart.
@@ -139,9 +151,10 @@ impl<J> fmt::Debug for Lane<J> {
 }
 
 impl Counts {
-    fn run<J>(&self, name: &'static str, jobs: &Receiver<J>, work: &dyn Fn(J)) {
+    fn run<J>(&self, name: &'static str, jobs: &Receiver<J>, beat: &Beat, work: &dyn Fn(J)) {
         // Ends when the sender has been dropped and nothing is queued.
         for job in jobs {
+            beat.0.fetch_add(1, Ordering::Relaxed);
             self.busy.fetch_add(1, Ordering::Relaxed);
             if catch_unwind(AssertUnwindSafe(|| work(job))).is_err() {
                 self.panics.fetch_add(1, Ordering::Relaxed);
@@ -149,6 +162,7 @@ impl Counts {
             }
             self.busy.fetch_sub(1, Ordering::Relaxed);
             self.done.fetch_add(1, Ordering::Relaxed);
+            beat.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -184,6 +198,7 @@ mod tests {
         assert!(lane.submit(Box::new(|| {})).is_ok());
         assert!(lane.submit(Box::new(|| {})).is_err());
         assert_eq!((lane.stats().queued, lane.stats().busy), (1, 1));
+        assert_eq!(lane.beats(), [1], "it is at its first job");
         drop(release);
         lane.stop(soon(), drop);
         assert_eq!(lane.stats().panics, 0);

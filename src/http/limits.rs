@@ -58,6 +58,13 @@ pub(super) const NAP_MIN: Duration = Duration::from_millis(2);
 /// The longest such sleep, after a quiet time: 20 looks a second cost nothing that could be measured.
 pub(super) const NAP_MAX: Duration = Duration::from_millis(50);
 
+/// How long the thread that waits does so at most: so it is known to be there although nobody comes.
+pub(super) const WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// How long a connection has to have brought no request to be closed when the server leaves its listeners to another process. Who
+/// asks more often than that is told in an answer, instead of meeting the end with its next request.
+pub(super) const FAREWELL: Duration = Duration::from_millis(500);
+
 /// Connections accepted in one turn, so that a flood of them does not keep the others waiting.
 pub(super) const ACCEPTS_MAX: usize = 16;
 

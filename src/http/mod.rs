@@ -6,7 +6,7 @@
 //! connection layer refuses by itself ([`Refusal`]).
 //!
 //! The files, from bytes to threads: `scan`, `chunked`, `head` and `parser` (pure); `request`, `response`, `uri`, `router`;
-//! `connection` (one client), `slots` (all of them), `front` (who does what with them, and when), `accept`, `responder`, `stream`,
+//! `connection` and `socket` (one client), `slots` (all of them), `front` (who does what with them, and when), `accept`, `responder`, `stream`,
 //! `server`.
 
 mod accept;
@@ -29,6 +29,7 @@ mod router;
 mod scan;
 mod server;
 mod slots;
+mod socket;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -38,7 +39,7 @@ pub use front::Service;
 pub use lane::{Lane, LaneStats};
 pub use limits::Limits;
 pub use refusal::{Caller, Refusal};
-pub use request::{Request, Version};
+pub use request::{Peer, Request, Version};
 pub use responder::{Exchange, Parked, Responder};
 pub use response::Response;
 pub use router::{Found, Params, Router};

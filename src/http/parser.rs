@@ -1,12 +1,10 @@
 //! Requests out of a byte stream, wherever it is cut.
 
-use std::net::SocketAddr;
-
 use super::chunked::Chunked;
 use super::head::{self, Body, Framing};
 use super::limits::Limits;
 use super::refusal::Refusal;
-use super::request::{Head, Request};
+use super::request::{Head, Peer, Request};
 use super::scan::Scan;
 
 /// Reads one request after the other; pure, it has no socket and no clock.
@@ -82,7 +80,7 @@ impl Parser {
     }
 
     /// Takes the next bytes of the stream. After an error the stream cannot be read any further.
-    pub(super) fn advance(&mut self, input: &[u8], peer: SocketAddr, limits: &Limits) -> Result<Parsed, Refused> {
+    pub(super) fn advance(&mut self, input: &[u8], peer: Peer, limits: &Limits) -> Result<Parsed, Refused> {
         let mut taken = 0;
         if let State::Head { scan, held } = &mut self.state {
             // Only as far as a head may reach, so that what is found does not depend on where the stream is cut.
@@ -165,7 +163,7 @@ mod tests {
     use super::*;
     use crate::http::request::Version;
 
-    const PEER: SocketAddr = SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 9));
+    const PEER: Peer = Peer::Local;
 
     fn limits() -> Limits {
         Limits { body_bytes_max: 100, ..Limits::default() }

@@ -12,10 +12,19 @@ use super::response::Form;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     /// Who is at the other end of the connection: the client, or the proxy before it.
-    pub peer: SocketAddr,
+    pub peer: Peer,
     /// Decoded when it came in chunks; empty when there was none.
     pub body: Vec<u8>,
     pub(super) head: Head,
+}
+
+/// The other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// Somebody on the network.
+    Net(SocketAddr),
+    /// A process on this machine, by a Unix socket, which gives it no address.
+    Local,
 }
 
 /// HTTP/1.0 or HTTP/1.1; others are refused.

@@ -1,7 +1,6 @@
 //! The server: its threads, its deadlines, and its end.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -18,7 +17,9 @@ use rustix::io::Errno;
 use super::accept::Listener;
 use super::connection::{Connection, Phase};
 use super::front::{Front, Service, Stage};
-use super::limits::{EVENTS_MAX, HEADERS_MAX, Limits, NAP_MAX, NAP_MIN, READ_BYTES_MAX, REFUSED_CONNECTIONS_MAX};
+use super::limits::{
+    EVENTS_MAX, FAREWELL, HEADERS_MAX, Limits, NAP_MAX, NAP_MIN, READ_BYTES_MAX, REFUSED_CONNECTIONS_MAX, WAIT_MAX,
+};
 use super::refusal::STATUSES;
 use super::slots::{Slots, Token};
 use crate::event;
@@ -29,7 +30,6 @@ use crate::os_thread;
 pub struct Server {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    addresses: Vec<SocketAddr>,
 }
 
 /// How the server is doing.
@@ -67,6 +67,8 @@ struct Gauge {
     /// Microseconds after the start at which it began what it is doing; zero while it waits.
     busy_since_us: AtomicU64,
     requests: AtomicU64,
+    /// How often it has waited and handled what came.
+    rounds: AtomicU64,
 }
 
 /// Event data of what is no connection; a token's generation would have to be this high to be taken for one.
@@ -75,12 +77,12 @@ const FIRST_LISTENER: u64 = END - LISTENERS_MAX;
 const LISTENERS_MAX: u64 = 64;
 
 impl Server {
-    /// Starts `threads` threads that answer what arrives on the listeners.
+    /// Starts `threads` threads that answer what arrives on the listeners: stream sockets that listen, of the network or Unix ones.
     ///
     /// # Errors
     /// Whatever the system says when it has no descriptors or threads for it.
     pub fn start(
-        listeners: Vec<TcpListener>,
+        listeners: Vec<OwnedFd>,
         limits: Limits,
         threads: usize,
         service: impl Service + 'static,
@@ -88,7 +90,6 @@ impl Server {
         assert!(listeners.len() <= LISTENERS_MAX as usize, "each listener needs a number that no connection has");
         assert!(threads > 0, "somebody has to answer");
         assert!(limits.headers_max <= HEADERS_MAX, "no more headers than the parser's array holds");
-        let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
         let front = Front {
             slots: Arc::new(Slots::new(limits.connections_max + REFUSED_CONNECTIONS_MAX)),
             limits,
@@ -111,7 +112,7 @@ impl Server {
             started: Instant::now(),
             gauges: std::iter::repeat_with(Gauge::default).take(threads).collect(),
         });
-        let server = Server { shared, threads: Mutex::new(Vec::new()), addresses };
+        let server = Server { shared, threads: Mutex::new(Vec::new()) };
         for number in 0..threads {
             let shared = Arc::clone(&server.shared);
             // An error drops the server, which stops the threads that have started.
@@ -121,10 +122,8 @@ impl Server {
         Ok(server)
     }
 
-    /// Where it listens, in the order of the listeners.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
-    }
+    /// The most listeners that it can have.
+    pub const LISTENERS_MAX: usize = LISTENERS_MAX as usize;
 
     /// Ends every wait whose deadline has passed, and accepts again after descriptors ran out. To be called about four times
     /// a second; takes 0.1 ms for 4,096 connections.
@@ -140,7 +139,32 @@ impl Server {
 
     /// Closes the listeners; connections that are open go on.
     pub fn stop_accepting(&self) {
-        self.shared.listeners.iter().for_each(Listener::close);
+        self.shared.listeners.iter().for_each(|listener| listener.close(&self.shared.front));
+    }
+
+    /// Leaves the listeners to whoever else has them, and parts with the clients: requests are still read, each answer is its
+    /// connection's last, and a connection that brings none for half a second is closed. Returns when nobody waits for an
+    /// answer any more, streams aside, at most at `deadline`.
+    pub fn part(&self, deadline: Instant) {
+        let front = &self.shared.front;
+        self.stop_accepting();
+        front.enter(Stage::Parting);
+        loop {
+            let now = Instant::now();
+            front
+                .slots
+                .take_all(|connection| connection.has_been_idle_for(FAREWELL, now, &front.limits))
+                .for_each(drop);
+            let is_parted = |connection: &Connection| matches!(connection.phase, Phase::Lingering | Phase::Streaming);
+            let is_admitting = self.shared.listeners.iter().any(Listener::is_admitting);
+            // In this order: one that is answered between the two looks is not owed anything any more.
+            let used = front.slots.used();
+            let owed = used.saturating_sub(front.slots.count(is_parted));
+            if (owed == 0 && !is_admitting) || now >= deadline {
+                break;
+            }
+            front.slots.wait_all_vacant(PARTING_LOOK);
+        }
     }
 
     /// Ends the server: no further request is read, streams end, every answer is the last on its connection, and after at most
@@ -173,6 +197,11 @@ impl Server {
             return;
         }
         tracing::info!(event = event::HTTP_STOPPED, connections_closed = left, "the http server has stopped");
+    }
+
+    /// How often each http thread has gone round its loop; a thread that does not block does so at least twice a second.
+    pub fn rounds(&self) -> Vec<u64> {
+        self.shared.gauges.iter().map(|gauge| gauge.rounds.load(Ordering::Relaxed)).collect()
     }
 
     /// Connections, counts and busy times; each is right, together they may be a moment apart.
@@ -211,6 +240,9 @@ impl Server {
 /// While the application's housekeeper may have stopped already.
 const SWEEP_WHILE_STOPPING: Duration = Duration::from_millis(50);
 
+/// How often it is looked whether everybody has been parted with.
+const PARTING_LOOK: Duration = Duration::from_millis(10);
+
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop(Duration::ZERO);
@@ -225,18 +257,19 @@ impl Shared {
     /// from whoever is on it: on two cores, beside 16 clients, two waiting threads answered 90,000 requests/s and these 130,000.
     fn serve(&self, number: usize) {
         let gauge = &self.gauges[number];
-        let timeout = (number > 0).then(Timespec::default);
+        let is_first = number == 0;
+        let timeout = if is_first { Timespec::try_from(WAIT_MAX).expect("half a second") } else { Timespec::default() };
         let mut nap = NAP_MIN;
         let mut scratch = vec![0; READ_BYTES_MAX];
         let mut events = Vec::with_capacity(EVENTS_MAX);
         while self.front.stage() < Stage::Halted {
-            match epoll::wait(&self.front.epoll, spare_capacity(&mut events), timeout.as_ref()) {
+            match epoll::wait(&self.front.epoll, spare_capacity(&mut events), Some(&timeout)) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => panic!("waiting on an epoll set that is ours and open failed: {error}"),
             }
             if !events.is_empty() {
                 nap = NAP_MIN;
-            } else if timeout.is_some() {
+            } else if !is_first {
                 std::thread::park_timeout(nap);
                 nap = (nap * 2).min(NAP_MAX);
             }
@@ -249,6 +282,7 @@ impl Shared {
                 }
             }
             gauge.busy_since_us.store(0, Ordering::Relaxed);
+            gauge.rounds.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -139,6 +139,13 @@ impl Slots {
         ranked.min_by(|(one, _), (other, _)| one.cmp(other)).map(|(_, token)| token)
     }
 
+    /// How many connections that nobody works on are so.
+    pub(super) fn count(&self, is_counted: impl Fn(&Connection) -> bool) -> usize {
+        let is_counted =
+            |slot: &&Slot| slot.connection.lock().as_ref().is_some_and(|connection| is_counted(connection));
+        self.all.iter().filter(is_counted).count()
+    }
+
     fn take_if(&self, index: u32, wanted: impl FnOnce(&Connection) -> bool) -> Option<Box<Connection>> {
         let mut slot = self.slot(index).connection.lock();
         if slot.as_ref().is_some_and(|connection| wanted(connection)) { slot.take() } else { None }

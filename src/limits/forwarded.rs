@@ -15,9 +15,11 @@ use crate::config::Proxies;
 /// So where both are sent they have to name the same address; else the peer's counts.
 pub fn client_address(peer: IpAddr, forwarded: &[&str], x_forwarded_for: &[&str], trusted: &Proxies) -> IpAddr {
     let peer = peer.to_canonical();
-    if !trusted.contain(peer) {
-        return peer;
-    }
+    if trusted.contain(peer) { address_behind(peer, forwarded, x_forwarded_for, trusted) } else { peer }
+}
+
+/// The same of a peer that is trusted, whatever its address.
+pub fn address_behind(peer: IpAddr, forwarded: &[&str], x_forwarded_for: &[&str], trusted: &Proxies) -> IpAddr {
     let by_standard = || first_stranger(peer, forwarded.iter().rev().flat_map(|line| elements(line)), trusted);
     let by_custom = || {
         let hops = x_forwarded_for.iter().rev().flat_map(|line| line.rsplit(',').map(bare_node));

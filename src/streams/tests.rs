@@ -1,7 +1,7 @@
 //! Viewers on real sockets, over a log that the test writes.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use serde_json::json;
@@ -28,7 +28,8 @@ struct Bench {
     streams: Arc<Streams>,
     log: Arc<Log>,
     run: RunId,
-    server: Server,
+    _server: Server,
+    address: SocketAddr,
     opened: Receiver<Stream>,
 }
 
@@ -82,14 +83,15 @@ impl Bench {
         let streams = Arc::new(Streams::start(Limits::default(), read).expect("threads can be had"));
         let (sender, opened) = unbounded();
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-        let server =
-            Server::start(vec![listener], http::Limits::default(), 1, Opener(sender)).expect("the server starts");
-        Self { streams, log, run: RunId::new(), server, opened }
+        let address = listener.local_addr().expect("it is bound");
+        let server = Server::start(vec![listener.into()], http::Limits::default(), 1, Opener(sender))
+            .expect("the server starts");
+        Self { streams, log, run: RunId::new(), _server: server, address, opened }
     }
 
     /// Somebody who has seen so much of the run.
     fn viewer(&self, after: u64) -> Client {
-        let mut socket = TcpStream::connect(self.server.addresses()[0]).expect("the server listens");
+        let mut socket = TcpStream::connect(self.address).expect("the server listens");
         socket.set_read_timeout(Some(PATIENCE)).expect("a TCP socket");
         socket.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("the server reads");
         let stream = self.opened.recv().expect("the request is handled");

@@ -234,7 +234,7 @@ fn wrong_usage_and_a_wrong_configuration_end_with_2() {
     ended(
         &asker().env("HOLDFAST_URL", "ftp://somewhere").run(&["SELECT 1"]),
         2,
-        "HOLDFAST_URL is \"ftp://somewhere\", but http://HOST:PORT or https://HOST is wanted",
+        "HOLDFAST_URL is \"ftp://somewhere\", but http://HOST:PORT, https://HOST or unix:/PATH is wanted",
     );
     ended(
         &asker().without("HOLDFAST_TOKEN").run(&["--server", "http://ask.example.org", "SELECT 1"]),

@@ -57,6 +57,8 @@ pub(crate) enum Act {
     Leak(usize),
     /// Answers with how many bytes are left for the state, and how many of the process's memory.
     TellHeadroom,
+    /// Answers with the names of the variables of the process that a service manager gave it.
+    TellInherited,
 }
 
 /// How many earlier turns a run is told that remembers.
@@ -144,6 +146,26 @@ impl Drill {
     }
 }
 
+/// The file that makes a thread of the store lane stand still with the next question, and the one that tells that it does.
+const LANE_BLOCKED: &str = "lane.blocked";
+const LANE_STUCK: &str = "lane.stuck";
+
+/// Has whichever thread of the store lane takes the next question stand still.
+pub(crate) fn block_lane(server: &Server) {
+    std::fs::write(directory(server).join(LANE_BLOCKED), "").unwrap();
+}
+
+/// Waits until one does.
+#[track_caller]
+pub(crate) fn wait_for_stuck_lane(server: &Server) {
+    wait_until("the lane to be stuck", || directory(server).join(LANE_STUCK).exists());
+}
+
+/// Lets it go on.
+pub(crate) fn unblock_lane(server: &Server) {
+    std::fs::remove_file(directory(server).join(LANE_BLOCKED)).unwrap();
+}
+
 fn directory(server: &Server) -> PathBuf {
     server.launch().home().join("drill")
 }
@@ -182,7 +204,12 @@ impl DrillEngine {
 }
 
 impl Engine for DrillEngine {
+    /// The store lane asks for it with each question, and waits there while the lane is blocked.
     fn name(&self) -> &'static str {
+        while self.directory.join(LANE_BLOCKED).exists() {
+            std::fs::write(self.directory.join(LANE_STUCK), "").unwrap();
+            std::thread::sleep(Duration::from_millis(2));
+        }
         NAMES[usize::from(self.remembers)]
     }
 
@@ -234,6 +261,12 @@ impl Engine for DrillEngine {
             Some(Act::Leak(bytes)) => std::mem::forget(std::hint::black_box(vec![1_u8; *bytes])),
             Some(Act::TellHeadroom) => {
                 answer = json!([context.state_bytes_left(state), context.memory_bytes_left()]).to_string();
+            }
+            Some(Act::TellInherited) => {
+                let is_inherited =
+                    |name: &String| ["LISTEN_", "NOTIFY_", "WATCHDOG_"].iter().any(|begin| name.starts_with(begin));
+                let names: Vec<String> = std::env::vars().map(|(name, _)| name).filter(is_inherited).collect();
+                answer = json!(names).to_string();
             }
             Some(Act::Answer(bytes)) => answer = "x".repeat(*bytes),
         }

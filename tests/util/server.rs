@@ -46,6 +46,8 @@ pub(crate) struct Launch {
     stderr: Option<Arc<OwnedFd>>,
     /// The database of whatever starts here, made by the first start; `None` for the embedded store.
     database: Option<Arc<OnceLock<Database>>>,
+    /// The socket that is passed to whatever starts here.
+    passed: Option<Arc<OwnedFd>>,
 }
 
 impl Launch {
@@ -85,6 +87,7 @@ impl Launch {
             exceptions: Vec::new(),
             stderr: None,
             database,
+            passed: None,
         };
         let state = launch.state();
         launch
@@ -171,6 +174,13 @@ impl Launch {
     pub(crate) fn stderr_to(mut self, stderr: impl Into<OwnedFd>) -> Self {
         self.stderr = Some(Arc::new(stderr.into()));
         self
+    }
+
+    /// Passes this socket, as systemd does, with whatever it is; it stays open here, also while nothing runs.
+    #[must_use]
+    pub(crate) fn passing(mut self, socket: impl Into<OwnedFd>) -> Self {
+        self.passed = Some(Arc::new(socket.into()));
+        self.env("LISTEN_FDS", "1").shell("exec 3<&0 </dev/null; LISTEN_PID=$$; export LISTEN_PID")
     }
 
     /// The state directory; the first start makes it.
@@ -407,7 +417,10 @@ impl Process {
             .envs(launch.database().map(|database| (DATABASE_URL, database.url())))
             .envs(&launch.environment)
             .current_dir(launch.home())
-            .stdin(Stdio::null())
+            .stdin(match &launch.passed {
+                Some(socket) => Stdio::from(socket.try_clone().unwrap()),
+                None => Stdio::null(),
+            })
             .stdout(Stdio::piped())
             .stderr(stderr.unwrap_or_else(Stdio::piped))
             .spawn()
@@ -428,7 +441,7 @@ impl Process {
     fn banner(&self) -> String {
         loop {
             match self.lines.recv_timeout(PATIENCE) {
-                Ok(line) if line.starts_with("http://") => {
+                Ok(line) if line.starts_with("http://") || line.starts_with("unix:") => {
                     if let Some((_, token)) = line.split_once("#token=") {
                         secrecy::note_token(token);
                     }

@@ -2,14 +2,12 @@
 
 mod other;
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-
 use super::limits::Limits;
 use super::parser::{Parsed, Parser};
 use super::refusal::{Refusal, STATUSES};
-use super::request::{Request, Version};
+use super::request::{Peer, Request, Version};
 
-const PEER: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9));
+const PEER: Peer = Peer::Local;
 
 /// A request that means the same to everybody, to be put behind one whose end is in question.
 pub const SENTINEL: &[u8] = b"GET /sentinel HTTP/1.1\r\nHost: sentinel\r\n\r\n";

@@ -18,6 +18,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// dropping what `blocked` gives ends the handler at `/block`, which holds up its thread until then.
 pub(super) struct Harness {
     pub(super) server: Arc<Server>,
+    address: SocketAddr,
     pub(super) held: Receiver<Responder>,
     pub(super) parked: Receiver<Parked>,
     pub(super) streams: Receiver<Stream>,
@@ -80,7 +81,8 @@ impl Harness {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let service =
             TestService { held: held_sender, parked: parked_sender, streams: stream_sender, blocked: blocked_sender };
-        let server = Arc::new(Server::start(vec![listener], limits, 2, service).expect("the server starts"));
+        let address = listener.local_addr().expect("it is bound");
+        let server = Arc::new(Server::start(vec![listener.into()], limits, 2, service).expect("the server starts"));
         let is_done = Arc::new(AtomicBool::new(false));
         let sweeper = std::thread::spawn({
             let (server, is_done) = (Arc::clone(&server), Arc::clone(&is_done));
@@ -91,11 +93,11 @@ impl Harness {
                 }
             }
         });
-        Harness { server, held, parked, streams, blocked, sweeper: Some((is_done, sweeper)) }
+        Harness { server, address, held, parked, streams, blocked, sweeper: Some((is_done, sweeper)) }
     }
 
     pub(super) fn address(&self) -> SocketAddr {
-        self.server.addresses()[0]
+        self.address
     }
 
     pub(super) fn client(&self) -> Client {

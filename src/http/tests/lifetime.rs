@@ -1,11 +1,12 @@
 //! How connections begin and end, and the server with them.
 
-use std::net::Shutdown;
-use std::time::Duration;
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::set_socket_linger;
 
-use super::harness::{Harness, get};
+use super::harness::{Harness, PATIENCE, get};
 use crate::http::{Limits, Response};
 
 fn text(body: &'static str) -> Response {
@@ -195,4 +196,44 @@ fn stopping_does_not_wait_longer_than_it_is_told() {
     assert_eq!(asking.answer().text(), "late");
     asking.assert_closed();
     assert_eq!(harness.server.stats().connections, 0);
+}
+
+/// What stands behind a request is answered with it, and the last answer says that it is the last.
+#[test]
+fn parting_answers_everybody_who_has_asked_and_waits_for_nobody_who_is_silent() {
+    let harness = Harness::start(Limits::default());
+    let mut silent = harness.client();
+    assert_eq!(silent.get("/").status, 200);
+    let mut asking = harness.client();
+    asking.send(get("/hold") + &get("/next"));
+    let responder = harness.held.recv().expect("the request is handled");
+    let server = Arc::clone(&harness.server);
+    let parting = std::thread::spawn(move || server.part(Instant::now() + PATIENCE));
+    silent.assert_closed();
+    assert!(!parting.is_finished(), "somebody waits for an answer");
+    assert!(TcpStream::connect(harness.address()).is_err(), "nobody else has the listener here");
+    responder.send(text("at last"));
+    let answer = asking.answer();
+    assert_eq!((answer.text(), answer.header("Connection")), ("at last", None));
+    let answer = asking.answer();
+    assert_eq!((answer.text(), answer.header("Connection")), ("GET /next ", Some("close")));
+    asking.assert_closed();
+    parting.join().expect("nothing panics");
+}
+
+#[test]
+fn every_thread_goes_round_its_loop_although_nobody_comes() {
+    let harness = Harness::start(Limits::default());
+    let before = harness.server.rounds();
+    harness.wait_until("all have", |server| server.rounds().iter().zip(&before).all(|(now, before)| now > before));
+    let mut client = harness.client();
+    client.send(get("/block"));
+    let blocked = harness.blocked.recv().expect("the request is handled");
+    let before = harness.server.rounds();
+    harness.wait_until("one has twice", |server| {
+        server.rounds().iter().zip(&before).any(|(now, before)| *now > before + 1)
+    });
+    let moved = harness.server.rounds().iter().zip(&before).filter(|(now, before)| now > before).count();
+    assert_eq!(moved, 1, "one of the two is held up by its handler");
+    drop(blocked);
 }

@@ -24,7 +24,7 @@ impl Service for Health {
 fn main() -> std::io::Result<()> {
     let threads = std::env::args().nth(2).and_then(|threads| threads.parse().ok()).unwrap_or(2);
     let listener = TcpListener::bind(("127.0.0.1", holdfast_peers::port()))?;
-    let server = Server::start(vec![listener], Limits::default(), threads, Health)?;
+    let server = Server::start(vec![listener.into()], Limits::default(), threads, Health)?;
     loop {
         std::thread::sleep(Duration::from_millis(250));
         server.sweep(Instant::now());

@@ -1,0 +1,150 @@
+//! Where the server listens: on the sockets that a service manager passed, else where `BIND` says.
+
+use std::fs::{Permissions, set_permissions, symlink_metadata};
+use std::io::{self, ErrorKind};
+use std::net::TcpListener;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use rustix::fd::OwnedFd;
+use rustix::net::{SocketAddrAny, SocketAddrUnix, SocketType, getsockname, sockopt};
+
+use super::StartError;
+use super::inherited::Passed;
+use crate::config::{Bind, Config};
+use crate::http::Server;
+
+/// Everybody on this machine may connect, as to a port of its loopback address; tokens say who may come in.
+const MODE: u32 = 0o666;
+
+/// Sockets that are listened on.
+#[derive(Debug)]
+pub(super) struct Listening {
+    pub(super) sockets: Vec<OwnedFd>,
+    /// Where, in the same order; never empty.
+    pub(super) places: Vec<Bind>,
+    /// Whether somebody else keeps the sockets, so that whoever connects is answered by the next process.
+    pub(super) is_passed: bool,
+    /// The file of a Unix socket that was made here, removed when this is dropped.
+    pub(super) file: Option<SocketFile>,
+}
+
+/// A socket's file, for as long as it is listened on.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Device and number: whether it is still the same.
+    identity: (u64, u64),
+}
+
+impl Listening {
+    /// Listens on what was passed, if anything was, else where the configuration says.
+    pub(super) fn open(config: &Config, passed: Vec<Passed>) -> Result<Self, StartError> {
+        if !passed.is_empty() {
+            return Self::on_passed(config, passed);
+        }
+        let failed = |error| StartError::Bind(config.bind.clone(), error);
+        let (socket, place, file) = match &config.bind {
+            Bind::Net(address) => {
+                let listener = TcpListener::bind(address).map_err(failed)?;
+                let place = listener.local_addr().map_err(failed)?;
+                (listener.into(), Bind::Net(place), None)
+            }
+            Bind::Unix(path) => {
+                let (listener, file) = bind_unix(path).map_err(failed)?;
+                (listener.into(), config.bind.clone(), Some(file))
+            }
+        };
+        Ok(Self { sockets: vec![socket], places: vec![place], is_passed: false, file })
+    }
+
+    fn on_passed(config: &Config, passed: Vec<Passed>) -> Result<Self, StartError> {
+        if passed.len() > Server::LISTENERS_MAX {
+            return Err(StartError::TooManySockets(passed.len()));
+        }
+        let mut places = Vec::new();
+        for Passed { name, socket } in &passed {
+            let place = place_of_listener(socket).ok_or_else(|| StartError::NoListener(name.clone()))?;
+            if config.is_open_at(&place) {
+                return Err(StartError::OpenSocket(name.clone(), place));
+            }
+            places.push(place);
+        }
+        let sockets = passed.into_iter().map(|passed| passed.socket).collect();
+        Ok(Self { sockets, places, is_passed: true, file: None })
+    }
+}
+
+/// Where a stream socket listens; `None` of anything else.
+fn place_of_listener(socket: &OwnedFd) -> Option<Bind> {
+    let is_listener =
+        sockopt::socket_type(socket).ok()? == SocketType::STREAM && sockopt::socket_acceptconn(socket).ok()?;
+    let address: SocketAddrAny = getsockname(socket).ok().filter(|_| is_listener)?;
+    if let Ok(address) = address.clone().try_into() {
+        return Some(Bind::Net(address));
+    }
+    let address: SocketAddrUnix = address.try_into().ok()?;
+    let shown = match (address.path_bytes(), address.abstract_name()) {
+        (Some(path), _) => String::from_utf8_lossy(path).into_owned(),
+        (None, name) => format!("@{}", String::from_utf8_lossy(name.unwrap_or_default())),
+    };
+    Some(Bind::Unix(shown.into()))
+}
+
+/// Listens on a file, in the place of one that a dead process has left.
+fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+    let listener = match UnixListener::bind(path) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            let is_socket = symlink_metadata(path)?.file_type().is_socket();
+            let is_left =
+                is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
+            if !is_left {
+                return Err(if is_socket { error } else { io::Error::other("there is a file that is no socket") });
+            }
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)?
+        }
+        bound => bound?,
+    };
+    set_permissions(path, Permissions::from_mode(MODE))?;
+    let file = symlink_metadata(path)?;
+    Ok((listener, SocketFile { path: path.to_owned(), identity: (file.dev(), file.ino()) }))
+}
+
+/// Removes the file, unless somebody has put another in its place.
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let is_ours = symlink_metadata(&self.path)
+            .is_ok_and(|file| file.file_type().is_socket() && (file.dev(), file.ino()) == self.identity);
+        if is_ours {
+            // If it stays, the next start removes it.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_sockets_file_is_replaced_and_a_living_ones_or_anothers_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        // Dropped without having been removed, as by a process that was killed.
+        drop(UnixListener::bind(&path).unwrap());
+        let (_living, file) = bind_unix(&path).unwrap();
+        assert_eq!(symlink_metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+        assert_eq!(bind_unix(&path).unwrap_err().kind(), ErrorKind::AddrInUse);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "somebody's").unwrap();
+        assert!(bind_unix(&path).unwrap_err().to_string().contains("no socket"));
+        drop(file);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "somebody's", "it is not ours");
+        std::fs::remove_file(&path).unwrap();
+        let (_listener, file) = bind_unix(&path).unwrap();
+        drop(file);
+        assert!(!path.exists());
+    }
+}

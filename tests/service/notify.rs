@@ -1,0 +1,132 @@
+//! What the server tells its manager: that it is ready, what it is doing, that it lives.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::{ANN, Manager};
+use crate::util::drill::{Act, Drill, block_lane, unblock_lane, wait_for_stuck_lane};
+use crate::util::{Database, Launch, proxied, require_postgres, sql, wait_until};
+
+const FED: &str = "WATCHDOG=1";
+/// As whoever runs these tests may have been started to outlive a terminal, and its children with it.
+const NOT_IGNORED: &str = "exec env --default-signal=HUP \"$0\" \"$@\"";
+
+#[test]
+fn a_manager_is_told_of_every_turn_of_a_servers_life() {
+    let manager = Manager::at_path();
+    let mut server = manager.of(Launch::drill()).shell(NOT_IGNORED).start();
+    let until_ready = manager.wait_for("READY=1");
+    assert!(until_ready[0].starts_with("STATUS=opening the store"), "{until_ready:?}");
+    let mut ann = server.client(ANN);
+    assert_eq!(ann.get("/runs").status, 200, "it was ready");
+
+    let drill = Drill::new("a run", 1).on(1, Act::Wait);
+    let run = ann.submit(&drill.question("a thread"));
+    manager.wait_for("STATUS=1 of 3 analyses running, 0 waiting");
+    drill.open(&server, 1);
+    ann.wait_for_status(&run, "succeeded");
+    manager.wait_for("STATUS=0 of 3 analyses running, 0 waiting");
+
+    server.signal(Signal::HUP);
+    let reload = manager.wait_for("READY=1");
+    assert!(reload.iter().any(|message| message.starts_with("RELOADING=1\nMONOTONIC_USEC=")), "{reload:?}");
+    assert_eq!(ann.get("/runs").status, 200);
+
+    server.signal(Signal::TERM);
+    manager.wait_for("STOPPING=1");
+    assert_eq!(manager.wait_for("EXTEND"), ["EXTEND_TIMEOUT_USEC=35000000"], "DRAIN_TIMEOUT and some room");
+    assert_eq!(server.wait().code, Some(0));
+}
+
+#[test]
+fn a_manager_without_a_path_is_told_too_and_no_child_would_take_its_variables_for_its_own() {
+    let manager = Manager::abstract_one();
+    let watched = manager.of(Launch::drill()).env("WATCHDOG_USEC", "60000000").env("WATCHDOG_PID", "1");
+    let server = watched.env("LISTEN_PID", "1").env("LISTEN_FDS", "1").start();
+    let ready = manager.wait_for("READY=1").pop().unwrap();
+    assert_eq!(ready, "READY=1", "the watchdog is another process's");
+    let drill = Drill::new("a run", 1).on(1, Act::TellInherited);
+    let answer = server.client(ANN).post("/analyze", &drill.question("a thread"));
+    assert_eq!(answer.json()["result"], "[]", "{answer:?}");
+}
+
+#[test]
+fn a_server_is_ready_when_its_database_is_there_and_until_then_asks_for_time() {
+    let Some((database, proxy)) = proxied() else { return };
+    proxy.cut();
+    let manager = Manager::at_path();
+    let launch = manager.of(Launch::drill()).env("DATABASE_URL", &proxy.url(&database)).shell(NOT_IGNORED);
+    let server = launch.start_early();
+    let mut before = manager.wait_for("STATUS=0 of 3 analyses running, 0 waiting; the store has not been reached yet");
+    assert_eq!(server.health()["database"], "not_initialized", "the port answers");
+    server.signal(Signal::HUP);
+    before.extend(manager.hear_for(Duration::from_millis(600)));
+    assert!(before.contains(&"EXTEND_TIMEOUT_USEC=30000000".to_owned()), "{before:?}");
+    let is_ready = |message: &String| message.starts_with("READY") || message.starts_with("RELOADING");
+    assert!(!before.iter().any(is_ready), "{before:?}");
+    proxy.heal();
+    manager.wait_for("READY=1");
+}
+
+#[test]
+fn a_server_whose_database_will_never_do_is_never_ready() {
+    if !require_postgres() {
+        return;
+    }
+    let manager = Manager::at_path();
+    let url = Database::new().url();
+    // It is gone with the value.
+    let finished = manager.of(Launch::holdfast()).env("DATABASE_URL", &url).run(&[]);
+    assert_eq!(finished.code, Some(3), "{finished:?}");
+    let told = manager.hear_for(Duration::from_millis(10));
+    assert!(!told.iter().any(|message| message.starts_with("READY")), "{told:?}");
+}
+
+/// One thread of the lane is enough: its neighbour goes on, and answers.
+#[test]
+fn a_lane_that_is_deadlocked_starves_the_watchdog_and_an_idle_one_does_not() {
+    let manager = Manager::at_path();
+    let server = manager.of(Launch::drill()).env("WATCHDOG_USEC", "1000000").start();
+    let ready = manager.wait_for("READY=1").pop().unwrap();
+    assert_eq!(ready, "READY=1\nWATCHDOG_USEC=120000000", "what a job may take, and more than was given");
+    for _ in 0..2 {
+        manager.wait_for(FED);
+    }
+    block_lane(&server);
+    let mut stuck = server.client(ANN);
+    stuck.send_post("/analyze", &[], &sql("a thread", "SELECT 1"));
+    wait_for_stuck_lane(&server);
+    assert_eq!(server.client(ANN).get("/runs").status, 200, "the other thread answers");
+    // What had moved until then is told once more.
+    manager.hear_for(Duration::from_millis(600));
+    let told = manager.hear_for(Duration::from_millis(1_200));
+    assert!(!told.contains(&FED.to_owned()), "{told:?}");
+    unblock_lane(&server);
+    assert_eq!(stuck.receive().status, 200);
+    manager.wait_for(FED);
+}
+
+#[test]
+fn a_database_that_is_gone_or_silent_is_not_taken_for_a_deadlock() {
+    let Some((database, proxy)) = proxied() else { return };
+    let manager = Manager::at_path();
+    let launch = manager.of(Launch::holdfast()).env("DATABASE_URL", &proxy.url(&database));
+    let server = launch.env("WATCHDOG_USEC", "1000000").start();
+    manager.wait_for("READY=1");
+    let assert_fed = |change: &dyn Fn()| {
+        change();
+        wait_until("the database to be gone", || server.health()["database"] == "disconnected");
+        // What was told before.
+        manager.hear_for(Duration::from_millis(1));
+        for _ in 0..2 {
+            assert_eq!(server.client(ANN).get("/runs").status, 503);
+            manager.wait_for(FED);
+        }
+    };
+    assert_fed(&|| proxy.cut());
+    proxy.heal();
+    wait_until("the database to be back", || server.health()["database"] == "connected");
+    assert_fed(&|| proxy.freeze());
+    proxy.thaw();
+}

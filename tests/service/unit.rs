@@ -1,0 +1,136 @@
+//! The files for systemd, read by systemd's own programs, and held against what the server is.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use holdfast::config::{Kind, VARIABLES};
+
+use crate::util::{Database, Launch, require, require_postgres, wait_until};
+
+/// A tenth of a point each: 1.5.
+const EXPOSURE_MAX: &str = "--threshold=15";
+/// With this variable set, the example of all settings is written instead of being compared.
+const WRITE: &str = "HOLDFAST_WRITE_EXAMPLE";
+
+const EXAMPLE_HEAD: &str = "\
+# Settings of Holdfast: of the service in /etc/holdfast/holdfast.env, of a server started by hand in .env in its directory.
+# What begins with # is the default. `holdfast check` tells what holds. The service sets STATE_DIRECTORY, JWT_SECRET_FILE and
+# DATABASE_URL_FILE by itself, and listens where holdfast.socket says as long as that is active.
+";
+
+fn file(name: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(name)).unwrap()
+}
+
+/// Whether this machine has that program.
+pub(super) fn has(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+/// Asks systemd-analyze about copies of the units that start the built server; `None` where there is none.
+fn analyze(arguments: &[&str], units: &[&str]) -> Option<Output> {
+    if !require("systemd-analyze, which is not installed (tests/run installs it)", has("systemd-analyze")) {
+        return None;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let installed = "ExecStart=/usr/bin/holdfast ";
+    assert!(file("holdfast.service").contains(installed));
+    for name in ["holdfast.service", "holdfast.socket"] {
+        let built = format!("ExecStart={} ", env!("CARGO_BIN_EXE_holdfast"));
+        std::fs::write(directory.path().join(name), file(name).replace(installed, &built)).unwrap();
+    }
+    let units = units.iter().map(|unit| directory.path().join(unit));
+    Some(Command::new("systemd-analyze").args(arguments).args(units).output().unwrap())
+}
+
+#[test]
+fn systemd_finds_nothing_wrong_with_the_units() {
+    let Some(output) = analyze(&["verify", "--man=no"], &["holdfast.service", "holdfast.socket"]) else { return };
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    // It loads what the machine has as well, which may be worth a word too.
+    assert!(output.status.success() && !said.contains("holdfast"), "{said}");
+}
+
+#[test]
+fn systemd_finds_the_service_hardly_exposed() {
+    let Some(output) = analyze(&["security", "--offline=true", "--no-pager", EXPOSURE_MAX], &["holdfast.service"])
+    else {
+        return;
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// The number behind a setting of the service.
+fn setting(name: &str) -> u64 {
+    let text = file("holdfast.service");
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap();
+    let end = value.find(|digit: char| !digit.is_ascii_digit()).unwrap_or(value.len());
+    value[..end].parse().unwrap()
+}
+
+#[test]
+fn limits_of_time_and_descriptors_are_above_the_servers_own() {
+    let default = |name: &str| VARIABLES.iter().find(|variable| variable.name == name).unwrap().default.unwrap();
+    let seconds = |name: &str| default(name).trim_end_matches('s').parse::<u64>().unwrap();
+    assert!(setting("TimeoutStopSec") >= seconds("DRAIN_TIMEOUT") + 10);
+    assert!(setting("WatchdogSec") >= seconds("POSTGRES_POOL_TIMEOUT") + 100);
+    assert!(setting("LimitNOFILE") >= default("MAX_CONNECTIONS").parse::<u64>().unwrap() + 64 + 1024);
+    assert!(setting("MemoryHigh") > setting("MemoryMax") * 9 / 10, "the server has to notice before it is slowed down");
+}
+
+/// Threads that there may be in all besides workers, lane and cancellations, as the unit counts them.
+const AT_MOST_ONCE: u64 = 14;
+const HTTP_MAX: u64 = 4;
+const CONNECTORS: u64 = 3;
+const LOOKUPS: u64 = 3;
+
+#[test]
+fn tasks_are_as_many_as_the_unit_counts() {
+    let most = |n: u64| {
+        let (pool, lane) = (n + 2, 2);
+        AT_MOST_ONCE + HTTP_MAX + CONNECTORS + LOOKUPS + n + lane + pool + 2
+    };
+    let unit = file("holdfast.service");
+    for n in [3, 64] {
+        assert!(unit.contains(&format!("= {}", most(n))), "the comment's sum for {n} workers is {}", most(n));
+    }
+    assert!(setting("TasksMax") >= most(64));
+
+    let cores = std::thread::available_parallelism().unwrap().get() as u64;
+    let assert_has = |launch: Launch, n: u64, connectors: u64| {
+        let launch = launch.env("MAX_CONCURRENT_ANALYSES", &n.to_string()).env("RETENTION_DAYS", "1");
+        let server = launch.shell("exec env --default-signal=HUP \"$0\" \"$@\"").start();
+        // Without keys to refresh, and with a store that is open.
+        let counted = AT_MOST_ONCE - 2 + cores.clamp(2, HTTP_MAX) + connectors + n + 2;
+        wait_until("the threads to be those", || server.proc_status("Threads") == counted);
+    };
+    assert_has(Launch::holdfast().embedded(), 3, 0);
+    assert_has(Launch::holdfast().embedded(), 64, 0);
+    if require_postgres() {
+        let database = Database::new();
+        assert_has(Launch::holdfast().on(&database), 3, CONNECTORS);
+    }
+}
+
+/// Every variable with its meaning, what is allowed and its default; `HOLDFAST_WRITE_EXAMPLE=1` writes it anew.
+#[test]
+fn the_example_has_every_setting_with_its_default_and_bounds() {
+    let mut expected = EXAMPLE_HEAD.to_owned();
+    for variable in VARIABLES {
+        let name = variable.name;
+        let from_file = match variable.kind {
+            Kind::Secret(_) | Kind::Database => {
+                format!("# Or {name}_FILE, a file that holds it; an empty one counts as none.\n")
+            }
+            _ => String::new(),
+        };
+        let default = variable.default.unwrap_or_default();
+        expected +=
+            &format!("\n# {}.\n# Allowed is {}.\n{from_file}#{name}={default}\n", variable.meaning, variable.kind);
+    }
+    if std::env::var_os(WRITE).is_some() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/holdfast.env.example");
+        std::fs::write(path, &expected).unwrap();
+    }
+    assert_eq!(file("holdfast.env.example"), expected, "{WRITE}=1 writes it anew");
+}
