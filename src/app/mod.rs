@@ -5,6 +5,7 @@ mod descriptors;
 mod housekeeper;
 mod keys;
 mod logging;
+mod migration;
 mod opening;
 mod panics;
 mod retention;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, select};
+pub use migration::{MigrationError, migrate_store};
 pub use state_directory::{StateDirectory, StateDirectoryError};
 
 use crate::api::{Api, Front, Origins, Parts};
