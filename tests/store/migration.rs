@@ -9,15 +9,20 @@ use holdfast::domain::{
     ChannelBlob, ChannelValue, Checkpoint, CheckpointRef, ListCheckpoints, NewCheckpoint, PendingWrite, RunId,
     new_checkpoint_id,
 };
-use holdfast::store::CheckpointStore;
-use holdfast::store::transfer::TABLES;
+use holdfast::store::postgres::ImportState;
+use holdfast::store::transfer::{Position, TABLES, Value as Cell};
+use holdfast::store::{CheckpointStore, StoreError};
 use rusqlite::Connection;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::postgres::{database, initialised, options};
 use super::sqlite;
 use crate::util::drill::{Act, Drill};
-use crate::util::{Client, Database, Finished, Launch, Proxy, Random, Server, require_postgres, sql, wait_until};
+use crate::util::{
+    Client, Cluster, Database, Finished, Launch, PgBouncer, Proxy, Random, Server, require_pgbouncer, require_postgres,
+    sql, wait_until,
+};
 
 const ANN: &str = "ann@example.org";
 const BOB: &str = "bob@example.org";
@@ -250,7 +255,7 @@ fn a_move_that_is_killed_anywhere_goes_on_where_it_was() {
     }
     let mut random = Random::new();
     let database = Database::new();
-    let proxy = Proxy::to(crate::util::Cluster::shared().address());
+    let proxy = Proxy::to(Cluster::shared().address());
     let home = tempfile::tempdir().unwrap();
     let state = home.path().join("state");
     filled(&state, 2500);
@@ -387,6 +392,58 @@ fn a_store_moves_to_an_empty_database_that_nobody_uses_and_to_no_other() {
     Connection::open(state.join(STORE_FILE)).unwrap().execute("UPDATE runs SET prompt = 'ab'", []).unwrap();
     moves(&launch);
     refused(&mover(&state).on(&super::postgres::database()).run(COMMAND), 3, "moved to another database at 2");
+}
+
+#[test]
+fn a_batch_that_is_sent_twice_arrives_once_and_of_two_moves_one_begins() {
+    if !require_postgres() {
+        return;
+    }
+    let database = database();
+    let stores = [(); 2].map(|()| initialised(&database.url(), options()));
+    let ids = [(); 2].map(|()| Uuid::now_v7());
+    std::thread::scope(|scope| {
+        for (store, id) in stores.iter().zip(ids) {
+            scope.spawn(move || store.begin_import(id).unwrap());
+        }
+    });
+    let states = ids.map(|id| stores[0].import(id).unwrap().state);
+    let begun = states.iter().position(|state| *state == ImportState::Unfinished(Position::START)).unwrap();
+    assert_eq!(states[1 - begun], ImportState::Other, "{states:?}");
+
+    let (store, id) = (&stores[1], ids[begun]);
+    let feedback = TABLES.iter().position(|table| table.name == "feedback").unwrap();
+    let row = |key: u8| {
+        let key = Cell::Bytes(vec![key; 16]);
+        vec![key.clone(), key, Cell::Int(1), Cell::Null, Cell::Text("ü".into()), Cell::Int(-1_500_000)]
+    };
+    let to = |rows| Position { table: feedback, rows };
+    let first = [row(1), row(2)];
+    store.copy(id, Position::START, to(2), &first).unwrap();
+    store.copy(id, Position::START, to(2), &first).unwrap();
+    assert_eq!(store.count(feedback).unwrap(), 2);
+    store.copy(id, to(2), to(3), &[row(3)]).unwrap();
+    for (from, rows) in [(Position::START, [row(4)]), (to(2), [row(4)])] {
+        assert!(matches!(store.copy(id, from, to(4), &rows), Err(StoreError::Failed(_))));
+    }
+    let asked = [row(3), row(4), row(1)];
+    assert_eq!(store.find(feedback, &asked).unwrap(), [Some(row(3)), None, Some(row(1))]);
+    let ended = store.finish_import(id).unwrap();
+    assert_eq!(store.finish_import(id).unwrap(), ended, "an answer may be lost");
+    assert!(store.copy(id, to(3), to(4), &[row(4)]).is_err(), "it has ended");
+    initialised(&database.url(), options());
+}
+
+#[test]
+fn a_store_moves_through_a_pooler() {
+    if !require_pgbouncer() {
+        return;
+    }
+    let database = Database::new();
+    let home = tempfile::tempdir().unwrap();
+    filled(home.path(), 5);
+    let launch = mover(home.path()).env("DATABASE_URL", &PgBouncer::shared().url(&database));
+    moves(&launch.env("STATEMENT_CACHE", "off"));
 }
 
 /// A new column of PostgreSQL's schema moves too, or is made there and named here. Nothing counts up by itself there, so nothing

@@ -37,7 +37,7 @@ pub enum MigrationError {
     Source(#[from] StoreError),
     /// The database cannot be used.
     #[error(
-        "the database of DATABASE_URL: {0}. What is in the state directory is as it was; run this again, and it goes on where it was"
+        "the database of DATABASE_URL: {0}. What is in the state directory is as it was; once that is mended, run this again, and it goes on where it was"
     )]
     Target(StoreError),
     /// The mark beside the store cannot be read or written.

@@ -7,3 +7,6 @@ CREATE TABLE imports (
     row_count bigint NOT NULL,
     finished_at timestamptz(3)
 );
+
+-- One at a time, also of two that begin at once.
+CREATE UNIQUE INDEX imports_unfinished ON imports ((true)) WHERE finished_at IS NULL;
