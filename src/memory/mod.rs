@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-pub use allocator::bound_arenas;
+pub use allocator::{bound_arenas, keep_no_large_blocks};
 pub use headroom::Headroom;
 pub use limit::{Limit, LimitSource};
 pub use pressure::Pressure;

@@ -152,12 +152,13 @@ impl Table {
         self.columns.iter().zip(row).find_map(|(column, value)| is_unfit(column.kind, value).then_some(column.name))
     }
 
-    /// Writes the row as every store that holds the same would have it written: what each column means, and not how it is kept.
-    pub fn render(&self, row: &[Value], into: &mut Vec<u8>) {
+    /// Tells the row as every store that holds the same would have it told, piece by piece: what each column means, and not how it is
+    /// kept.
+    pub fn render(&self, row: &[Value], tell: &mut dyn FnMut(&[u8])) {
         let mut field = |tag: u8, bytes: &[u8]| {
-            into.push(tag);
-            into.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
-            into.extend_from_slice(bytes);
+            tell(&[tag]);
+            tell(&(bytes.len() as u64).to_be_bytes());
+            tell(bytes);
         };
         for (column, value) in self.columns.iter().zip(row) {
             match value {
@@ -393,7 +394,7 @@ mod tests {
         let table = &TABLES[4];
         let render = |row: &[Value]| {
             let mut bytes = Vec::new();
-            table.render(row, &mut bytes);
+            table.render(row, &mut |piece| bytes.extend_from_slice(piece));
             bytes
         };
         let text = |text: &str| Value::Text(text.into());

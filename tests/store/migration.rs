@@ -118,7 +118,7 @@ fn add_to_checkpoints(state: &Path, thread: &str) {
         value: value(bytes),
         task_path: "~".into(),
     };
-    store.put_writes(&at, &[write(0, b"\0\xff"), write(-1, b""), write(1, &[7; 70_000])]).unwrap();
+    store.put_writes(&at, &[write(0, b"\0\xff"), write(-1, b""), write(1, &vec![7; 70_000])]).unwrap();
     let checkpoint = Checkpoint {
         thread_id: thread.into(),
         ns: "graph:1".into(),
@@ -427,7 +427,9 @@ fn a_batch_that_is_sent_twice_arrives_once_and_of_two_moves_one_begins() {
         assert!(matches!(store.copy(id, from, to(4), &rows), Err(StoreError::Failed(_))));
     }
     let asked = [row(3), row(4), row(1)];
-    assert_eq!(store.find(feedback, &asked).unwrap(), [Some(row(3)), None, Some(row(1))]);
+    let mut found = Vec::new();
+    store.find(feedback, &asked, &mut |row| found.push(row)).unwrap();
+    assert_eq!(found, [Some(row(3)), None, Some(row(1))]);
     let ended = store.finish_import(id).unwrap();
     assert_eq!(store.finish_import(id).unwrap(), ended, "an answer may be lost");
     assert!(store.copy(id, to(3), to(4), &[row(4)]).is_err(), "it has ended");

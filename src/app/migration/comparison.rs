@@ -7,13 +7,13 @@ use sha2::{Digest, Sha256};
 use super::MigrationError;
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::Export;
-use crate::store::transfer::{Row, TABLES, Table};
+use crate::store::transfer::{Row, TABLES, Table, Value};
 
 /// What a table holds, on either side.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Content {
     pub(super) rows: u64,
-    /// Of all its rows in the order of their keys.
+    /// Of the checksums of all its rows in the order of their keys.
     pub(super) checksum: String,
 }
 
@@ -57,9 +57,19 @@ pub(super) fn compare(
     on_rows: &mut dyn FnMut(usize),
 ) -> Result<Result<Content, Difference>, MigrationError> {
     let mut comparison = Comparison::of(&TABLES[table]);
-    source.rows(&TABLES[table], 0, &mut |rows| {
-        let found = target.find(table, &rows).map_err(MigrationError::Target)?;
-        comparison.take(&rows, &found);
+    source.rows(&TABLES[table], 0, &mut |mut rows| {
+        // No more than the keys is kept of rows that may be long, while the target's are read.
+        let digests: Vec<_> = rows.iter().map(|row| digest(&TABLES[table], row)).collect();
+        for row in &mut rows {
+            row.truncate(TABLES[table].key);
+        }
+        let mut pairs = rows.iter().zip(digests);
+        let found = target.find(table, &rows, &mut |found| {
+            if let Some((key, here)) = pairs.next() {
+                comparison.take(key, here, found.as_ref());
+            }
+        });
+        found.map_err(MigrationError::Target)?;
         on_rows(rows.len());
         Ok::<_, MigrationError>(())
     })?;
@@ -72,25 +82,18 @@ impl Comparison {
         Self { table, source: Sha256::new(), target: Sha256::new(), rows: 0, wrong: 0, range: None }
     }
 
-    fn take(&mut self, rows: &[Row], found: &[Option<Row>]) {
-        let (mut here, mut there) = (Vec::new(), Vec::new());
-        for (index, row) in rows.iter().enumerate() {
-            here.clear();
-            there.clear();
-            self.table.render(row, &mut here);
-            if let Some(Some(found)) = found.get(index) {
-                self.table.render(found, &mut there);
-            }
-            self.source.update(&here);
-            self.target.update(&there);
-            self.rows += 1;
-            if here != there {
-                self.wrong += 1;
-                let key = self.table.describe_key(row);
-                match &mut self.range {
-                    Some((_, last)) => *last = key,
-                    None => self.range = Some((key.clone(), key)),
-                }
+    /// The next row of the source by its key and digest, and what the target has under its key.
+    fn take(&mut self, key: &[Value], here: [u8; 32], found: Option<&Row>) {
+        let there = found.map(|row| digest(self.table, row));
+        self.source.update(here);
+        self.target.update(there.unwrap_or_default());
+        self.rows += 1;
+        if there != Some(here) {
+            self.wrong += 1;
+            let key = self.table.describe_key(key);
+            match &mut self.range {
+                Some((_, last)) => *last = key,
+                None => self.range = Some((key.clone(), key)),
             }
         }
     }
@@ -105,6 +108,12 @@ impl Comparison {
     }
 }
 
+fn digest(table: &Table, row: &[Value]) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    table.render(row, &mut |piece| digest.update(piece));
+    digest.finalize().into()
+}
+
 fn hex(digest: Sha256) -> String {
     digest.finalize().iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
@@ -115,7 +124,6 @@ fn hex(digest: Sha256) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::transfer::Value;
 
     fn feedback(id: u8, comment: &str) -> Row {
         let id = Value::Bytes(vec![id; 16]);
@@ -124,7 +132,9 @@ mod tests {
 
     fn compared(rows: &[Row], found: &[Option<Row>], count: u64) -> Result<Content, Difference> {
         let mut comparison = Comparison::of(TABLES.iter().find(|table| table.name == "feedback").expect("it moves"));
-        comparison.take(rows, found);
+        for (row, found) in rows.iter().zip(found) {
+            comparison.take(row, digest(comparison.table, row), found.as_ref());
+        }
         comparison.end(count)
     }
 

@@ -123,6 +123,7 @@ pub fn migrate_store(config: &Config, only_compare: bool) -> u8 {
 
 fn run(config: &Config, only_compare: bool) -> Result<(), MigrationError> {
     crate::memory::bound_arenas();
+    crate::memory::keep_no_large_blocks();
     let no_source = || MigrationError::NoSource(config.state_directory.display().to_string());
     let path = config.state_directory.join(STORE_FILE);
     if config.database_url.is_none() {

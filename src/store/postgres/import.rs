@@ -248,23 +248,22 @@ impl PostgresStore {
         Err(StoreError::Failed("somebody else has changed how far the move is".into()))
     }
 
-    /// What the database has under the keys of these rows, in their order.
+    /// Gives what the database has under each of these keys, in their order, one row at a time: together they may be big.
     ///
     /// # Errors
     /// If it cannot be read.
-    pub fn find(&self, table: usize, rows: &[Row]) -> Result<Vec<Option<Row>>, StoreError> {
+    pub fn find(&self, table: usize, keys: &[Row], each: &mut dyn FnMut(Option<Row>)) -> Result<(), StoreError> {
         let columns = TABLES[table].columns;
-        let keys = TABLES[table].key_columns().iter().enumerate().map(|(index, column)| Array::of(column, rows, index));
-        let keys = keys.collect::<Result<Vec<_>, _>>()?;
-        let parameters: Vec<_> = keys.iter().map(Array::as_parameter).collect();
-        let found = self.run_long(&STATEMENTS.tables[table].find, &parameters)?;
-        // Each row is given up as soon as it is read: together they may be big.
-        let read = |row: postgres::Row| {
+        let arrays =
+            TABLES[table].key_columns().iter().enumerate().map(|(index, column)| Array::of(column, keys, index));
+        let arrays = arrays.collect::<Result<Vec<_>, _>>()?;
+        let parameters: Vec<_> = arrays.iter().map(Array::as_parameter).collect();
+        for row in self.run_long(&STATEMENTS.tables[table].find, &parameters)? {
             let mut fields = Fields::of(&row);
             let row = columns.iter().map(|column| value(&mut fields, column.kind)).collect::<Result<Row, _>>()?;
-            Ok((row[0] != Value::Null).then_some(row))
-        };
-        found.into_iter().map(read).collect()
+            each((row[0] != Value::Null).then_some(row));
+        }
+        Ok(())
     }
 
     /// How many rows the table has.

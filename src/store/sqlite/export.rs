@@ -10,7 +10,7 @@ use super::{file, int};
 use crate::store::StoreError;
 use crate::store::transfer::{Kind, Row, Table, Value};
 
-/// A batch ends with the row by which it has so many bytes, which bounds what is held of rows that are short.
+/// A batch ends before the row by which it would have more bytes; a longer row is a batch by itself.
 const BATCH_BYTES: usize = 1 << 20;
 /// And with so many rows: a statement on the other side is an answer's wait away from being interrupted.
 const BATCH_ROWS: usize = 1000;
@@ -59,12 +59,13 @@ impl Export {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while let Some(row) = rows.next().map_err(StoreError::from)? {
             let row = self::row(table, row).map_err(StoreError::from)?;
-            bytes += row.iter().map(Value::bytes).sum::<usize>();
-            batch.push(row);
-            if bytes >= BATCH_BYTES || batch.len() == BATCH_ROWS {
+            let row_bytes = row.iter().map(Value::bytes).sum::<usize>();
+            if !batch.is_empty() && (bytes + row_bytes > BATCH_BYTES || batch.len() == BATCH_ROWS) {
                 each(std::mem::take(&mut batch))?;
                 bytes = 0;
             }
+            bytes += row_bytes;
+            batch.push(row);
         }
         if batch.is_empty() { Ok(()) } else { each(batch) }
     }
