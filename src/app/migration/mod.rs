@@ -243,11 +243,11 @@ impl Migration {
 
     /// Begins a table's bar; counting rows for nobody to see would cost a look at every page.
     fn show(&self, what: &'static str, table: usize) -> Result<(), MigrationError> {
+        self.bar.reset();
         if !self.bar.is_hidden() {
             self.bar.set_message(format!("{what} {}", TABLES[table].title));
             self.bar.set_length(self.source.count(&TABLES[table])?);
         }
-        self.bar.set_position(0);
         Ok(())
     }
 
