@@ -66,7 +66,23 @@ enum ServerCommand {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Move the runs and conversations from the SQLite file of a stopped server to the empty database of `DATABASE_URL`
+    #[command(after_help = MIGRATION)]
+    MigrateStore {
+        /// Move nothing; say whether both hold the same, as they do until a server has started on the database
+        #[arg(long)]
+        verify_only: bool,
+    },
 }
+
+const MIGRATION: &str = "\
+May be interrupted at any time, also by kill -9, and goes on where it was when it is started again. Every row is read back and
+compared before it says that the store has moved. The SQLite file is left as it was; servers no longer start on it.
+
+Exit codes:
+  0  the store has moved, now or before
+  2  wrong usage or configuration
+  3  something else has to be mended, as the message says; the SQLite file still holds everything";
 
 const EXIT_CODES: &str = "\
 Progress and messages go to standard error, the answer alone to standard output.
@@ -155,6 +171,7 @@ fn operate(command: ServerCommand) -> u8 {
         ServerCommand::Check => check(&config, &effective),
         ServerCommand::Token { email, expires } => token(&config, &email, expires),
         ServerCommand::Import { files } => import(&config, &files),
+        ServerCommand::MigrateStore { verify_only } => app::migrate_store(&config, verify_only),
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use scheduled_thread_pool::ScheduledThreadPool;
 
+use super::migration::refuse_moved;
 use super::{CLOSE_RESERVE, STORE_FILE, StartError, StateDirectory, StateDirectoryError};
 use crate::config::Config;
 use crate::domain::InstanceId;
@@ -69,7 +70,20 @@ fn sqlite_store(
         readers_min: config.pool_min,
         lease_timeout: config.pool_timeout,
     };
+    refuse_moved(state.path())?;
     SqliteStore::open(&state.path().join(STORE_FILE), options, connector)
+}
+
+/// The database that a store moves to, for one operation at a time.
+pub(super) fn import_target(config: &Config, instance: InstanceId) -> Option<PostgresStore> {
+    let options = postgres::Options {
+        connections_max: 1,
+        connections_min: 0,
+        lease_timeout: config.pool_timeout,
+        prepares: config.statement_cache,
+        instance,
+    };
+    config.database_url.as_ref().map(|url| PostgresStore::new(url, options))
 }
 
 /// Tries the store as a start would, and says in a sentence what it found.

@@ -9,6 +9,7 @@ mod keys;
 mod listening;
 mod log_sink;
 mod logging;
+mod migration;
 mod needs;
 mod notifier;
 mod opening;
@@ -28,6 +29,7 @@ use crossbeam_channel::{Receiver, select};
 pub use descriptors::DESCRIPTORS_MAX;
 pub use inherited::{Inherited, InheritedError};
 pub use logging::complain;
+pub use migration::{MigrationError, migrate_store};
 pub use needs::{Threads, descriptors_beside, threads};
 pub use state_directory::{LOCK_FILE, StateDirectory, StateDirectoryError};
 

@@ -77,6 +77,14 @@ pub fn keep_no_thread_caches() {
     drop(again.args(arguments).env(VARIABLE, value).exec());
 }
 
+/// Has each block of a quarter of a mebibyte or more go back to the system when it is freed. By itself the allocator keeps what is as
+/// large as something that was freed before, which pays for a server and not for a program that copies rows of all lengths.
+pub fn keep_no_large_blocks() {
+    const LARGE_BYTES: libc::c_int = 256 << 10;
+    // SAFETY: as above.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Heap, Usage, heap, trim};

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-pub use allocator::{bound_arenas, keep_no_thread_caches};
+pub use allocator::{bound_arenas, keep_no_large_blocks, keep_no_thread_caches};
 pub use headroom::Headroom;
 pub use limit::{Limit, LimitSource, machine_bytes};
 pub use pressure::Pressure;

@@ -10,6 +10,7 @@ mod conversations;
 mod feedback;
 mod histories;
 mod life;
+mod migration;
 mod pgbouncer;
 mod postgres;
 mod retention;

@@ -32,6 +32,11 @@ pub(super) fn open() -> Option<Opened> {
     Some(Opened { store, age: Box::new(age), _kept: Box::new(directory) })
 }
 
+/// The store of the server whose state directory this is.
+pub(super) fn open_in(state: &Path) -> SqliteStore {
+    SqliteStore::open(&state.join(holdfast::app::STORE_FILE), OPTIONS, &connector()).unwrap()
+}
+
 /// A state directory of its own.
 struct Directory(TempDir);
 

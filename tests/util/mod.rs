@@ -9,6 +9,8 @@
 //! let events = ann.watch(&run, 0).rest();                                      // its events to the end, numbered from 1
 //! ```
 //!
+//! Other commands run to their end (`launch.run(&["check"])`), or until they are killed (`launch.begin(&["migrate-store"])`).
+//!
 //! The command-line client runs in a process of its own, against a server or against what stands in front of one.
 //!
 //! ```text

@@ -225,6 +225,11 @@ impl Launch {
         process.end()
     }
 
+    /// Begins to run a command.
+    pub(crate) fn begin(&self, arguments: &[&str]) -> Running {
+        Running { process: Process::start(self, arguments) }
+    }
+
     /// A token of this user for the servers that verify with the tests' secret.
     pub(crate) fn token(user: &str) -> String {
         let secret = auth::Secret::new(SECRET).unwrap();
@@ -372,6 +377,25 @@ impl Server {
         let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
         let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
         Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+    }
+}
+
+/// A command that was begun, ended by its id when it is dropped.
+pub(crate) struct Running {
+    process: Process,
+}
+
+impl Running {
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.process.child.try_wait().unwrap().is_some()
+    }
+
+    /// Kills it as a power failure would, if it still runs, and waits until it is gone.
+    #[track_caller]
+    pub(crate) fn kill9(mut self) -> Finished {
+        // It may have ended already.
+        drop(self.process.child.kill());
+        self.process.end()
     }
 }
 

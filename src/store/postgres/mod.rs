@@ -6,6 +6,7 @@
 //! `probe` and `capacity` (what the scout looks at), `examination` (what `holdfast doctor` looks at). "The claim protocol" and "PostgreSQL: one statement an operation": `runs`,
 //! `claims`, `steps`, `conversations`, `retention` and `checkpoints` are the traits, each beside its statements (`queries`,
 //! `…_queries`); `rows` and `types` are what they take and give. "Migrations": `schema` (ours) and `checkpoint_schema` (LangGraph's).
+//! "Moving from SQLite to PostgreSQL": `import`.
 
 mod capacity;
 mod checkpoint_queries;
@@ -17,6 +18,7 @@ mod conversations;
 mod error;
 mod examination;
 mod health_queries;
+mod import;
 mod link;
 mod manager;
 mod patience;
@@ -38,6 +40,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+pub use import::{Import, ImportState};
 use parking_lot::Mutex;
 use postgres::Row;
 use postgres::types::ToSql;
@@ -309,6 +312,7 @@ impl PostgresStore {
 impl Store for PostgresStore {
     fn initialise(&self) -> Result<(), StoreError> {
         self.migrate()?;
+        self.require_no_import()?;
         self.initialised.store(true, Ordering::Release);
         Ok(())
     }

@@ -279,12 +279,13 @@ queries! {
 
 #[cfg(test)]
 mod tests {
-    use crate::store::postgres::{checkpoint_queries, claim_queries, health_queries, retention};
+    use crate::store::postgres::{checkpoint_queries, claim_queries, health_queries, import, retention};
 
     /// A statement that is not prepared is sent with the types that it names: one for each parameter.
     #[test]
     fn every_statement_names_the_types_of_its_parameters() {
-        let all = [super::ALL, checkpoint_queries::ALL, claim_queries::ALL, health_queries::ALL, retention::ALL];
+        let all =
+            [super::ALL, checkpoint_queries::ALL, claim_queries::ALL, health_queries::ALL, import::ALL, retention::ALL];
         for (name, query) in all.concat() {
             let numbers = query.text.split('$').skip(1).map(|rest| {
                 let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());

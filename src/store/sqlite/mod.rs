@@ -5,6 +5,7 @@ mod claims;
 mod conversations;
 mod error;
 mod events;
+mod export;
 mod file;
 mod json;
 mod queries;
@@ -26,6 +27,7 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::Connection;
 use scheduled_thread_pool::ScheduledThreadPool;
 
+pub use self::export::Export;
 use self::writer::{Seat, Seats, Writer};
 use super::{Probe, Schema, Store, StoreError};
 use crate::clock::Timestamp;
