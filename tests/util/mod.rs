@@ -18,6 +18,14 @@
 //! let relay = Relay::to(server.address(), vec![Fate::Say(answer)]); // what becomes of a client's first requests
 //! ```
 //!
+//! Programs that administrators put in front of a server run with the examples in `systemd/`.
+//!
+//! ```text
+//! if !Brand::Nginx.require() { return }                     // says so loudly; fails where CI is set
+//! let proxy = ReverseProxy::start(Brand::Nginx, server.address(), &[]);
+//! let answer = proxy.ask(SOURCE, "GET", "/health", &[], b""); // encrypted, from this address of the loopback
+//! ```
+//!
 //! PostgreSQL is a private cluster that all tests of a process share, started on first use and ended with the process,
 //! even when that is killed. What breaks it (a restart, a full disk) has a cluster of its own.
 //!
@@ -81,6 +89,7 @@ mod proxy;
 mod random;
 pub(crate) mod record;
 mod relay;
+mod reverse_proxy;
 pub(crate) mod secrecy;
 mod server;
 mod supervisor;
@@ -106,6 +115,7 @@ pub(crate) use postgres::Cluster;
 pub(crate) use proxy::{Proxy, proxied};
 pub(crate) use random::{Random, endurance};
 pub(crate) use relay::{Fate, Lost, Relay};
+pub(crate) use reverse_proxy::{Brand, ReverseProxy};
 pub(crate) use secrecy::{Heard, Matter};
 pub(crate) use server::{Finished, Launch, Server};
 pub(crate) use world::World;
