@@ -187,9 +187,12 @@ impl ReverseProxy {
         let config = config.with_root_certificates(trusted).with_no_client_auth();
         let session = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
         let mut stream = StreamOwned::new(session, stream);
-        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}{length}\r\n");
+        let mut head = vec![format!("{method} {path} HTTP/1.1"), "Host: localhost".into()];
+        head.extend(headers.iter().map(|(name, value)| format!("{name}: {value}")));
+        if !body.is_empty() {
+            head.push(format!("Content-Length: {}", body.len()));
+        }
+        let head = head.join("\r\n") + "\r\n\r\n";
         // It may refuse and close before it has read everything; what it said is read all the same.
         drop(stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).and_then(|()| stream.flush()));
         BufReader::new(stream)
