@@ -190,10 +190,10 @@ fn what_is_installed_is_whole_and_serves() {
 
     let server = start(&machine);
     let mut ann = client(&machine, &server);
-    for path in
-        ["/health", "/health/live", "/health/ready", "/health/database", "/health/memory", "/health/rate-limits"]
-    {
-        assert_eq!(ann.get(path).status, 200, "{path}");
+    let open = "/ /docs /openapi.json /metrics /debug/pool-status /health /health/live /health/ready /health/database \
+                /health/memory /health/rate-limits";
+    for path in open.split_whitespace() {
+        assert_eq!(server.anonymous().get(path).status, 200, "{path}");
     }
     let answer = ann.post("/analyze", &sql("t", "SELECT 6 * 7"));
     assert_eq!(answer.json()["rows"], serde_json::json!([[42]]), "{answer:?}");
