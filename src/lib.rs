@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod os_thread;
 pub mod sync;
 pub mod trust;
+pub mod version;
 // Floor 1: three mechanisms that do not know one another.
 pub mod domain;
 pub mod http;

@@ -10,7 +10,10 @@ use clap::{Args, Parser, Subcommand};
 use holdfast::ask::{self, Address, Asking, Subject};
 use holdfast::config::{self, Bind, Config, Effective, Fault};
 use holdfast::domain::RunId;
-use holdfast::{app, auth, datasets, doctor, memory};
+use holdfast::{app, auth, datasets, doctor, memory, version};
+
+#[cfg(test)]
+mod manual;
 
 /// What is read of standard input at most: more than any server takes for a question.
 const PROMPT_BYTES_MAX: u64 = 1 << 20;
@@ -18,7 +21,7 @@ const PROMPT_BYTES_MAX: u64 = 1 << 20;
 const ASK_TOKEN_LIFETIME: Duration = Duration::from_secs(7 * 86_400);
 
 #[derive(Parser)]
-#[command(version, about, after_help = "Everything else is set by environment variables: see `holdfast check`.")]
+#[command(version = version::FULL, about, after_help = "Everything else is set by environment variables: see `holdfast check`.")]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,

@@ -17,6 +17,8 @@ mod faults;
 mod harness;
 /// Clients that mean harm: what they send, how slowly, how many at once, and how they leave.
 mod hostile;
+/// What an administrator gets and does: the program, its package, and the commands of docs/operations.md.
+mod install;
 /// Holdfast and what others made: LangGraph's own library on one database, and programs that read the OpenAPI document.
 mod interop;
 /// The life of runs on real server processes: concurrency, crashes, drains, cancellation, limits.

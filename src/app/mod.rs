@@ -47,6 +47,7 @@ use crate::pool::connector;
 use crate::runner::{Runner, Settings};
 use crate::store::{QueueLimits, Store, StoreError};
 use crate::streams::{self, Streams};
+use crate::version;
 use backend::Backend;
 use housekeeper::{Housekeeper, Prober};
 use keys::{KeyRefresher, Keys};
@@ -276,7 +277,7 @@ impl App {
         let retention = config.retention.map(retain).transpose()?;
         let keys = keys.map(Keys::keep_fresh).transpose()?;
         let address = places.iter().map(logged).collect::<Vec<_>>().join(", ");
-        tracing::info!(event = event::SERVER_STARTED, address, version = env!("CARGO_PKG_VERSION"));
+        tracing::info!(event = event::SERVER_STARTED, address, version = version::FULL);
         Ok(Self {
             http,
             api,

@@ -51,6 +51,12 @@ impl Database {
         format!("postgres://{ROLE}@{address}/{}", self.name)
     }
 
+    /// The variables by which PostgreSQL's own programs become a superuser of its cluster.
+    pub(crate) fn administration(&self) -> Vec<(&'static str, String)> {
+        let [home, port] = [self.home.display().to_string(), self.address.port().to_string()];
+        vec![("PGHOST", home), ("PGPORT", port), ("PGUSER", "postgres".into())]
+    }
+
     /// A superuser's connection, past whatever is in between.
     #[track_caller]
     pub(crate) fn client(&self) -> postgres::Client {

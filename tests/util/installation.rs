@@ -101,7 +101,7 @@ impl User {
 }
 
 /// Where the search path has this program, or the directories of system programs.
-pub(super) fn program(name: &str) -> Option<PathBuf> {
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from);
     let candidates = std::env::split_paths(&path).chain(system).map(|directory| directory.join(name));

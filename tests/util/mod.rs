@@ -20,6 +20,23 @@
 //! let relay = Relay::to(server.address(), vec![Fate::Say(answer)]); // what becomes of a client's first requests
 //! ```
 //!
+//! Programs that administrators put in front of a server run with the examples in `systemd/`.
+//!
+//! ```text
+//! if !Brand::Nginx.require() { return }                     // says so loudly; fails where CI is set
+//! let proxy = ReverseProxy::start(Brand::Nginx, server.address(), &[]);
+//! let answer = proxy.ask(SOURCE, "GET", "/health", &[], b""); // encrypted, from this address of the loopback
+//! ```
+//!
+//! What changes a whole system is done to a copy of this one.
+//!
+//! ```text
+//! if !Machine::require() { return }                         // root alone can have one
+//! let machine = Machine::new();
+//! machine.run("dpkg --install /tmp/holdfast.deb");          // in a shell there, which has to succeed
+//! let launch = Launch::holdfast().shell(&machine.become_there("nobody:nogroup", "/usr/bin/holdfast")); // its program, not the built one
+//! ```
+//!
 //! PostgreSQL is a private cluster that all tests of a process share, started on first use and ended with the process,
 //! even when that is killed. What breaks it (a restart, a full disk) has a cluster of its own.
 //!
@@ -76,6 +93,7 @@ mod installation;
 mod intruder;
 mod key_server;
 pub(crate) mod load;
+mod machine;
 mod pgbouncer;
 mod ports;
 pub(crate) mod postgres;
@@ -83,6 +101,7 @@ mod proxy;
 mod random;
 pub(crate) mod record;
 mod relay;
+mod reverse_proxy;
 pub(crate) mod secrecy;
 mod server;
 mod supervisor;
@@ -100,14 +119,16 @@ pub(crate) use asker::Asker;
 pub(crate) use client::{Client, Response, read_response, sql};
 pub(crate) use database::Database;
 pub(crate) use events::{Event, Events};
-pub(crate) use installation::{require, require_pgbouncer, require_postgres, require_small_disk};
+pub(crate) use installation::{program, require, require_pgbouncer, require_postgres, require_small_disk};
 pub(crate) use intruder::Intruder;
 pub(crate) use key_server::{KeyServer, Publication, document};
+pub(crate) use machine::Machine;
 pub(crate) use pgbouncer::PgBouncer;
 pub(crate) use postgres::Cluster;
 pub(crate) use proxy::{Proxy, proxied};
 pub(crate) use random::{Random, endurance};
 pub(crate) use relay::{Fate, Lost, Relay};
+pub(crate) use reverse_proxy::{Brand, ReverseProxy};
 pub(crate) use secrecy::{Heard, Matter};
 pub(crate) use server::{Finished, Launch, Server};
 pub(crate) use world::World;

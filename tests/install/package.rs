@@ -1,0 +1,277 @@
+//! The Debian package, built by `cargo deb` and handled by dpkg, debconf and Debian's helpers as on any machine; but for systemd,
+//! which does not run here: what it is told to do is recorded, and what it would do is done by hand, setting by setting of the unit.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use crate::util::{Client, Launch, Machine, Server, program, require, sql, wait_until};
+
+const ANN: &str = "ann@example.org";
+const OLD: &str = "0.1.0-1";
+const NEW: &str = "0.1.0-2";
+/// Who `DynamicUser=` makes up: somebody without privileges.
+const SOMEBODY: &str = "nobody:nogroup";
+const STATE: &str = "/var/lib/private/holdfast";
+const SECRET: &str = "/etc/holdfast/jwt_secret";
+/// Where systemd would lay the credentials of the unit.
+const CREDENTIALS: &str = "/run/credentials/holdfast.service";
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn target() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap()
+}
+
+fn cargo_deb() -> Option<PathBuf> {
+    let installed = target().join("tools/bin/cargo-deb");
+    installed.is_file().then_some(installed).or_else(|| program("cargo-deb"))
+}
+
+/// The package of this version, of the program that the tests have built.
+#[track_caller]
+fn package(version: &str) -> Vec<u8> {
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    // cargo-deb knows no other profile than release; its own directory keeps it from taking an older release for this program.
+    fs::create_dir(home.path().join("release")).unwrap();
+    fs::hard_link(env!("CARGO_BIN_EXE_holdfast"), home.path().join("release/holdfast")).unwrap();
+    let file = home.path().join("holdfast.deb");
+    let output = Command::new(cargo_deb().unwrap())
+        .args(["deb", "--no-build", "--offline", "--locked", "--fast", "--deb-version", version, "--output"])
+        .arg(&file)
+        .current_dir(root())
+        .env("CARGO_TARGET_DIR", home.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    fs::read(file).unwrap()
+}
+
+/// A machine with both packages, on which systemd seems to run; `None` where there can be none.
+#[track_caller]
+fn machine() -> Option<Machine> {
+    static PACKAGES: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
+    let has_cargo_deb = require("cargo-deb, which is not installed (tests/run installs it)", cargo_deb().is_some());
+    if !has_cargo_deb || !Machine::require() {
+        return None;
+    }
+    let machine = Machine::new();
+    for (version, package) in [OLD, NEW].iter().zip(PACKAGES.get_or_init(|| [OLD, NEW].map(package))) {
+        machine.write(&format!("/tmp/holdfast-{version}.deb"), package);
+    }
+    machine.write("/tmp/systemctl", MANAGER.as_bytes());
+    // Nothing that a developer may have here.
+    machine.run(&format!(
+        "rm -rf /usr/sbin/policy-rc.d /etc/holdfast /var/lib/holdfast {STATE}
+        mkdir -p /run/systemd/system
+        mv /usr/bin/systemctl /usr/bin/systemctl.real
+        install -m 755 /tmp/systemctl /usr/bin/systemctl"
+    ));
+    Some(machine)
+}
+
+#[track_caller]
+fn install(machine: &Machine, version: &str) {
+    machine.run(&format!("dpkg --force-unsafe-io --no-triggers --install /tmp/holdfast-{version}.deb"));
+}
+
+/// What systemd was told to do since it was asked last: the verbs that start and stop, with their units.
+#[track_caller]
+fn told(machine: &Machine) -> Vec<String> {
+    let told = machine.run("cat /tmp/told; rm /tmp/told");
+    let verbs = ["start", "stop", "restart", "try-restart", "reload"];
+    let words =
+        told.lines().map(|line| line.split_whitespace().filter(|word| !word.starts_with('-')).collect::<Vec<_>>());
+    words.filter(|words| words.first().is_some_and(|verb| verbs.contains(verb))).map(|words| words.join(" ")).collect()
+}
+
+/// The values of this setting in the unit as it was installed.
+fn settings(machine: &Machine, name: &str) -> Vec<String> {
+    let unit = machine.run("cat /usr/lib/systemd/system/holdfast.service");
+    let values = unit.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    values.map(|value| value.replace("%d", CREDENTIALS)).collect()
+}
+
+/// Starts the installed program as the unit would: as its user, in its environment, with its state directory and credentials.
+#[track_caller]
+fn start(machine: &Machine) -> Server {
+    machine.run(&format!(
+        "mkdir -p -m 0700 {STATE} {CREDENTIALS}
+        ln -sfn private/holdfast /var/lib/holdfast
+        chown -R {SOMEBODY} {STATE}
+        chmod 0711 /var/lib/private"
+    ));
+    for credential in settings(machine, "LoadCredential") {
+        let (name, path) = credential.split_once(':').unwrap();
+        // A unit that can do without has an empty one in its place (SetCredential=).
+        machine.run(&format!("if [ -e {path} ]; then cat {path}; else echo; fi >{CREDENTIALS}/{name}"));
+    }
+    machine.run(&format!("chown -R {SOMEBODY} {CREDENTIALS}"));
+    let mut launch = Launch::holdfast().embedded().without("JWT_SECRET").env("STATE_DIRECTORY", STATE);
+    for file in settings(machine, "EnvironmentFile") {
+        let variables = machine.run(&format!("grep -E '^[A-Z_]+=' {} || :", file.trim_start_matches('-')));
+        launch = variables
+            .lines()
+            .filter_map(|line| line.split_once('='))
+            .fold(launch, |launch, (name, value)| launch.env(name, value));
+    }
+    for variable in settings(machine, "Environment").iter().flat_map(|variables| variables.split_whitespace()) {
+        let (name, value) = variable.split_once('=').unwrap();
+        launch = launch.env(name, value);
+    }
+    let command = settings(machine, "ExecStart").concat();
+    launch.shell(&machine.become_there(SOMEBODY, &command)).start()
+}
+
+/// A client with a token that this machine's administrator has made.
+fn client(machine: &Machine, server: &Server) -> Client {
+    let token = machine.run(&format!("cd / && JWT_SECRET_FILE={SECRET} holdfast token --email {ANN}"));
+    Client::new(server.address(), Some(token))
+}
+
+/// What is between the package and the manager of the system: files are systemd's own business, and the rest is written down.
+const MANAGER: &str = r#"#!/bin/sh
+for unit; do :; done
+case " $* " in
+    *" --root="*) exec systemctl.real "$@" ;;
+    *" is-enabled "*) exec systemctl.real --root=/ is-enabled "$unit" ;;
+    *) echo "$*" >>/tmp/told ;;
+esac
+"#;
+
+/// It ends when it is interrupted.
+const ENDLESS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+
+#[test]
+fn what_is_installed_is_whole_and_serves() {
+    let Some(machine) = machine() else { return };
+    install(&machine, OLD);
+    let modes = machine.run("stat --format '%a %U %n' /usr/bin/holdfast /etc/holdfast /etc/holdfast/* | sort -k3");
+    let expected = [
+        "700 root /etc/holdfast",
+        "600 root /etc/holdfast/holdfast.env",
+        "600 root /etc/holdfast/jwt_secret",
+        "755 root /usr/bin/holdfast",
+    ];
+    assert_eq!(modes.lines().collect::<Vec<_>>(), expected);
+    for file in [
+        "man/man1/holdfast.1.gz",
+        "man/man1/holdfast-ask.1.gz",
+        "bash-completion/completions/holdfast",
+        "fish/vendor_completions.d/holdfast.fish",
+        "zsh/vendor-completions/_holdfast",
+        "doc/holdfast/README.md",
+        "doc/holdfast/docs/operations.md",
+        "doc/holdfast/examples/Caddyfile.example",
+        "doc/holdfast/examples/nginx.conf.example",
+        "doc/holdfast/examples/holdfast.env.example",
+    ] {
+        machine.run(&format!("[ -s /usr/share/{file} ]"));
+    }
+    machine.run("dpkg --verify holdfast");
+    assert_eq!(
+        machine.run("dpkg-query --show --showformat '${Conffiles}' holdfast").split_whitespace().next(),
+        Some("/etc/holdfast/holdfast.env")
+    );
+    assert!(machine.run("holdfast --version").starts_with(concat!("holdfast ", env!("CARGO_PKG_VERSION"), " (")));
+    for link in ["multi-user.target.wants/holdfast.service", "sockets.target.wants/holdfast.socket"] {
+        let unit = machine.run(&format!("readlink --canonicalize-existing /etc/systemd/system/{link}"));
+        assert_eq!(unit, format!("/usr/lib/systemd/system/{}", link.split_once('/').unwrap().1));
+    }
+    assert_eq!(told(&machine), ["start holdfast.socket", "start holdfast.service"]);
+    // 256 random bits, in letters.
+    let secret = machine.run(&format!("cat {SECRET}"));
+    assert_eq!(secret.len(), 44, "a secret of 32 bytes");
+
+    let server = start(&machine);
+    let mut ann = client(&machine, &server);
+    let open = "/ /docs /openapi.json /metrics /debug/pool-status /health /health/live /health/ready /health/database \
+                /health/memory /health/rate-limits";
+    for path in open.split_whitespace() {
+        assert_eq!(server.anonymous().get(path).status, 200, "{path}");
+    }
+    let answer = ann.post("/analyze", &sql("t", "SELECT 6 * 7"));
+    assert_eq!(answer.json()["rows"], serde_json::json!([[42]]), "{answer:?}");
+    machine.run(&format!("rm {SECRET}; dpkg-reconfigure holdfast"));
+    assert_ne!(machine.run(&format!("cat {SECRET}")), secret, "another one, if an administrator wants it");
+    assert_eq!(told(&machine), ["start holdfast.socket", "restart holdfast.service"]);
+    let files = machine.run(&format!("stat --format '%U %a' {STATE} {STATE}/holdfast.sqlite"));
+    assert_eq!(files, "nobody 700\nnobody 600", "what is stored is there");
+}
+
+#[test]
+fn an_upgrade_keeps_what_was_stored_and_what_was_configured() {
+    let Some(machine) = machine() else { return };
+    install(&machine, OLD);
+    machine.run("echo DRAIN_TIMEOUT=1s >>/etc/holdfast/holdfast.env && chmod 0750 /etc/holdfast");
+    let kept = "cat /etc/holdfast/holdfast.env /etc/holdfast/jwt_secret; stat --format %a /etc/holdfast";
+    let configured = machine.run(kept);
+    let mut server = start(&machine);
+    let mut ann = client(&machine, &server);
+    let answered = ann.post("/analyze", &sql("before", "SELECT 6 * 7")).run_id();
+    let before = ann.run(&answered);
+    let running = ann.submit(&sql("meanwhile", ENDLESS));
+    wait_until("it to run", || ann.run(&running)["status"] == "running");
+    told(&machine);
+
+    install(&machine, NEW);
+    assert_eq!(told(&machine), ["start holdfast.socket", "restart holdfast.service"], "and no stop");
+    assert_eq!(machine.run(kept), configured);
+    assert_eq!(ann.get("/health/ready").status, 200, "until it is restarted the old program goes on");
+    // What the restart is: the unit's program has to leave within its time, and the new one goes on.
+    let finished = server.terminate();
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let server = start(&machine);
+    let mut ann = client(&machine, &server);
+    let same = |run: &Value| ["status", "result", "rows", "started_at", "finished_at"].map(|field| run[field].clone());
+    assert_eq!(same(&ann.run(&answered)), same(&before));
+    wait_until("the run to be resumed", || ann.run(&running)["status"] == "running");
+    assert_eq!(ann.post(&format!("/runs/{running}/cancel"), &Value::Null).status, 202);
+    ann.wait_for_status(&running, "cancelled");
+}
+
+#[test]
+fn a_removal_keeps_everything_and_a_purge_asks() {
+    let Some(machine) = machine() else { return };
+    install(&machine, OLD);
+    let mut server = start(&machine);
+    let answered = client(&machine, &server).post("/analyze", &sql("t", "SELECT 6 * 7")).run_id();
+    server.terminate();
+    told(&machine);
+    let stored = format!(
+        "cat {SECRET} {STATE}/instance {STATE}/holdfast.sqlite | sha256sum; cat /etc/holdfast/holdfast.env || :"
+    );
+    let before = machine.run(&stored);
+
+    machine.run("dpkg --no-triggers --remove holdfast");
+    let stopped = told(&machine);
+    assert!(stopped.contains(&"stop holdfast.service holdfast.socket".to_owned()), "{stopped:?}");
+    assert!(!machine.try_run("command -v holdfast", &[]).status.success());
+    assert_eq!(machine.run(&stored), before);
+    install(&machine, OLD);
+    assert_eq!(machine.run(&stored), before, "whoever installs it again goes on with that");
+
+    // Nobody is there to answer the question, so it is answered by its default.
+    let purge = || machine.try_run("DEBCONF_DEBUG=developer dpkg --no-triggers --purge holdfast 2>&1", &[]);
+    let said = String::from_utf8(purge().stdout).unwrap();
+    assert!(said.contains("INPUT high holdfast/remove-data"), "{said}");
+    let sums = format!("cat {SECRET} {STATE}/instance {STATE}/holdfast.sqlite | sha256sum");
+    assert_eq!(machine.run(&sums), before.lines().next().unwrap(), "{said}");
+    assert!(said.contains("were kept"), "{said}");
+    let leftovers = "find /etc/systemd /var/lib/systemd /usr/bin /usr/share /etc/holdfast -name '*holdfast*' ! -path '/etc/holdfast'; dpkg -l holdfast 2>/dev/null || :";
+    let left = machine.run(leftovers);
+    assert_eq!(left, "", "all that is the package's is gone");
+
+    install(&machine, OLD);
+    let server = start(&machine);
+    assert_eq!(client(&machine, &server).run(&answered)["status"], "succeeded");
+    drop(server);
+    machine.run("echo holdfast holdfast/remove-data boolean true | debconf-set-selections");
+    assert!(purge().status.success());
+    assert_eq!(machine.run(&format!("ls -d /etc/holdfast /var/lib/holdfast {STATE} 2>/dev/null || :")), "");
+}
