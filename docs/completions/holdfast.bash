@@ -22,11 +22,17 @@ _holdfast() {
             holdfast,check)
                 cmd="holdfast__subcmd__check"
                 ;;
+            holdfast,doctor)
+                cmd="holdfast__subcmd__doctor"
+                ;;
             holdfast,help)
                 cmd="holdfast__subcmd__help"
                 ;;
             holdfast,import)
                 cmd="holdfast__subcmd__import"
+                ;;
+            holdfast,migrate-store)
+                cmd="holdfast__subcmd__migrate__subcmd__store"
                 ;;
             holdfast,serve)
                 cmd="holdfast__subcmd__serve"
@@ -40,11 +46,17 @@ _holdfast() {
             holdfast__subcmd__help,check)
                 cmd="holdfast__subcmd__help__subcmd__check"
                 ;;
+            holdfast__subcmd__help,doctor)
+                cmd="holdfast__subcmd__help__subcmd__doctor"
+                ;;
             holdfast__subcmd__help,help)
                 cmd="holdfast__subcmd__help__subcmd__help"
                 ;;
             holdfast__subcmd__help,import)
                 cmd="holdfast__subcmd__help__subcmd__import"
+                ;;
+            holdfast__subcmd__help,migrate-store)
+                cmd="holdfast__subcmd__help__subcmd__migrate__subcmd__store"
                 ;;
             holdfast__subcmd__help,serve)
                 cmd="holdfast__subcmd__help__subcmd__serve"
@@ -59,7 +71,7 @@ _holdfast() {
 
     case "${cmd}" in
         holdfast)
-            opts="-h -V --help --version serve check token import ask help"
+            opts="-h -V --help --version serve check token import migrate-store ask doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -120,8 +132,22 @@ _holdfast() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        holdfast__subcmd__doctor)
+            opts="-h --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         holdfast__subcmd__help)
-            opts="serve check token import ask help"
+            opts="serve check token import migrate-store ask doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -162,6 +188,20 @@ _holdfast() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        holdfast__subcmd__help__subcmd__doctor)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         holdfast__subcmd__help__subcmd__help)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -177,6 +217,20 @@ _holdfast() {
             return 0
             ;;
         holdfast__subcmd__help__subcmd__import)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        holdfast__subcmd__help__subcmd__migrate__subcmd__store)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -220,6 +274,20 @@ _holdfast() {
             ;;
         holdfast__subcmd__import)
             opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        holdfast__subcmd__migrate__subcmd__store)
+            opts="-h --verify-only --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

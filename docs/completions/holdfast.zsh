@@ -55,6 +55,13 @@ _arguments "${_arguments_options[@]}" : \
 '*::files -- The files; each becomes the table of its name:_files' \
 && ret=0
 ;;
+(migrate-store)
+_arguments "${_arguments_options[@]}" : \
+'--verify-only[Move nothing; say whether both hold the same, as they do until a server has started on the database]' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
 (ask)
 _arguments "${_arguments_options[@]}" : \
 '--thread=[The conversation it belongs to; questions of one conversation are answered one after the other]:NAME:_default' \
@@ -68,6 +75,13 @@ _arguments "${_arguments_options[@]}" : \
 '-h[Print help]' \
 '--help[Print help]' \
 '::prompt -- The question, in words or in SQL; without one, or as `-`, it is read from standard input:_default' \
+&& ret=0
+;;
+(doctor)
+_arguments "${_arguments_options[@]}" : \
+'--json[Print the findings as JSON]' \
+'-h[Print help]' \
+'--help[Print help]' \
 && ret=0
 ;;
 (help)
@@ -98,7 +112,15 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
+(migrate-store)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
 (ask)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(doctor)
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
@@ -122,7 +144,9 @@ _holdfast_commands() {
 'check:Print the configuration as it holds and try the store' \
 'token:Make a token with the configured secret, or with the server'\''s own' \
 'import:Add CSV files as tables; nothing of a file with a fault is added' \
+'migrate-store:Move the runs and conversations from the SQLite file of a stopped server to the empty database of \`DATABASE_URL\`' \
 'ask:Ask a server and wait for the answer, also through its restarts' \
+'doctor:Look for what is wrong, or soon will be, and say what to do' \
 'help:Print this message or the help of the given subcommand(s)' \
     )
     _describe -t commands 'holdfast commands' commands "$@"
@@ -137,6 +161,11 @@ _holdfast__subcmd__check_commands() {
     local commands; commands=()
     _describe -t commands 'holdfast check commands' commands "$@"
 }
+(( $+functions[_holdfast__subcmd__doctor_commands] )) ||
+_holdfast__subcmd__doctor_commands() {
+    local commands; commands=()
+    _describe -t commands 'holdfast doctor commands' commands "$@"
+}
 (( $+functions[_holdfast__subcmd__help_commands] )) ||
 _holdfast__subcmd__help_commands() {
     local commands; commands=(
@@ -144,7 +173,9 @@ _holdfast__subcmd__help_commands() {
 'check:Print the configuration as it holds and try the store' \
 'token:Make a token with the configured secret, or with the server'\''s own' \
 'import:Add CSV files as tables; nothing of a file with a fault is added' \
+'migrate-store:Move the runs and conversations from the SQLite file of a stopped server to the empty database of \`DATABASE_URL\`' \
 'ask:Ask a server and wait for the answer, also through its restarts' \
+'doctor:Look for what is wrong, or soon will be, and say what to do' \
 'help:Print this message or the help of the given subcommand(s)' \
     )
     _describe -t commands 'holdfast help commands' commands "$@"
@@ -159,6 +190,11 @@ _holdfast__subcmd__help__subcmd__check_commands() {
     local commands; commands=()
     _describe -t commands 'holdfast help check commands' commands "$@"
 }
+(( $+functions[_holdfast__subcmd__help__subcmd__doctor_commands] )) ||
+_holdfast__subcmd__help__subcmd__doctor_commands() {
+    local commands; commands=()
+    _describe -t commands 'holdfast help doctor commands' commands "$@"
+}
 (( $+functions[_holdfast__subcmd__help__subcmd__help_commands] )) ||
 _holdfast__subcmd__help__subcmd__help_commands() {
     local commands; commands=()
@@ -168,6 +204,11 @@ _holdfast__subcmd__help__subcmd__help_commands() {
 _holdfast__subcmd__help__subcmd__import_commands() {
     local commands; commands=()
     _describe -t commands 'holdfast help import commands' commands "$@"
+}
+(( $+functions[_holdfast__subcmd__help__subcmd__migrate-store_commands] )) ||
+_holdfast__subcmd__help__subcmd__migrate-store_commands() {
+    local commands; commands=()
+    _describe -t commands 'holdfast help migrate-store commands' commands "$@"
 }
 (( $+functions[_holdfast__subcmd__help__subcmd__serve_commands] )) ||
 _holdfast__subcmd__help__subcmd__serve_commands() {
@@ -183,6 +224,11 @@ _holdfast__subcmd__help__subcmd__token_commands() {
 _holdfast__subcmd__import_commands() {
     local commands; commands=()
     _describe -t commands 'holdfast import commands' commands "$@"
+}
+(( $+functions[_holdfast__subcmd__migrate-store_commands] )) ||
+_holdfast__subcmd__migrate-store_commands() {
+    local commands; commands=()
+    _describe -t commands 'holdfast migrate-store commands' commands "$@"
 }
 (( $+functions[_holdfast__subcmd__serve_commands] )) ||
 _holdfast__subcmd__serve_commands() {
