@@ -8,7 +8,7 @@ use super::Api;
 use super::call::Call;
 use super::envelope::{self, Envelope};
 use super::problem::Problem;
-use super::routes::{Lane, Route};
+use super::routes::{Lane, Numbered, Route};
 use super::waiting::{Handling, Task, Way};
 use crate::event;
 use crate::http::{BadEncoding, Found, Method, Params, Parked, Request, Responder, Response};
@@ -104,7 +104,10 @@ impl Api {
         let found = self.router.find(request.method(), request.path());
         let is_limited = is_limited(&found);
         let (route, params) = match found {
-            Ok(Found::Route(route, params)) => (*route, params),
+            Ok(Found::Route(Numbered { number, route }, params)) => {
+                envelope.route = *number;
+                (*route, params)
+            }
             refused => {
                 if is_limited {
                     self.count(stranger, None, envelope)?;
@@ -188,9 +191,9 @@ impl Api {
 }
 
 /// Whether a request is counted: its path's route says so, whatever the method. What has no route is.
-fn is_limited(found: &Result<Found<'_, &'static Route>, BadEncoding>) -> bool {
+fn is_limited(found: &Result<Found<'_, Numbered>, BadEncoding>) -> bool {
     match found {
-        Ok(Found::Route(route, _) | Found::MethodNotAllowed(route, _)) => route.limited,
+        Ok(Found::Route(found, _) | Found::MethodNotAllowed(found, _)) => found.route.limited,
         Ok(Found::NotFound) | Err(_) => true,
     }
 }

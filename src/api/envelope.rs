@@ -1,6 +1,7 @@
 //! What every answer gets besides its content: the request's id, CORS, compression.
 
 use std::io::Write;
+use std::time::Instant;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -8,9 +9,10 @@ use uuid::Uuid;
 
 use super::Api;
 use super::problem::Problem;
-use super::routes::Route;
+use super::routes::Numbered;
 use crate::http::{BadEncoding, Caller, Found, Request, Response};
 use crate::limits::Standing;
+use crate::metrics::NO_ROUTE;
 
 /// Smaller bodies are sent as they are: they fit one packet anyway.
 const GZIP_BYTES_MIN: usize = 1024;
@@ -57,6 +59,9 @@ pub(super) struct Envelope {
     pub(super) is_private: bool,
     /// How its client stands, if the request was counted.
     pub(super) standing: Option<Standing>,
+    /// The number of its route, once that is known.
+    pub(super) route: usize,
+    begun: Instant,
     allow: Allow,
     gzip: bool,
 }
@@ -93,7 +98,15 @@ impl Envelope {
             Origins::Any => Allow::Everybody,
             Origins::Listed(listed) => Allow::Listed(listed.iter().find(|known| Some(&***known) == origin).cloned()),
         };
-        Self { request_id, is_private: false, standing: None, allow, gzip: false }
+        Self {
+            request_id,
+            is_private: false,
+            standing: None,
+            route: NO_ROUTE,
+            begun: Instant::now(),
+            allow,
+            gzip: false,
+        }
     }
 
     /// A problem as it is sent.
@@ -108,8 +121,10 @@ impl Envelope {
 
     /// The response as it is sent; counts it.
     pub(super) fn seal(&self, api: &Api, response: Response) -> Response {
-        api.metrics.answers.get_or_create(&[("class", class(response.status().0))]).inc();
-        self.enclose(api, response)
+        let response = self.enclose(api, response);
+        api.metrics.http_requests.count(self.route, response.status().0);
+        api.metrics.http_request_duration_seconds.observe(self.route, self.begun.elapsed());
+        response
     }
 
     fn enclose(&self, api: &Api, response: Response) -> Response {
@@ -143,17 +158,6 @@ impl Envelope {
     }
 }
 
-/// Of which class a status is.
-pub(super) fn class(status: u16) -> &'static str {
-    match status {
-        ..200 => "1xx",
-        200..300 => "2xx",
-        300..400 => "3xx",
-        400..500 => "4xx",
-        500.. => "5xx",
-    }
-}
-
 fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 3), Compression::fast());
     encoder.write_all(body).and_then(|()| encoder.finish()).expect("writing into memory cannot fail")
@@ -180,10 +184,10 @@ fn accepts_gzip<'a>(headers: impl Iterator<Item = &'a str>) -> bool {
 
 const BLANKS: [char; 2] = [' ', '\t'];
 
-const WEIGHT_MAX: u16 = 1000;
+pub(super) const WEIGHT_MAX: u16 = 1000;
 
 /// `q=0.5` in thousandths (RFC 9110 §12.4.2).
-fn weight(parameter: &str) -> Option<u16> {
+pub(super) fn weight(parameter: &str) -> Option<u16> {
     let value = parameter.trim_matches(BLANKS).strip_prefix(['q', 'Q'])?.strip_prefix('=')?;
     let (whole, digits) = value.split_once('.').unwrap_or((value, ""));
     if digits.len() > 3 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
@@ -211,7 +215,7 @@ pub(super) fn preflight() -> Response {
 }
 
 /// The answer to any other `OPTIONS`: what the path understands that was looked up.
-pub(super) fn options(found: &Result<Found<'_, &'static Route>, BadEncoding>, path: &str) -> Result<Response, Problem> {
+pub(super) fn options(found: &Result<Found<'_, Numbered>, BadEncoding>, path: &str) -> Result<Response, Problem> {
     let response = Response::empty(204);
     match found {
         Ok(Found::MethodNotAllowed(_, allowed)) => Ok(response.with_header("Allow", &format!("{allowed}, OPTIONS"))),

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, select};
 pub use state_directory::{StateDirectory, StateDirectoryError};
 
-use crate::api::{Api, Front, Origins, Parts};
+use crate::api::{self, Api, Front, Origins, Parts};
 use crate::auth::{KeySourceError, Secret, SecretError, Verifier, VerifierOptions};
 use crate::config::Config;
 use crate::datasets::{self, Datasets, DatasetsError, Source};
@@ -32,6 +32,7 @@ use crate::event;
 use crate::http::{Limits, Server};
 use crate::limits::{RateLimiter, RateQuota};
 use crate::memory::{Limit, Memory, Pace, Pressure};
+use crate::metrics::Metrics;
 use crate::pool::connector;
 use crate::runner::{Runner, Settings};
 use crate::store::{QueueLimits, Store, StoreError};
@@ -124,12 +125,17 @@ pub struct App {
 
 impl App {
     /// Starts everything. `more_engines` answer to their names beside the built-in analyst; memory is looked at as often as `pace`
-    /// says. A store that is a server's need
+    /// says, and `metrics` are those of `api::route_names`. A store that is a server's need
     /// not be there yet: requests that need it are refused until it is.
     ///
     /// # Errors
     /// See [`StartError`]; whatever was started ends by itself.
-    pub fn start(config: &Config, more_engines: Vec<Arc<dyn Engine>>, pace: Pace) -> Result<Self, StartError> {
+    pub fn start(
+        config: &Config,
+        more_engines: Vec<Arc<dyn Engine>>,
+        pace: Pace,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StartError> {
         crate::memory::bound_arenas();
         let state = StateDirectory::open(&config.state_directory)?;
         let listener = TcpListener::bind(config.bind).map_err(|error| StartError::Bind(config.bind, error))?;
@@ -158,12 +164,11 @@ impl App {
             outage_tolerance: config.database_outage_tolerance,
         };
         let log = Arc::clone(&store);
-        let streams = Arc::new(Streams::start(streams::Limits::default(), move |owner, id, after, limit| {
-            log.events(owner, id, after, limit)
-        })?);
-        let runner = Arc::new(Runner::start(Arc::clone(&store), Arc::clone(&streams), engines, settings, move || {
-            pressure.pressure() != Pressure::Critical
-        })?);
+        let read = move |owner: &str, id, after, limit| log.events(owner, id, after, limit);
+        let streams = Arc::new(Streams::start(streams::Limits::default(), Arc::clone(&metrics), read)?);
+        let may_claim = move || pressure.pressure() != Pressure::Critical;
+        let (stored, watched, counted) = (Arc::clone(&store), Arc::clone(&streams), Arc::clone(&metrics));
+        let runner = Arc::new(Runner::start(stored, watched, engines, settings, counted, may_claim)?);
         let api = Api::start(Parts {
             store: Arc::clone(&store),
             backend: backend.name(),
@@ -185,6 +190,7 @@ impl App {
                 queued_max: config.max_queued,
                 queued_per_user_max: config.max_queued_per_user,
             },
+            metrics,
             store_threads: store_threads(config),
         })?;
         let limits = Limits {
@@ -198,6 +204,7 @@ impl App {
         }
         let prober = Prober::start(Arc::clone(&api))?;
         let http = Arc::new(Server::start(vec![listener], limits, http_threads(), Front(Arc::clone(&api)))?);
+        api.counts_connections_at(http.meter());
         let address = http.addresses()[0];
         let housekeeper = Housekeeper::start(housekeeper::Chores {
             http: Arc::clone(&http),
@@ -296,7 +303,8 @@ pub fn serve(config: &Config, more_engines: Vec<Arc<dyn Engine>>) -> u8 {
 /// The same, with memory looked at as often as `pace` says.
 pub fn serve_at(config: &Config, more_engines: Vec<Arc<dyn Engine>>, pace: Pace) -> u8 {
     logging::start(config);
-    panics::log();
+    let metrics = Arc::new(Metrics::new(&api::route_names()));
+    panics::log(metrics.panics.clone());
     descriptors::raise_limit();
     let mut signals = match signals::Signals::install() {
         Ok(signals) => signals,
@@ -305,7 +313,7 @@ pub fn serve_at(config: &Config, more_engines: Vec<Arc<dyn Engine>>, pace: Pace)
             return 3;
         }
     };
-    let app = match App::start(config, more_engines, pace) {
+    let app = match App::start(config, more_engines, pace, metrics) {
         Ok(app) => app,
         Err(error) => {
             complain(&error);

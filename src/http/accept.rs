@@ -164,6 +164,7 @@ fn admit(front: &Arc<Front>, socket: TcpStream, peer: SocketAddr) {
     let _ = socket.set_nodelay(true);
     let mut connection = Box::new(Connection::new(seat, socket, peer));
     if front.slots.used() <= front.limits.connections_max || evict_idlest(front) {
+        front.accepted.fetch_add(1, Ordering::Relaxed);
         connection.await_request(Instant::now(), &front.limits);
         front.watch(connection);
     } else if front.register(&connection, EventFlags::empty()) {
