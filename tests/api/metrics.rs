@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use holdfast::metrics::{self, Described, Format};
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use crate::util::drill::{Act, Drill};
 use crate::util::{Client, Launch, Server, proxied, require_promtool, sql, wait_until};
@@ -84,7 +85,7 @@ fn what_happened_is_counted_by_its_route_and_status() {
 /// and `promtool` finds nothing to say against any of it.
 #[test]
 fn after_work_of_every_kind_each_metric_is_there_and_right() {
-    let launch = Launch::drill().env("RATE_LIMIT_REQUESTS", "60").env("RATE_LIMIT_BURST", "40");
+    let launch = Launch::drill().env("RATE_LIMIT_REQUESTS", "3000").env("RATE_LIMIT_BURST", "40");
     let mut server = launch.env("MAX_CONCURRENT_ANALYSES", "1").start();
     let interrupted = Drill::new("interrupted", 2).on(2, Act::Wait);
     let run = server.client(ANN).submit(&interrupted.question("first"));
@@ -97,7 +98,7 @@ fn after_work_of_every_kind_each_metric_is_there_and_right() {
     let mut ann = server.client(ANN);
     let panics = ann.submit(&Drill::new("panics", 1).on(1, Act::Panic).question("second"));
     let cancelled = ann.submit(&Drill::new("unwanted", 1).question("third"));
-    assert_eq!(ann.post(&format!("/runs/{cancelled}/cancel"), &serde_json::json!({})).status, 202);
+    assert_eq!(ann.post(&format!("/runs/{cancelled}/cancel"), &json!({})).status, 202);
     let mut waiter = server.client(ANN);
     waiter.send("GET", &format!("/runs/{run}/wait"), &[], &[]);
     let mut viewer = server.client(ANN);
@@ -134,7 +135,7 @@ fn after_work_of_every_kind_each_metric_is_there_and_right() {
     let stopped = Drill::new("stopped", 1).on(1, Act::Wait);
     let id = ann.submit(&stopped.question("fifth"));
     stopped.wait_for_step(&server, 1, 1);
-    ann.post(&format!("/runs/{id}/cancel"), &serde_json::json!({}));
+    ann.post(&format!("/runs/{id}/cancel"), &json!({}));
     ann.wait_for_status(&id, "cancelled");
     trouble(&server);
     let is_on_postgres = server.launch().database().is_some();
@@ -167,8 +168,7 @@ fn after_work_of_every_kind_each_metric_is_there_and_right() {
     }
     assert!(value(&text, "holdfast_stream_events_total") >= Some(seen as f64), "{text}");
     assert!(value(&text, "holdfast_rate_limit_refused_total{known=\"address\"}") > Some(0.0), "{text}");
-    for pool in
-        if is_on_postgres { &["clients", "heart", "scout", "datasets"][..] } else { &["readers", "writer", "datasets"] }
+    for pool in if is_on_postgres { &["clients", "scout", "datasets"][..] } else { &["readers", "writer", "datasets"] }
     {
         assert!(
             value(&text, &format!("holdfast_pool_leases_total{{pool=\"{pool}\"}}")) > Some(0.0),
@@ -182,7 +182,6 @@ fn after_work_of_every_kind_each_metric_is_there_and_right() {
         assert!(is_there || (metric.field == "pool_recycles" && !is_on_postgres), "{} is not in {text}", metric.name());
     }
     let (series, bytes) = (text.lines().filter(|line| !line.starts_with('#')).count(), text.len());
-    println!("{series} series, {bytes} bytes");
     assert!(series < 700 && bytes < 100_000, "{series} series in {bytes} bytes");
     if require_promtool() {
         assert_eq!(promtool(&["check", "metrics"], &text), Ok(()));
@@ -196,8 +195,10 @@ fn trouble(server: &Server) {
     too_large.send_raw(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n");
     assert_eq!(too_large.receive().status, 413);
     // Beyond what may come at once they wait for their turn; those that would have to wait for too long are refused.
-    let mut crowd: Vec<Client> = (0..60).map(|_| server.anonymous()).collect();
-    crowd.iter_mut().for_each(|client| client.send("GET", "/", &[], &[]));
+    let mut crowd: Vec<Client> = (0..140).map(|_| server.anonymous()).collect();
+    for client in &mut crowd {
+        client.send("GET", "/", &[], &[]);
+    }
     let statuses: BTreeSet<u16> = crowd.iter_mut().map(|client| client.receive().status).collect();
     assert_eq!(statuses, [200, 429].into());
 }
@@ -243,19 +244,75 @@ fn metrics_are_answered_while_the_database_says_nothing() {
     first.open(&server, 1);
 }
 
-/// Goal: whatever is told about metrics elsewhere names such as exist, is understood by Prometheus, and fires when it should.
+/// The files beside the documentation.
+fn document(name: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)).unwrap()
+}
+
+/// The metrics that a text names, each of which must exist.
+#[track_caller]
+fn named(text: &str) -> BTreeSet<&'static str> {
+    let is_letter = |character: char| character.is_ascii_alphanumeric() || character == '_';
+    let begins = text.match_indices("holdfast_").map(|(at, _)| at);
+    let names = begins.map(|at| text[at..].split(|character| !is_letter(character)).next().unwrap());
+    let metric = |name: &str| {
+        let found = metrics::ALL.iter().find(|metric| metric.series().iter().any(|series| series == name));
+        found.unwrap_or_else(|| panic!("there is no series {name}")).field
+    };
+    names.map(metric).collect()
+}
+
+/// Goal: each rule names metrics that exist and says what to do, Prometheus understands it, and it fires when it should: there is a
+/// case for each, and one in which none fires.
 #[test]
 fn the_rules_for_alerts_are_understood_and_do_what_they_say() {
+    let (rules, cases) = (document("alerts.yml"), document("alerts_test.yml"));
+    assert!(named(&rules).len() > 25);
+    named(&cases);
+    let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert_eq!(alerts.len(), rules.matches("          summary: ").count());
+    for alert in &alerts {
+        let heading = format!("docs/operations.md#{}\"\n", alert.to_lowercase());
+        assert_eq!(rules.matches(&heading).count(), 1, "{alert} says once where it is told what to do");
+        let case = cases.split_once(&format!("  - name: {alert}\n")).unwrap_or_else(|| panic!("{alert} has no case")).1;
+        let case = case.split("\n  - name: ").next().unwrap();
+        assert!(case.contains("exp_alerts:") && case.contains(&format!("{alert}}}")), "{alert} is quiet, then fires");
+        assert!(cases.contains(&format!("{{eval_time: 110m, alertname: {alert}}}")), "{alert} and ordinary work");
+    }
+    if require_promtool() {
+        assert_eq!(promtool(&["check", "rules", "alerts.yml"], ""), Ok(()));
+        assert_eq!(promtool(&["test", "rules", "alerts_test.yml"], ""), Ok(()));
+    }
+}
+
+/// Goal: the dashboard shows every metric there is and names no other, and Prometheus understands each of its queries.
+#[test]
+fn the_dashboard_shows_every_metric_by_queries_that_are_understood() {
+    let board: Value = serde_json::from_str(&document("grafana.json")).unwrap();
+    let panels = board["panels"].as_array().unwrap();
+    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+    let queries: Vec<&str> = targets.map(|target| target["expr"].as_str().unwrap()).collect();
+    let shown: BTreeSet<&str> = queries.iter().flat_map(|query| named(query)).collect();
+    assert_eq!(shown, metrics::ALL.iter().map(|metric| metric.field).collect());
+    for variable in board["templating"]["list"].as_array().unwrap() {
+        named(variable["query"]["query"].as_str().unwrap_or_default());
+    }
+    let ids: BTreeSet<u64> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids.len(), panels.len(), "each panel has a number of its own");
     if !require_promtool() {
         return;
     }
-    assert_eq!(promtool(&["check", "rules", "alerts.yml"], ""), Ok(()));
-    assert_eq!(promtool(&["test", "rules", "alerts_test.yml"], ""), Ok(()));
+    let rule = |(number, query): (usize, &&str)| json!({"record": format!("query:{number}"), "expr": query.replace("$__rate_interval", "5m")});
+    let rules: Vec<Value> = queries.iter().enumerate().map(rule).collect();
+    let file = tempfile::NamedTempFile::with_suffix(".yml").unwrap();
+    // JSON is YAML.
+    serde_json::to_writer(&file, &json!({"groups": [{"name": "queries", "rules": rules}]})).unwrap();
+    assert_eq!(promtool(&["check", "rules", file.path().to_str().unwrap()], ""), Ok(()));
 }
 
 #[test]
 fn the_table_of_the_documentation_is_the_one_of_the_program() {
-    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md")).unwrap();
+    let page = document("metrics.md");
     let told: Vec<&str> = page.lines().filter(|line| line.starts_with("| `holdfast_")).collect();
     let expected: Vec<String> = metrics::ALL.iter().map(row).collect();
     assert!(told == expected, "docs/metrics.md is to have this table:\n{}", expected.join("\n"));
