@@ -54,24 +54,24 @@ fn promtool(arguments: &[&str], input: &str) -> Result<(), String> {
 fn what_happened_is_counted_by_its_route_and_status() {
     let server = Launch::holdfast().start();
     let mut nobody = server.anonymous();
-    for path in ["/health", "/health", "/runs", "/runs/7?a=b", "/nowhere", "/elsewhere", "/%zz"] {
+    for path in ["/health/live", "/health/live", "/runs", "/runs/7?a=b", "/nowhere", "/elsewhere", "/%zz"] {
         nobody.get(path);
     }
-    nobody.request("PUT", "/health", &[], &[]);
+    nobody.request("PUT", "/health/live", &[], &[]);
     let mut refused = server.anonymous();
     refused.send_raw(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n");
     assert_eq!(refused.receive().status, 413);
     let text = text(&server);
     for (series, expected) in [
-        ("http_requests_total{route=\"/health\",method=\"GET\",status=\"200\"}", 2.0),
+        ("http_requests_total{route=\"/health/live\",method=\"GET\",status=\"200\"}", 2.0),
         ("http_requests_total{route=\"/runs\",method=\"GET\",status=\"401\"}", 1.0),
         ("http_requests_total{route=\"/runs/{run_id}\",method=\"GET\",status=\"401\"}", 1.0),
         ("http_requests_total{route=\"other\",method=\"other\",status=\"404\"}", 2.0),
         ("http_requests_total{route=\"other\",method=\"other\",status=\"400\"}", 1.0),
         ("http_requests_total{route=\"other\",method=\"other\",status=\"405\"}", 1.0),
         ("http_requests_total{route=\"other\",method=\"other\",status=\"413\"}", 1.0),
-        ("http_request_duration_seconds_count{route=\"/health\",method=\"GET\"}", 2.0),
-        ("http_request_duration_seconds_bucket{route=\"/health\",method=\"GET\",le=\"+Inf\"}", 2.0),
+        ("http_request_duration_seconds_count{route=\"/health/live\",method=\"GET\"}", 2.0),
+        ("http_request_duration_seconds_bucket{route=\"/health/live\",method=\"GET\",le=\"+Inf\"}", 2.0),
         ("http_refusals_total{status=\"413\"}", 1.0),
         ("tokens_refused_total{reason=\"missing\"}", 2.0),
         ("rate_limit_waiting", 0.0),
