@@ -165,6 +165,7 @@ fn a_run_that_is_claimed_while_a_drain_begins_is_handed_back_and_no_worker_waits
         assert!(begun.elapsed() < PATIENCE / 2, "nobody is left to wait for");
         let run = stage.store.run(ANN, new.id).expect("the store is there").expect("it is stored");
         assert_eq!((run.status, run.attempt), (Status::Queued, 1));
+        assert_eq!(stage.runner.shared.metrics.claims_handed_back.get(), 1);
         assert!(stage.runner.shared.idle.reserve().is_none(), "nothing more is claimed");
     });
 }

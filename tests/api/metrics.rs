@@ -31,7 +31,7 @@ fn value(text: &str, series: &str) -> Option<f64> {
 /// Waits for a series to have a value.
 #[track_caller]
 fn wait_for_value(server: &Server, series: &str, expected: f64) {
-    wait_until(&format!("{series} to be {expected}"), || value(&text(server), series) == Some(expected));
+    wait_until(&format!("{series} to be {expected}"), || server.metric(series) == Some(expected));
 }
 
 /// Runs promtool on this input, and gives what it says if it is not content.
@@ -104,13 +104,10 @@ fn after_work_of_every_kind_each_metric_is_there_and_right() {
     let mut viewer = server.client(ANN);
     let mut events = viewer.watch(&run, 0);
     events.up_to("step");
-    wait_for_value(&server, "holdfast_run_waiters", 1.0);
-    wait_for_value(&server, "holdfast_runs{status=\"queued\"}", 1.0);
+    wait_for_value(&server, "run_waiters", 1.0);
+    wait_for_value(&server, "runs{status=\"queued\"}", 1.0);
     wait_until("their age to be measured", || {
-        let text = text(&server);
-        ["queued", "running"]
-            .iter()
-            .all(|what| value(&text, &format!("holdfast_runs_oldest_{what}_seconds")) > Some(0.0))
+        ["queued", "running"].iter().all(|what| server.metric(&format!("runs_oldest_{what}_seconds")) > Some(0.0))
     });
     let busy = text(&server);
     for (series, expected) in [
@@ -141,9 +138,9 @@ fn after_work_of_every_kind_each_metric_is_there_and_right() {
     let is_on_postgres = server.launch().database().is_some();
     if is_on_postgres {
         server.signal(Signal::HUP);
-        wait_for_value(&server, "holdfast_pool_recycles_total{pool=\"clients\",reason=\"SIGHUP\"}", 1.0);
+        wait_for_value(&server, "pool_recycles_total{pool=\"clients\",reason=\"SIGHUP\"}", 1.0);
     }
-    wait_for_value(&server, "holdfast_runs{status=\"queued\"}", 0.0);
+    wait_for_value(&server, "runs{status=\"queued\"}", 0.0);
 
     let text = text(&server);
     for (series, expected) in [
@@ -226,21 +223,21 @@ fn metrics_are_answered_while_the_database_says_nothing() {
     ann.submit(&first.question("first"));
     first.wait_for_step(&server, 1, 1);
     ann.submit(&Drill::new("second", 1).question("second"));
-    wait_for_value(&server, "holdfast_runs{status=\"queued\"}", 1.0);
+    wait_for_value(&server, "runs{status=\"queued\"}", 1.0);
     proxy.freeze();
-    wait_for_value(&server, "holdfast_ready_check_failing{check=\"database\"}", 1.0);
-    let age = |text: &str| value(text, "holdfast_runs_oldest_queued_seconds").unwrap();
-    let before = age(&text(&server));
+    wait_for_value(&server, "ready_check_failing{check=\"database\"}", 1.0);
+    let age = || server.metric("runs_oldest_queued_seconds").unwrap();
+    let before = age();
     let mut client = server.anonymous();
     for _ in 0..50 {
         let asked = Instant::now();
         assert_eq!(client.get("/metrics").status, 200);
         assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
     }
-    wait_until("it to grow older", || age(&text(&server)) > before);
-    assert_eq!(value(&text(&server), "holdfast_runs{status=\"queued\"}"), Some(1.0), "as it was last known");
+    wait_until("it to grow older", || age() > before);
+    assert_eq!(server.metric("runs{status=\"queued\"}"), Some(1.0), "as it was last known");
     proxy.thaw();
-    wait_for_value(&server, "holdfast_ready_check_failing{check=\"database\"}", 0.0);
+    wait_for_value(&server, "ready_check_failing{check=\"database\"}", 0.0);
     first.open(&server, 1);
 }
 
