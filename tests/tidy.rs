@@ -212,7 +212,7 @@ fn every_metric_is_documented_and_counted() {
     let document = fs::read_to_string(root().join("docs/metrics.md")).unwrap_or_default();
     let sources = files("src", &[".rs"]);
     let mut documented: BTreeSet<&str> = document.split('`').filter(|quoted| quoted.starts_with("holdfast_")).collect();
-    for (metric, meaning) in metrics::ALL {
+    for metrics::Described { field: metric, meaning, .. } in metrics::ALL {
         let is_plain = metric.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
         assert!(is_plain && meaning.trim().ends_with('.'), "{metric} means {meaning:?}");
         let is_counted = |text: &str| {

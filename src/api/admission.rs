@@ -8,7 +8,7 @@ use super::Api;
 use super::call::Call;
 use super::envelope::{self, Envelope};
 use super::problem::Problem;
-use super::routes::{Lane, Route};
+use super::routes::{Lane, Numbered, Route};
 use super::waiting::{Handling, Task, Way};
 use crate::event;
 use crate::http::{BadEncoding, Found, Method, Params, Parked, Peer, Request, Responder, Response};
@@ -112,11 +112,11 @@ impl Api {
         let found = self.router.find(request.method(), request.path());
         let is_limited = is_limited(&found);
         let (route, params) = match found {
-            Ok(Found::Route(route, params)) => (*route, params),
+            Ok(Found::Route(found, params)) => {
+                envelope.route = Some(*found);
+                (found.route, params)
+            }
             refused => {
-                if let Ok(Found::MethodNotAllowed(route, _)) = &refused {
-                    envelope.route = Some(route.path);
-                }
                 if is_limited {
                     self.count(stranger, None, envelope)?;
                 }
@@ -130,7 +130,6 @@ impl Api {
                 });
             }
         };
-        envelope.route = Some(route.path);
         if !route.token {
             let delay = if is_limited { self.count(stranger, Some(bytes), envelope)? } else { None };
             return Ok(Admission { route, params, user: String::new(), delay });
@@ -203,9 +202,9 @@ impl Api {
 }
 
 /// Whether a request is counted: its path's route says so, whatever the method. What has no route is.
-fn is_limited(found: &Result<Found<'_, &'static Route>, BadEncoding>) -> bool {
+fn is_limited(found: &Result<Found<'_, Numbered>, BadEncoding>) -> bool {
     match found {
-        Ok(Found::Route(route, _) | Found::MethodNotAllowed(route, _)) => route.limited,
+        Ok(Found::Route(found, _) | Found::MethodNotAllowed(found, _)) => found.route.limited,
         Ok(Found::NotFound) | Err(_) => true,
     }
 }

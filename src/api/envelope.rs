@@ -9,10 +9,11 @@ use uuid::Uuid;
 
 use super::Api;
 use super::problem::Problem;
-use super::routes::Route;
+use super::routes::Numbered;
 use crate::event;
 use crate::http::{BadEncoding, Caller, Found, Method, Request, Response};
 use crate::limits::Standing;
+use crate::metrics::NO_ROUTE;
 
 /// Smaller bodies are sent as they are: they fit one packet anyway.
 const GZIP_BYTES_MIN: usize = 1024;
@@ -59,12 +60,12 @@ pub(super) struct Envelope {
     pub(super) is_private: bool,
     /// How its client stands, if the request was counted.
     pub(super) standing: Option<Standing>,
-    /// The template of its route, once that is known: what stands for the placeholders is nobody's business.
-    pub(super) route: Option<&'static str>,
+    /// Its route, once that is known.
+    pub(super) route: Option<Numbered>,
     /// Who asks, once that is known and if the log wants to know.
     pub(super) user: Option<String>,
     method: &'static str,
-    began: Instant,
+    begun: Instant,
     allow: Allow,
     gzip: bool,
 }
@@ -102,7 +103,6 @@ impl Envelope {
             Origins::Any => Allow::Everybody,
             Origins::Listed(listed) => Allow::Listed(listed.iter().find(|known| Some(&***known) == origin).cloned()),
         };
-        let began = Instant::now();
         Self {
             request_id,
             is_private: false,
@@ -110,7 +110,7 @@ impl Envelope {
             route: None,
             user: None,
             method: "",
-            began,
+            begun: Instant::now(),
             allow,
             gzip: false,
         }
@@ -129,24 +129,31 @@ impl Envelope {
 
     /// The response as it is sent; counts it, and logs it where that is wanted.
     pub(super) fn seal(&self, api: &Api, response: Response) -> Response {
-        api.metrics.answers.get_or_create(&[("class", class(response.status().0))]).inc();
         let response = self.enclose(api, response);
+        let (number, took) = (self.route.map_or(NO_ROUTE, |route| route.number), self.begun.elapsed());
+        api.metrics.http_requests.count(number, response.status().0);
+        api.metrics.http_request_duration_seconds.observe(number, took);
         tracing::debug!(
             event = event::REQUEST_ANSWERED,
             request_id = self.request_id,
             method = self.method,
-            route = self.route,
+            route = self.template(),
             status = response.status().0,
-            duration_ms = self.began.elapsed().as_micros() as f64 / 1000.0,
+            duration_ms = took.as_micros() as f64 / 1000.0,
             bytes = if self.method == "HEAD" { 0 } else { response.body().len() },
             user = self.user
         );
         response
     }
 
+    /// The path of its route, with the placeholders: what stands for them is nobody's business.
+    fn template(&self) -> Option<&'static str> {
+        self.route.map(|found| found.route.path)
+    }
+
     /// Each request that fails because of us has one line with its id, whatever else is logged of the reason.
     fn log_failure(&self, api: &Api, problem: &Problem) {
-        let (request_id, method, route) = (&self.request_id, self.method, self.route);
+        let (request_id, method, route) = (&self.request_id, self.method, self.template());
         if let Some(cause) = problem.cause() {
             tracing::error!(event = event::REQUEST_FAILED, request_id, method, route, error = cause);
         } else if problem.status() >= 500
@@ -209,17 +216,6 @@ fn method(method: &Method) -> &'static str {
     }
 }
 
-/// Of which class a status is.
-pub(super) fn class(status: u16) -> &'static str {
-    match status {
-        ..200 => "1xx",
-        200..300 => "2xx",
-        300..400 => "3xx",
-        400..500 => "4xx",
-        500.. => "5xx",
-    }
-}
-
 fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 3), Compression::fast());
     encoder.write_all(body).and_then(|()| encoder.finish()).expect("writing into memory cannot fail")
@@ -246,10 +242,10 @@ fn accepts_gzip<'a>(headers: impl Iterator<Item = &'a str>) -> bool {
 
 const BLANKS: [char; 2] = [' ', '\t'];
 
-const WEIGHT_MAX: u16 = 1000;
+pub(super) const WEIGHT_MAX: u16 = 1000;
 
 /// `q=0.5` in thousandths (RFC 9110 §12.4.2).
-fn weight(parameter: &str) -> Option<u16> {
+pub(super) fn weight(parameter: &str) -> Option<u16> {
     let value = parameter.trim_matches(BLANKS).strip_prefix(['q', 'Q'])?.strip_prefix('=')?;
     let (whole, digits) = value.split_once('.').unwrap_or((value, ""));
     if digits.len() > 3 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
@@ -277,7 +273,7 @@ pub(super) fn preflight() -> Response {
 }
 
 /// The answer to any other `OPTIONS`: what the path understands that was looked up.
-pub(super) fn options(found: &Result<Found<'_, &'static Route>, BadEncoding>, path: &str) -> Result<Response, Problem> {
+pub(super) fn options(found: &Result<Found<'_, Numbered>, BadEncoding>, path: &str) -> Result<Response, Problem> {
     let response = Response::empty(204);
     match found {
         Ok(Found::MethodNotAllowed(_, allowed)) => Ok(response.with_header("Allow", &format!("{allowed}, OPTIONS"))),

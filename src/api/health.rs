@@ -240,7 +240,11 @@ impl Example for ReadyView {
     }
 }
 
-fn ready(api: &Api, _: &Call) -> Result<Reply, Problem> {
+/// What is looked at to say whether the server is ready.
+pub(super) const CHECKS: [&str; 5] = ["database", "migrations", "keys", "memory", "draining"];
+
+/// The checks that fail, of [`CHECKS`].
+pub(super) fn failing(api: &Api) -> Vec<&'static str> {
     let mut failing = Vec::new();
     let database = api.probes.database();
     match database.state() {
@@ -258,6 +262,11 @@ fn ready(api: &Api, _: &Call) -> Result<Reply, Problem> {
     if api.runner.is_draining() {
         failing.push("draining");
     }
+    failing
+}
+
+fn ready(api: &Api, _: &Call) -> Result<Reply, Problem> {
+    let failing = failing(api);
     let status = if failing.is_empty() { 200 } else { 503 };
     Ok(Reply::Now(json_response(status, &ReadyView::new(failing, Timestamp::now()))))
 }

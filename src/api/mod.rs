@@ -34,8 +34,8 @@ mod runs;
 mod waiting;
 mod words;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 pub use envelope::Origins;
@@ -43,20 +43,21 @@ use parking_lot::Mutex;
 pub use probes::Probes;
 
 use crate::auth::Verifier;
+use crate::clock::Timestamp;
 use crate::config::Proxies;
 use crate::datasets::Datasets;
 use crate::domain::{Run, Status};
 use crate::event;
-use crate::http::{Caller, Exchange, Refusal, Response, Router, Service};
+use crate::http::{Caller, Exchange, Meter, Refusal, Response, Router, Service};
 use crate::limits::{LogBudget, RateLimiter, Turnstile};
 use crate::memory::Memory;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, NO_ROUTE, RouteName};
 use crate::runner::Runner;
 use crate::store::{QueueLimits, Store};
 use crate::streams::Streams;
 use admission::Turn;
 use envelope::Envelope;
-use routes::Route;
+use routes::Numbered;
 use waiting::Task;
 
 /// How long a client may wait for a run in one request: longer than any analysis may run by default.
@@ -83,11 +84,13 @@ pub struct Api {
     unserved_logged: LogBudget,
     trusted_proxies: Proxies,
     origins: Origins,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
+    /// Where the connections are counted; set once there are any.
+    connections: OnceLock<Meter>,
     queue_limits: QueueLimits,
     /// Whether whoever connects from the drain on is answered by another process, which listens on the same sockets.
     has_successor: bool,
-    router: Router<&'static Route>,
+    router: Router<Numbered>,
     openapi: Vec<u8>,
     lane: crate::http::Lane<Task>,
     started: Instant,
@@ -122,6 +125,8 @@ pub struct Parts {
     pub queue_limits: QueueLimits,
     /// Whether whoever connects from the drain on is answered by another process, which listens on the same sockets.
     pub has_successor: bool,
+    /// What is counted, of the routes of [`route_names`].
+    pub metrics: Arc<Metrics>,
     /// Threads of the store lane.
     pub store_threads: usize,
 }
@@ -135,10 +140,11 @@ impl Api {
         let engines: Vec<&str> = parts.runner.engines().collect();
         let openapi = openapi::serialised(&engines);
         let mut router = Router::default();
-        for route in routes::all() {
+        for (number, route) in (NO_ROUTE + 1..).zip(routes::all()) {
             let method = route.method.parse().expect("the table holds methods");
-            router = router.with(method, route.path, route);
+            router = router.with(method, route.path, Numbered { number, route });
         }
+        parts.metrics.start_time_seconds.set(Timestamp::now().0 as f64 / 1000.0);
         Ok(Arc::new(Self {
             store: parts.store,
             runner: parts.runner,
@@ -153,7 +159,8 @@ impl Api {
             unserved_logged: LogBudget::default(),
             trusted_proxies: parts.trusted_proxies,
             origins: parts.origins,
-            metrics: Metrics::default(),
+            metrics: parts.metrics,
+            connections: OnceLock::new(),
             queue_limits: parts.queue_limits,
             has_successor: parts.has_successor,
             router,
@@ -163,6 +170,11 @@ impl Api {
             requests: AtomicU64::new(0),
             housekept: Mutex::new(Instant::now()),
         }))
+    }
+
+    /// Says where the connections are counted over which this is asked.
+    pub fn counts_connections_at(&self, meter: Meter) {
+        let _ = self.connections.set(meter);
     }
 
     /// Asks the store how it is doing, if that has not been done lately. Blocks as long as the store does.
@@ -232,6 +244,11 @@ impl Api {
     }
 }
 
+/// What the routes are called, in the order of their numbers.
+pub fn route_names() -> Vec<RouteName> {
+    routes::all().map(|route| (route.path, route.method)).collect()
+}
+
 /// The API as the http threads call it.
 pub struct Front(pub Arc<Api>);
 
@@ -253,6 +270,6 @@ impl Service for Front {
     fn note_refusal(&self, refusal: &Refusal) {
         let (metrics, status) = (&self.0.metrics, refusal.status().0);
         metrics.http_refusals.get_or_create(&[("status", status)]).inc();
-        metrics.answers.get_or_create(&[("class", envelope::class(status))]).inc();
+        metrics.http_requests.count(NO_ROUTE, status);
     }
 }

@@ -46,6 +46,8 @@ pub struct DatabaseHealth {
     pub checked_at: Timestamp,
     /// Runs waiting and running; the last known ones while they cannot be counted.
     pub counts: RunCounts,
+    /// When they were counted.
+    counted_at: Option<Instant>,
 }
 
 impl DatabaseHealth {
@@ -73,6 +75,14 @@ impl DatabaseHealth {
         }
     }
 
+    /// How old the oldest queued and the oldest running run are by now, as far as is known; where the store cannot be asked, they
+    /// grow older all the same.
+    pub fn oldest(&self) -> (Duration, Duration) {
+        let since = self.counted_at.map_or(Duration::ZERO, |at| at.elapsed());
+        let age = |then: Option<Duration>| then.map_or(Duration::ZERO, |age| age + since);
+        (age(self.counts.oldest_queued), age(self.counts.oldest_running))
+    }
+
     /// Why the probe failed, in plain words.
     pub fn trouble(&self) -> Option<&'static str> {
         self.outcome.as_ref().err().copied()
@@ -96,6 +106,7 @@ impl Probes {
             was_reached: false,
             checked_at: Timestamp::now(),
             counts: RunCounts::default(),
+            counted_at: None,
         };
         Self { latest: Mutex::new(Latest { health, at: None, asking: false }) }
     }
@@ -158,7 +169,9 @@ impl Probes {
         *self.latest.lock() = Latest { health, at: Some(Instant::now()), asking: false };
         // Apart from the probe: whoever locks the table of runs does not make the store a silent one.
         if is_reached && let Ok(counts) = store.counts() {
-            self.latest.lock().health.counts = counts;
+            let mut latest = self.latest.lock();
+            latest.health.counts = counts;
+            latest.health.counted_at = Some(Instant::now());
         }
     }
 }

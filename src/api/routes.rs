@@ -28,6 +28,13 @@ pub(super) struct Route {
     pub(super) document: Document,
 }
 
+/// A route with its number among all, from 1: by that it is counted.
+#[derive(Clone, Copy)]
+pub(super) struct Numbered {
+    pub(super) number: usize,
+    pub(super) route: &'static Route,
+}
+
 /// Where a handler is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane {

@@ -33,7 +33,7 @@ pub use migration::{MigrationError, migrate_store};
 pub use needs::{Threads, descriptors_beside, threads};
 pub use state_directory::{LOCK_FILE, StateDirectory, StateDirectoryError};
 
-use crate::api::{Api, Front, Origins, Parts};
+use crate::api::{self, Api, Front, Origins, Parts};
 use crate::auth::{KeySourceError, Secret, SecretError, Verifier, VerifierOptions};
 use crate::config::{Bind, Config};
 use crate::datasets::{self, Datasets, DatasetsError, Source};
@@ -43,6 +43,7 @@ use crate::event;
 use crate::http::{Limits, Server};
 use crate::limits::{RateLimiter, RateQuota};
 use crate::memory::{Limit, Memory, Pace, Pressure};
+use crate::metrics::Metrics;
 use crate::pool::connector;
 use crate::runner::{Runner, Settings};
 use crate::store::{QueueLimits, Store, StoreError};
@@ -172,7 +173,8 @@ pub struct App {
 
 impl App {
     /// Starts everything. `more_engines` answer to their names beside the built-in analyst; memory is looked at as often as `pace`
-    /// says; what was `inherited` goes before where the configuration says to listen. A store that is a server's need
+    /// says; what was `inherited` goes before where the configuration says to listen; `metrics` are those of `api::route_names`. A
+    /// store that is a server's need
     /// not be there yet: requests that need it are refused until it is.
     ///
     /// # Errors
@@ -182,6 +184,7 @@ impl App {
         more_engines: Vec<Arc<dyn Engine>>,
         pace: Pace,
         inherited: Inherited,
+        metrics: Arc<Metrics>,
     ) -> Result<Self, StartError> {
         crate::memory::bound_arenas();
         let period_min = watchdog::period_min(config.pool_timeout);
@@ -216,12 +219,11 @@ impl App {
             outage_tolerance: config.database_outage_tolerance,
         };
         let log = Arc::clone(&store);
-        let streams = Arc::new(Streams::start(streams::Limits::default(), move |owner, id, after, limit| {
-            log.events(owner, id, after, limit)
-        })?);
-        let runner = Arc::new(Runner::start(Arc::clone(&store), Arc::clone(&streams), engines, settings, move || {
-            pressure.pressure() != Pressure::Critical
-        })?);
+        let read = move |owner: &str, id, after, limit| log.events(owner, id, after, limit);
+        let streams = Arc::new(Streams::start(streams::Limits::default(), Arc::clone(&metrics), read)?);
+        let may_claim = move || pressure.pressure() != Pressure::Critical;
+        let (stored, watched, counted) = (Arc::clone(&store), Arc::clone(&streams), Arc::clone(&metrics));
+        let runner = Arc::new(Runner::start(stored, watched, engines, settings, counted, may_claim)?);
         let api = Api::start(Parts {
             store: Arc::clone(&store),
             backend: backend.name(),
@@ -244,6 +246,7 @@ impl App {
                 queued_per_user_max: config.max_queued_per_user,
             },
             has_successor,
+            metrics,
             store_threads: store_threads(config),
         })?;
         let limits = Limits {
@@ -261,6 +264,7 @@ impl App {
         }
         let prober = Prober::start(Arc::clone(&api))?;
         let http = Arc::new(Server::start(sockets, limits, http_threads(), Front(Arc::clone(&api)))?);
+        api.counts_connections_at(http.meter());
         let watchdog = inherited
             .watchdog
             .map(|period| Watchdog::new(period, Arc::clone(&http), Arc::clone(&api), Arc::clone(&notifier)));
@@ -382,7 +386,8 @@ pub fn serve(config: &Config, more_engines: Vec<Arc<dyn Engine>>) -> u8 {
 pub fn serve_at(config: &Config, more_engines: Vec<Arc<dyn Engine>>, pace: Pace) -> u8 {
     let inherited = Inherited::take();
     logging::start(config);
-    panics::log();
+    let metrics = Arc::new(Metrics::new(&api::route_names()));
+    panics::log(metrics.panics.clone());
     descriptors::raise_limit();
     let mut signals = match signals::Signals::install() {
         Ok(signals) => signals,
@@ -392,7 +397,7 @@ pub fn serve_at(config: &Config, more_engines: Vec<Arc<dyn Engine>>, pace: Pace)
         }
     };
     let started = inherited.map_err(StartError::from);
-    let app = match started.and_then(|inherited| App::start(config, more_engines, pace, inherited)) {
+    let app = match started.and_then(|inherited| App::start(config, more_engines, pace, inherited, metrics)) {
         Ok(app) => app,
         Err(error) => {
             complain(&error);

@@ -3,14 +3,22 @@
 use std::ffi::OsStr;
 use std::panic::{self, PanicHookInfo};
 
+use prometheus_client::metrics::counter::Counter;
+
 use crate::event;
 
-/// Has panics logged as events. Whoever sets `RUST_BACKTRACE` gets Rust's own report in their stead: it names the paths of
-/// the machine on which the program was built, and what it says may hold anything that the program was working on.
-pub(super) fn log() {
-    if !is_report_wanted(std::env::var_os("RUST_BACKTRACE").as_deref()) {
-        panic::set_hook(Box::new(tell));
-    }
+/// Has panics counted, and logged as events. Whoever sets `RUST_BACKTRACE` gets Rust's own report in their stead: it names the
+/// paths of the machine on which the program was built, and what it says may hold anything that the program was working on.
+pub(super) fn log(count: Counter) {
+    let report = if is_report_wanted(std::env::var_os("RUST_BACKTRACE").as_deref()) {
+        panic::take_hook()
+    } else {
+        Box::new(tell)
+    };
+    panic::set_hook(Box::new(move |panic| {
+        count.inc();
+        report(panic);
+    }));
 }
 
 /// Whether this value of `RUST_BACKTRACE` asks for a report; `0` is how Rust is told not to make one.

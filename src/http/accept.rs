@@ -186,6 +186,7 @@ fn admit(front: &Arc<Front>, socket: Socket, peer: Peer) {
     socket.send_at_once();
     let mut connection = Box::new(Connection::new(seat, socket, peer));
     if front.slots.used() <= front.limits.connections_max || evict_idlest(front) {
+        front.accepted.fetch_add(1, Ordering::Relaxed);
         connection.await_request(Instant::now(), &front.limits);
         front.watch(connection);
     } else if front.register(&connection, EventFlags::empty()) {

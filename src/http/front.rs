@@ -42,6 +42,7 @@ pub(super) struct Front {
     pub(super) epoll: OwnedFd,
     pub(super) service: Box<dyn Service>,
     pub(super) stage: AtomicU8,
+    pub(super) accepted: AtomicU64,
     pub(super) panics: AtomicU64,
     pub(super) refusals: [AtomicU64; STATUSES.len()],
 }

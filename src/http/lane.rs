@@ -20,6 +20,7 @@ const DROP_PATIENCE: Duration = Duration::from_secs(1);
 pub struct Lane<J> {
     name: &'static str,
     capacity: usize,
+    workers: usize,
     /// `None` once it has been stopped. The lock is held for one `try_send`.
     jobs: Mutex<Option<Sender<J>>>,
     queue: Receiver<J>,
@@ -42,10 +43,14 @@ pub struct LaneStats {
     pub queued: usize,
     /// Jobs that may wait.
     pub capacity: usize,
+    /// Its threads.
+    pub threads: usize,
     /// Threads that are at a job.
     pub busy: usize,
     /// Jobs done since the start, those that panicked included.
     pub done: u64,
+    /// Jobs that were given back since the start.
+    pub refused: u64,
     /// Jobs that panicked.
     pub panics: u64,
 }
@@ -54,6 +59,7 @@ pub struct LaneStats {
 struct Counts {
     busy: AtomicUsize,
     done: AtomicU64,
+    refused: AtomicU64,
     panics: AtomicU64,
 }
 
@@ -75,6 +81,7 @@ impl<J: Send + 'static> Lane<J> {
         let lane = Lane {
             name,
             capacity,
+            workers: threads,
             jobs: Mutex::new(Some(sender)),
             queue: receiver.clone(),
             ended,
@@ -100,10 +107,12 @@ impl<J: Send + 'static> Lane<J> {
     /// # Errors
     /// Gives the job back when the queue is full or the lane has been stopped.
     pub fn submit(&self, job: J) -> Result<(), J> {
-        match self.jobs.lock().as_ref() {
+        let submitted = match self.jobs.lock().as_ref() {
             None => Err(job),
             Some(sender) => sender.try_send(job).map_err(TrySendError::into_inner),
-        }
+        };
+        self.counts.refused.fetch_add(u64::from(submitted.is_err()), Ordering::Relaxed);
+        submitted
     }
 
     /// How often each thread has taken a job and has ended one, in one number: odd while it is at a job.
@@ -116,8 +125,10 @@ impl<J: Send + 'static> Lane<J> {
         LaneStats {
             queued: self.jobs.lock().as_ref().map_or(0, Sender::len),
             capacity: self.capacity,
+            threads: self.workers,
             busy: self.counts.busy.load(Ordering::Relaxed),
             done: self.counts.done.load(Ordering::Relaxed),
+            refused: self.counts.refused.load(Ordering::Relaxed),
             panics: self.counts.panics.load(Ordering::Relaxed),
         }
     }
@@ -197,7 +208,8 @@ mod tests {
         has_begun.recv().expect("the first job has begun");
         assert!(lane.submit(Box::new(|| {})).is_ok());
         assert!(lane.submit(Box::new(|| {})).is_err());
-        assert_eq!((lane.stats().queued, lane.stats().busy), (1, 1));
+        let stats = lane.stats();
+        assert_eq!((stats.queued, stats.threads, stats.busy, stats.refused), (1, 1, 1, 1));
         assert_eq!(lane.beats(), [1], "it is at its first job");
         drop(release);
         lane.stop(soon(), drop);

@@ -43,7 +43,7 @@ pub use request::{Peer, Request, Version};
 pub use responder::{Exchange, Parked, Responder};
 pub use response::Response;
 pub use router::{Found, Params, Router};
-pub use server::{Server, Stats};
+pub use server::{Meter, Server, Stats};
 pub use stream::{Stream, StreamError};
 pub use uri::{BadEncoding, Query};
 // Part of this module's interface, so that nobody else needs to know where they come from.

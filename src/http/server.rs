@@ -2,8 +2,8 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -32,11 +32,19 @@ pub struct Server {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// Where it is seen how a server is doing, also by the service that it calls: it keeps neither alive.
+#[derive(Debug, Clone)]
+pub struct Meter(Weak<Shared>);
+
 /// How the server is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stats {
+    /// Let in since the start.
+    pub accepted: u64,
     /// Open now.
     pub connections: usize,
+    /// What may be open.
+    pub connections_max: usize,
     /// Held for all connections together, out of `Limits::buffered_bytes_max`.
     pub buffered_bytes: usize,
     /// Handed to the service since the start.
@@ -96,6 +104,7 @@ impl Server {
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
             service: Box::new(service),
             stage: AtomicU8::new(Stage::Serving as u8),
+            accepted: AtomicU64::new(0),
             panics: AtomicU64::new(0),
             refusals: [const { AtomicU64::new(0) }; STATUSES.len()],
         };
@@ -206,21 +215,19 @@ impl Server {
 
     /// Connections, counts and busy times; each is right, together they may be a moment apart.
     pub fn stats(&self) -> Stats {
-        let shared = &self.shared;
-        let now_us = shared.elapsed_us();
-        let refusals = STATUSES.iter().zip(&shared.front.refusals);
-        let busy = |gauge: &Gauge| match gauge.busy_since_us.load(Ordering::Relaxed) {
-            0 => Duration::ZERO,
-            since_us => Duration::from_micros(now_us.saturating_sub(since_us)),
-        };
-        Stats {
-            connections: shared.front.slots.used(),
-            buffered_bytes: shared.front.slots.buffered_bytes(),
-            requests: shared.gauges.iter().map(|gauge| gauge.requests.load(Ordering::Relaxed)).sum(),
-            refusals: refusals.map(|(&status, count)| (status, count.load(Ordering::Relaxed))).collect(),
-            panics: shared.front.panics.load(Ordering::Relaxed),
-            busy: shared.gauges.iter().map(busy).collect(),
-        }
+        self.shared.stats()
+    }
+
+    /// Where the same is seen for as long as the server exists.
+    pub fn meter(&self) -> Meter {
+        Meter(Arc::downgrade(&self.shared))
+    }
+}
+
+impl Meter {
+    /// As [`Server::stats`]; `None` once the server has ended.
+    pub fn stats(&self) -> Option<Stats> {
+        Some(self.0.upgrade()?.stats())
     }
 }
 
@@ -296,6 +303,25 @@ impl Shared {
                     self.front.serve(request, connection);
                 }
             }
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        let now_us = self.elapsed_us();
+        let refusals = STATUSES.iter().zip(&self.front.refusals);
+        let busy = |gauge: &Gauge| match gauge.busy_since_us.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since_us => Duration::from_micros(now_us.saturating_sub(since_us)),
+        };
+        Stats {
+            accepted: self.front.accepted.load(Ordering::Relaxed),
+            connections: self.front.slots.used(),
+            connections_max: self.front.limits.connections_max,
+            buffered_bytes: self.front.slots.buffered_bytes(),
+            requests: self.gauges.iter().map(|gauge| gauge.requests.load(Ordering::Relaxed)).sum(),
+            refusals: refusals.map(|(&status, count)| (status, count.load(Ordering::Relaxed))).collect(),
+            panics: self.front.panics.load(Ordering::Relaxed),
+            busy: self.gauges.iter().map(busy).collect(),
         }
     }
 

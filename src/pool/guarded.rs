@@ -40,7 +40,11 @@ pub struct GuardedPool<M: ManageConnection> {
     /// Held by the thread that recycles; nobody ever waits for it.
     recycling: Mutex<()>,
     waiting: AtomicUsize,
+    waits_total: AtomicU64,
+    waited_us: AtomicU64,
     timeouts_total: AtomicU64,
+    /// How often it was replaced, by the reason; held for one move.
+    recycles: Mutex<Vec<(&'static str, u64)>>,
 }
 
 pub(super) enum State<M: ManageConnection> {
@@ -85,10 +89,16 @@ pub struct PoolStatus {
     pub operations: Vec<Operation>,
     /// Leases lent since the start.
     pub leases_total: u64,
+    /// Leases that had to be waited for since the start, those that were then refused included.
+    pub waits_total: u64,
+    /// How long they were waited for in all.
+    pub waited_total: Duration,
     /// Leases refused since the start because no connection became free in time.
     pub timeouts_total: u64,
     /// How often the pool was replaced.
     pub recycles_total: u64,
+    /// The same by the reason.
+    pub recycles: Vec<(&'static str, u64)>,
 }
 
 impl PoolStatus {
@@ -117,7 +127,10 @@ impl<M: ManageConnection> GuardedPool<M> {
             generation: AtomicU64::new(1),
             recycling: Mutex::new(()),
             waiting: AtomicUsize::new(0),
+            waits_total: AtomicU64::new(0),
+            waited_us: AtomicU64::new(0),
             timeouts_total: AtomicU64::new(0),
+            recycles: Mutex::new(Vec::new()),
         }
     }
 
@@ -153,12 +166,13 @@ impl<M: ManageConnection> GuardedPool<M> {
         Ok(Lease::begin(operation, connection, only, state))
     }
 
-    /// Replaces the pool by a fresh one with new connections and returns its generation; `reason` is for the log.
+    /// Replaces the pool by a fresh one with new connections and returns its generation; `reason` is a word for the log and for whoever
+    /// counts.
     ///
     /// Connects first, while the old pool goes on serving, then waits for the operations in flight; all of it within
     /// `timeout`. New leases wait as long as this waits for those operations, so the timeout should be short beside
     /// `lease_timeout`. On any error the old pool goes on serving.
-    pub fn recycle(&self, reason: &str, timeout: Duration) -> Result<u64, RecycleError> {
+    pub fn recycle(&self, reason: &'static str, timeout: Duration) -> Result<u64, RecycleError> {
         OnlyLease::assert_none(self);
         let Some(_turn) = self.recycling.try_lock() else { return Err(RecycleError::InProgress) };
         let started = Instant::now();
@@ -177,6 +191,7 @@ impl<M: ManageConnection> GuardedPool<M> {
         // Closing connections is foreign code and may take its time: never under the lock.
         drop(state);
         drop(old);
+        self.count_recycle(reason);
         let elapsed_ms = started.elapsed().as_millis() as u64;
         tracing::info!(
             event = event::POOL_RECYCLED,
@@ -250,8 +265,11 @@ impl<M: ManageConnection> GuardedPool<M> {
             waiting: self.waiting.load(Ordering::Relaxed),
             operations: snapshot.operations,
             leases_total: snapshot.leases_total,
+            waits_total: self.waits_total.load(Ordering::Relaxed),
+            waited_total: Duration::from_micros(self.waited_us.load(Ordering::Relaxed)),
             timeouts_total: self.timeouts_total.load(Ordering::Relaxed),
             recycles_total: generation - 1,
+            recycles: self.recycles.lock().clone(),
         }
     }
 
@@ -271,10 +289,25 @@ impl<M: ManageConnection> GuardedPool<M> {
         old.len()
     }
 
+    fn count_recycle(&self, reason: &'static str) {
+        let mut recycles = self.recycles.lock();
+        match recycles.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += 1,
+            None => recycles.push((reason, 1)),
+        }
+    }
+
     /// A free connection together with the lock; looked for again and again, with the lock released in between.
     fn wait(&self, timeout: impl Fn() -> Duration) -> Result<Taken<'_, M>, PoolError> {
         let started = Instant::now();
+        self.waits_total.fetch_add(1, Ordering::Relaxed);
         let _waiting = Counted::new(&self.waiting);
+        let taken = self.wait_since(started, timeout);
+        self.waited_us.fetch_add(started.elapsed().as_micros() as u64, Ordering::Relaxed);
+        taken
+    }
+
+    fn wait_since(&self, started: Instant, timeout: impl Fn() -> Duration) -> Result<Taken<'_, M>, PoolError> {
         loop {
             self.refuse_unless_open()?;
             let waited = started.elapsed();

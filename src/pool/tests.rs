@@ -83,7 +83,9 @@ fn a_waiting_lease_is_counted_and_gets_the_connection_that_comes_back() {
         drop(held);
         waiter.join().expect("no panic").expect("the connection came back");
     });
-    assert_eq!(pool.status().waiting, 0);
+    let status = pool.status();
+    assert_eq!((status.waiting, status.waits_total), (0, 2), "the first one waited until there was a connection");
+    assert!(!status.waited_total.is_zero());
 }
 
 #[test]
@@ -97,7 +99,9 @@ fn a_lease_that_waited_in_vain_says_how_long_and_is_counted() {
         assert!(waited >= SHORT);
         drop(held);
     });
-    assert_eq!((pool.status().timeouts_total, pool.status().waiting), (1, 0));
+    let status = pool.status();
+    assert_eq!((status.timeouts_total, status.waiting, status.waits_total), (1, 0, 2));
+    assert!(status.waited_total >= SHORT);
 }
 
 #[test]
@@ -268,6 +272,7 @@ fn a_recycle_waits_for_the_operation_in_flight_and_then_lends_new_connections_on
     assert_eq!(pool.lease("new").expect("the new pool serves").generation(), 2);
     let status = pool.status();
     assert_eq!((status.generation, status.recycles_total, status.leases_total), (2, 1, 2));
+    assert_eq!(status.recycles, [("test", 1)]);
     assert_eq!((database.made(), database.open()), (2, 1));
 }
 

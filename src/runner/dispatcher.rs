@@ -38,6 +38,11 @@ impl Wish {
     pub(super) fn granted(self, shared: &Shared, claim: Claim, run: Run, is_fresh: bool) -> Job {
         tracing::debug!(event = event::RUN_CLAIMED, run_id = %run.id, attempt = run.attempt, step = run.step);
         shared.streams.hint(run.id, false);
+        // Nobody has worked on it before, as far as anything tells.
+        if let Some(started_at) = run.started_at.filter(|_| run.attempt == 1 && run.step == 0 && run.spent_ms == 0) {
+            let waited = Duration::from_millis(started_at.millis_since(run.submitted_at));
+            shared.metrics.run_queue_wait_seconds.observe(waited);
+        }
         let mut asked = self.first_asked;
         if asked.elapsed() > CLAIM_MARGIN {
             // The store was away meanwhile: nobody knows which time it was that claimed.

@@ -34,10 +34,11 @@ use parking_lot::Mutex;
 
 pub use waiters::{Outcome, Waiter};
 
-use crate::domain::{InstanceId, RunId};
+use crate::domain::{InstanceId, Run, RunId};
 use crate::engine::{Engine, Interruption};
 use crate::event;
 use crate::memory::Headroom;
+use crate::metrics::Metrics;
 use crate::os_thread;
 use crate::store::Store;
 use crate::streams::Streams;
@@ -109,6 +110,7 @@ struct Shared {
     idle: IdleWorkers,
     backlog: Backlog,
     pace: Pace,
+    metrics: Arc<Metrics>,
     /// Has the dispatcher look for work.
     wake: Sender<()>,
     draining: AtomicBool,
@@ -132,6 +134,14 @@ impl Shared {
         }
     }
 
+    /// Counts a run that has ended here, by its worker or because it was taken over.
+    fn count_end(&self, run: &Run) {
+        self.metrics.runs_ended.get_or_create(&[("status", run.status.as_str())]).inc();
+        if let (Some(begun), Some(ended)) = (run.started_at, run.finished_at) {
+            self.metrics.run_duration_seconds.observe(Duration::from_millis(ended.millis_since(begun)));
+        }
+    }
+
     fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
@@ -147,6 +157,7 @@ impl Runner {
         streams: Arc<Streams>,
         engines: Vec<Arc<dyn Engine>>,
         settings: Settings,
+        metrics: Arc<Metrics>,
         may_claim: impl Fn() -> bool + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
         assert!(!engines.is_empty(), "a runner without an engine can answer nothing");
@@ -164,6 +175,7 @@ impl Runner {
             idle: IdleWorkers::new(workers, jobs),
             backlog: Backlog::default(),
             pace: Pace::default(),
+            metrics,
             wake,
             draining: AtomicBool::new(false),
         });
@@ -201,6 +213,16 @@ impl Runner {
     /// How many runs are executed at once.
     pub fn workers(&self) -> usize {
         self.shared.settings.workers
+    }
+
+    /// How long workers may work on one run.
+    pub fn analysis_timeout(&self) -> Duration {
+        self.shared.settings.analysis_timeout
+    }
+
+    /// How many wait for the end of a run.
+    pub fn waiters(&self) -> usize {
+        self.shared.waiters.len()
     }
 
     /// In about how many seconds the queue has a place again when it is full: when the next one of the workers has ended its run.
@@ -241,7 +263,7 @@ impl Runner {
     }
 
     /// Tells everybody who waits for this run, or watches it, that it has ended.
-    pub fn ended(&self, run: &Arc<crate::domain::Run>) {
+    pub fn ended(&self, run: &Arc<Run>) {
         self.shared.streams.hint(run.id, true);
         self.shared.waiters.tell(run.id, &Outcome::Ended(Arc::clone(run)));
         self.shared.wake();

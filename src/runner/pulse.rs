@@ -76,7 +76,9 @@ pub(super) fn report_rescued(shared: &Shared, rescued: Vec<Rescued>) {
     for Rescued { run } in rescued {
         tracing::info!(event = event::RUN_RESCUED, run_id = %run.id, status = %run.status, attempt = run.attempt, step = run.step);
         shared.streams.hint(run.id, run.status.is_final());
+        shared.metrics.claims_rescued.get_or_create(&[("status", run.status.as_str())]).inc();
         if run.status.is_final() {
+            shared.count_end(&run);
             shared.waiters.tell(run.id, &Outcome::Ended(Arc::new(run)));
         }
     }

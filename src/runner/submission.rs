@@ -27,6 +27,9 @@ impl Runner {
             wish.request.workers = shared.idle.not_kept_for_others() as u64;
         }
         let submitted = self.submit_until_known(new, limits, wish.as_ref());
+        if let Ok(submission) = &submitted {
+            shared.metrics.runs_submitted.get_or_create(&[("outcome", outcome(submission))]).inc();
+        }
         match (submitted, worker, wish) {
             (Ok(Submission::Claimed(claim, run)), Some(worker), Some(wish)) => {
                 worker.hand(wish.granted(shared, claim, run.clone(), true));
@@ -70,5 +73,16 @@ impl Runner {
                 settled => return settled,
             }
         }
+    }
+}
+
+/// What became of a submission, in a word.
+fn outcome(submission: &Submission) -> &'static str {
+    match submission {
+        Submission::Accepted(_) | Submission::Claimed(..) => "accepted",
+        Submission::Repeated(_) => "repeated",
+        Submission::KeyReused(_) => "key_reused",
+        Submission::QueueFull => "queue_full",
+        Submission::UserQueueFull => "user_queue_full",
     }
 }

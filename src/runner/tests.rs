@@ -9,6 +9,7 @@ use super::{Runner, Settings};
 use crate::domain::{Answer, InstanceId, RunId, Status};
 use crate::engine::{Engine, EngineError, Next, State, StepContext, Turn};
 use crate::memory::Headroom;
+use crate::metrics::Metrics;
 use crate::pool::connector;
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::{NewRun, QueueLimits, Store, Submission};
@@ -70,9 +71,13 @@ impl Stage {
             outage_tolerance: Duration::from_secs(5),
         };
         let engine = Arc::new(Held { begun: begun_here, go: go_there });
-        let streams =
-            Arc::new(Streams::start(streams::Limits::default(), |_, _, _, _| Ok(Vec::new())).expect("threads"));
-        let runner = Runner::start(Arc::clone(&store), streams, vec![engine], settings, || true).expect("threads");
+        let metrics = Arc::new(Metrics::new(&[]));
+        let streams = Arc::new(
+            Streams::start(streams::Limits::default(), Arc::clone(&metrics), |_, _, _, _| Ok(Vec::new()))
+                .expect("threads"),
+        );
+        let runner =
+            Runner::start(Arc::clone(&store), streams, vec![engine], settings, metrics, || true).expect("threads");
         let stage = Self { runner, store, begun, go, _home: home };
         // The dispatcher reserves a worker for each of its looks; its first one is over then.
         Stage::wait_until(|| !stage.runner.shared.backlog.may_exist() && stage.runner.shared.idle.free() == workers);
@@ -160,6 +165,7 @@ fn a_run_that_is_claimed_while_a_drain_begins_is_handed_back_and_no_worker_waits
         assert!(begun.elapsed() < PATIENCE / 2, "nobody is left to wait for");
         let run = stage.store.run(ANN, new.id).expect("the store is there").expect("it is stored");
         assert_eq!((run.status, run.attempt), (Status::Queued, 1));
+        assert_eq!(stage.runner.shared.metrics.claims_handed_back.get(), 1);
         assert!(stage.runner.shared.idle.reserve().is_none(), "nothing more is claimed");
     });
 }

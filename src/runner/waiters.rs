@@ -68,6 +68,11 @@ impl Waiters {
         }
     }
 
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.inner.lock().waiting.values().map(|waiting| waiting.entries.len()).sum()
+    }
+
     /// The runs that somebody waits for.
     pub(super) fn runs(&self) -> Vec<RunId> {
         self.inner.lock().waiting.keys().copied().collect()

@@ -76,18 +76,26 @@ impl Worker {
         let drained = || self.shared.is_draining().then_some(Outcome::Drained);
         match parted {
             Ok(Parted::Ended(run)) => {
+                self.shared.count_end(&run);
                 tracing::info!(event = event::RUN_ENDED, run_id = %id, status = %run.status, steps = run.step, attempt = run.attempt);
                 Some(Outcome::Ended(Arc::new(run)))
             }
             Ok(Parted::HandedBack(run)) => {
+                if run.status.is_final() {
+                    self.shared.count_end(&run);
+                } else {
+                    self.shared.metrics.claims_handed_back.inc();
+                }
                 tracing::info!(event = event::RUN_HANDED_BACK, run_id = %id, status = %run.status, steps = run.step);
                 if run.status.is_final() { Some(Outcome::Ended(Arc::new(run))) } else { drained() }
             }
             Err(StoreError::Fenced(_)) => {
+                self.shared.metrics.claims_fenced.inc();
                 tracing::warn!(event = event::RUN_FENCED, run_id = %id, "the claim was lost; whoever has it now goes on");
                 None
             }
             Err(error) => {
+                self.shared.metrics.claims_left.inc();
                 tracing::error!(event = event::RUN_LEFT, run_id = %id, %error, "nothing more can be stored; a rescue goes on from the last step");
                 drained()
             }
@@ -142,6 +150,7 @@ impl Execution<'_> {
                     // The store may have been away for longer than a claim lives.
                     self.interrupter.claim_is_held();
                     self.run.step = step;
+                    shared.metrics.run_steps.inc();
                     shared.streams.hint(self.run.id, false);
                     if status == Status::Cancelling {
                         return self.end(&Ending::Cancelled);
@@ -150,7 +159,9 @@ impl Execution<'_> {
                 Ok(Next::Done(name, mut answer)) => {
                     self.budget().fit(&mut answer);
                     let record = self.record(step, name, &mut snapshots, &mut state);
-                    return self.end(&Ending::Succeeded(Box::new((record, answer))));
+                    let ended = self.end(&Ending::Succeeded(Box::new((record, answer))))?;
+                    shared.metrics.run_steps.inc();
+                    return Ok(ended);
                 }
                 Err(StepError::Ends(ending)) => return self.end(&ending),
                 Err(StepError::HandsBack(reason)) => return self.hand_back(reason),

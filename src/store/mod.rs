@@ -251,6 +251,10 @@ pub struct RunCounts {
     pub queued: u64,
     /// With a worker, the cancelling ones included.
     pub running: u64,
+    /// How long the oldest of the queued ones has waited.
+    pub oldest_queued: Option<Duration>,
+    /// How long ago the oldest of the running ones first began.
+    pub oldest_running: Option<Duration>,
 }
 
 /// What a queued run waits for.
@@ -313,7 +317,7 @@ pub trait RunStore: Send + Sync {
     /// Cancels the owner's run: at once when it is queued, else by asking its worker.
     fn cancel(&self, owner: &str, id: RunId) -> Result<Cancellation, StoreError>;
 
-    /// How many runs are queued and running.
+    /// How many runs are queued and running, and since when, by the store's clock.
     fn counts(&self) -> Result<RunCounts, StoreError>;
 
     /// How far these runs have come, whoever's they are and wherever they are executed; those that do not exist any more
@@ -498,7 +502,7 @@ pub trait Store: RunStore + CheckpointStore + ConversationStore + RetentionStore
 
     /// Replaces the connections by fresh ones without failing an operation, because the server behind them may be another
     /// one than before; a store without a server has nothing to replace.
-    fn recycle(&self, reason: &str);
+    fn recycle(&self, reason: &'static str);
 
     /// Runs the smallest query there is. The first time, and after a write has failed for want of room or of a working
     /// disk, it also proves that a write of ordinary size is committed; otherwise the writes of ordinary work are the proof.

@@ -23,6 +23,7 @@ pub use tickets::{Limits, NotAdmitted, Ticket};
 use crate::domain::{EventKind, RunEvent, RunId};
 use crate::event;
 use crate::http::{Lane, Stream};
+use crate::metrics::Metrics;
 use crate::store::{Progress, StoreError};
 use tickets::Tickets;
 use viewer::{Given, Viewer};
@@ -46,6 +47,7 @@ type Read = dyn Fn(&str, RunId, u64, usize) -> Result<Vec<RunEvent>, StoreError>
 struct Shared {
     read: Box<Read>,
     tickets: Arc<Tickets>,
+    metrics: Arc<Metrics>,
     /// Held while entries are moved; nothing is read, sent or closed meanwhile.
     watched: Mutex<Watched>,
     /// Notified when everything that was due has been read.
@@ -61,11 +63,13 @@ impl Streams {
     /// If the machine has no threads left.
     pub fn start(
         limits: Limits,
+        metrics: Arc<Metrics>,
         read: impl Fn(&str, RunId, u64, usize) -> Result<Vec<RunEvent>, StoreError> + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             read: Box::new(read),
             tickets: Arc::new(Tickets::new(limits)),
+            metrics,
             watched: Mutex::new(Watched::default()),
             settled: Condvar::new(),
             is_failing: AtomicBool::new(false),
@@ -94,6 +98,7 @@ impl Streams {
         // Before its log is read, so that nothing can fall between the two.
         let is_added = self.shared.watched.lock().add(id, Arc::clone(&viewer));
         if is_added {
+            self.shared.metrics.streams_opened.inc();
             self.hint(id, is_final);
         } else {
             viewer.dismiss();
@@ -105,6 +110,11 @@ impl Streams {
         if self.shared.watched.lock().note_due(id, is_final) {
             self.wake();
         }
+    }
+
+    /// How many streams are open, and how many may be.
+    pub fn counts(&self) -> (usize, usize) {
+        self.shared.tickets.counts()
     }
 
     /// The runs that somebody watches here.
@@ -210,12 +220,20 @@ impl Shared {
             let text = sse::events(&page);
             let newest = page.last().map_or(after, |event| event.sequence);
             for (_, viewer) in ready.iter().filter(|(given, _)| *given == after) {
-                if is_finished || (is_whole && is_final) {
+                let given = if is_finished || (is_whole && is_final) {
                     viewer.end(&text);
-                } else if viewer.give(&text, newest, is_whole) != Given::Lost {
-                    continue;
+                    None
+                } else {
+                    Some(viewer.give(&text, newest, is_whole))
+                };
+                match given {
+                    None | Some(Given::All) => _ = self.metrics.stream_events.inc_by(page.len() as u64),
+                    Some(Given::Lagged) => _ = self.metrics.streams_lagged.inc(),
+                    Some(Given::Nothing | Given::Gone) => {}
                 }
-                left.push((id, Arc::clone(viewer)));
+                if !matches!(given, Some(Given::All | Given::Nothing)) {
+                    left.push((id, Arc::clone(viewer)));
+                }
             }
             has_more |= !is_whole && !is_finished;
             is_known_final |= is_finished;

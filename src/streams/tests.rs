@@ -80,7 +80,8 @@ impl Bench {
             assert_eq!(owner, ANN);
             reader.read(after, limit)
         };
-        let streams = Arc::new(Streams::start(Limits::default(), read).expect("threads can be had"));
+        let streams =
+            Arc::new(Streams::start(Limits::default(), Arc::new(Metrics::new(&[])), read).expect("threads can be had"));
         let (sender, opened) = unbounded();
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound");

@@ -64,6 +64,11 @@ impl Tickets {
         *of_owner += 1;
         Ok(Ticket { tickets: Arc::clone(tickets), owner: owner.to_owned() })
     }
+
+    /// How many are out, and how many there are.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.out.lock().values().sum(), self.limits.streams_max)
+    }
 }
 
 impl Ticket {

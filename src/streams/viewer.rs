@@ -32,8 +32,10 @@ pub(super) enum Given {
     All,
     /// It gets it at the next sweep.
     Nothing,
-    /// It is gone, or so far behind that it has to come again.
-    Lost,
+    /// It is so far behind that it has to come again.
+    Lagged,
+    /// It is gone.
+    Gone,
 }
 
 impl Viewer {
@@ -85,9 +87,9 @@ impl Viewer {
                     event = event::STREAM_LAGGED,
                     "a viewer was too slow; it catches up when it comes again"
                 );
-                Given::Lost
+                Given::Lagged
             }
-            Err(StreamError::Gone) => Given::Lost,
+            Err(StreamError::Gone) => Given::Gone,
         }
     }
 

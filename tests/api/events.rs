@@ -310,6 +310,7 @@ fn a_viewer_that_is_too_slow_is_cut_off_and_catches_up_by_coming_again() {
     let all = quick.rest();
     goes_on_to_the_end(&all, 1, "succeeded");
     assert!(server.stderr().contains("stream.lagged"));
+    assert_eq!(server.metric("streams_lagged_total"), Some(1.0));
     let mut seen = all[..2].to_vec();
     while let Ok(event) = slow.try_next() {
         seen.push(event.expect("it has not ended in order"));

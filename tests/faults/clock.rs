@@ -34,6 +34,7 @@ pub(super) fn a_database_whose_clock_jumps_forward_has_a_run_rescued_early_and_i
 
     running.open(&first, 2);
     wait_until("the worker to be fenced", || first.stderr().contains("run.fenced"));
+    assert_eq!(first.metric("claims_fenced_total"), Some(1.0));
     assert_eq!(running.entered(&first, 3), 0, "the fenced worker went on");
     running.open(&other, 2);
     let ended = assert_whole(&database, &[Accepted { id: id.clone(), answer: running.answer() }]);

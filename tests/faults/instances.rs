@@ -162,6 +162,7 @@ fn a_run_whose_worker_gave_up_on_the_database_is_rescued_when_it_is_back() {
     proxy.cut();
     running.open(&server, 2);
     wait_until("the worker to give up", || server.stderr().contains("run.left"));
+    assert_eq!(server.metric("claims_left_total"), Some(1.0));
 
     proxy.heal();
     within(HEALED_WITHIN, "the worker to go on with others", || {

@@ -7,6 +7,7 @@ use holdfast::store::{
 use serde_json::json;
 
 use super::{LEASE, NO_LIMITS, answer, claim, error, events, keyed, kinds, new_run, submit, submit_and_claim, succeed};
+use crate::util::PATIENCE;
 
 pub(super) fn a_submitted_run_is_stored_with_its_event(store: &dyn Store) {
     let new = new_run("ann", "thread");
@@ -233,9 +234,14 @@ pub(super) fn runs_are_counted_where_they_are(store: &dyn Store) {
     let (_, cancelling) = submit_and_claim(store, "ann");
     store.cancel("ann", cancelling.id).unwrap();
     submit(store, "bob", "b");
-    assert_eq!(store.counts().unwrap(), RunCounts { queued: 1, running: 2 });
+    let counts = || {
+        let RunCounts { queued, running, oldest_queued, oldest_running } = store.counts().unwrap();
+        assert!([oldest_queued, oldest_running].iter().flatten().all(|age| *age < PATIENCE));
+        ([queued, running], [oldest_queued.is_some(), oldest_running.is_some()])
+    };
+    assert_eq!(counts(), ([1, 2], [true, true]));
     succeed(store, &claim);
-    assert_eq!(store.counts().unwrap(), RunCounts { queued: 1, running: 1 });
+    assert_eq!(counts(), ([1, 1], [true, true]));
 }
 
 pub(super) fn progress_is_told_of_many_runs_whoevers_they_are(store: &dyn Store) {

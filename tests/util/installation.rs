@@ -38,6 +38,12 @@ pub(crate) fn require_pgbouncer() -> bool {
         && require("PgBouncer, which is not installed (tests/run installs it)", program("pgbouncer").is_some())
 }
 
+/// The same for Prometheus's own tool, which reads metrics and rules as Prometheus does.
+#[must_use]
+pub(crate) fn require_promtool() -> bool {
+    require("promtool, which is not installed (tests/run installs it)", program("promtool").is_some())
+}
+
 /// The same for a PostgreSQL whose disk can be filled: [`Setup::small_disk`](super::postgres::Setup::small_disk).
 #[must_use]
 pub(crate) fn require_small_disk() -> bool {

@@ -119,7 +119,9 @@ pub(crate) use asker::Asker;
 pub(crate) use client::{Client, Response, read_response, sql};
 pub(crate) use database::Database;
 pub(crate) use events::{Event, Events};
-pub(crate) use installation::{program, require, require_pgbouncer, require_postgres, require_small_disk};
+pub(crate) use installation::{
+    program, require, require_pgbouncer, require_postgres, require_promtool, require_small_disk,
+};
 pub(crate) use intruder::Intruder;
 pub(crate) use key_server::{KeyServer, Publication, document};
 pub(crate) use machine::Machine;

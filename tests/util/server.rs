@@ -290,6 +290,14 @@ impl Server {
         self.anonymous().get("/health").json()
     }
 
+    /// The value of a series of `GET /metrics`, such as `panics_total`; `None` of what has not happened yet.
+    #[track_caller]
+    pub(crate) fn metric(&self, series: &str) -> Option<f64> {
+        let text = self.anonymous().get("/metrics").text();
+        let value = |line: &str| line.strip_prefix("holdfast_")?.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
+        text.lines().find_map(value)
+    }
+
     /// What it has written to standard error so far.
     pub(crate) fn stderr(&self) -> String {
         self.process.stderr()

@@ -317,7 +317,7 @@ impl Store for PostgresStore {
         Ok(())
     }
 
-    fn recycle(&self, reason: &str) {
+    fn recycle(&self, reason: &'static str) {
         for connections in self.all() {
             recycle(&connections.pool, reason, patience::RECYCLE);
         }
@@ -347,7 +347,7 @@ impl Store for PostgresStore {
 
 /// Replaces one pool, and says whether it has; otherwise the old one goes on serving, and its connections are replaced as
 /// they break.
-fn recycle(pool: &GuardedPool<SessionManager>, reason: &str, timeout: Duration) -> bool {
+fn recycle(pool: &GuardedPool<SessionManager>, reason: &'static str, timeout: Duration) -> bool {
     let why = match pool.recycle(reason, timeout) {
         Ok(_) => return true,
         Err(RecycleError::Refused(_) | RecycleError::InProgress) => return false,

@@ -131,7 +131,7 @@ impl PostgresStore {
         for connections in [&self.heart, &self.clients] {
             let is_other = connections.identity.lock().as_ref().is_some_and(|known| known != found);
             // Until it succeeds, each probe tries again: connections to the old server may go on working.
-            if !is_other || recycle(&connections.pool, "the server's identity changed", patience::FAILOVER) {
+            if !is_other || recycle(&connections.pool, "failover", patience::FAILOVER) {
                 *connections.identity.lock() = Some(found.clone());
             }
         }

@@ -35,6 +35,13 @@ macro_rules! queries {
 
 pub(super) use queries;
 
+/// How long ago a point in time was, in milliseconds, by the database's clock.
+macro_rules! age_ms {
+    ($at:literal) => {
+        concat!("(extract(epoch FROM clock_timestamp() - ", $at, ") * 1000)::int8")
+    };
+}
+
 /// The columns of a run, in the order in which `rows::Fields::run` reads them, before the two of its answer.
 macro_rules! run {
     () => {
@@ -172,8 +179,10 @@ queries! {
                 AND e.status IN ('queued', 'running', 'cancelling'))
         FROM runs r WHERE r.run_id = $1 AND r.status = 'queued'";
     COUNTS: "runs.counts" () =
-        "SELECT (SELECT count(*) FROM runs WHERE status = 'queued'),
-            (SELECT count(*) FROM runs WHERE status IN ('running', 'cancelling'))";
+        "SELECT queued, running, ", age_ms!("oldest_queued_at"), ", ", age_ms!("oldest_running_at"), "
+        FROM (SELECT count(*) AS queued, min(submitted_at) AS oldest_queued_at FROM runs WHERE status = 'queued') q,
+            (SELECT count(*) AS running, min(started_at) AS oldest_running_at FROM runs
+                WHERE status IN ('running', 'cancelling')) r";
     PROGRESS: "runs.progress" (UUID_ARRAY) = "SELECT run_id, status, last_event FROM runs WHERE run_id = ANY($1)";
     /// What has ended is written as it is: the row that comes back is then the latest one, whatever the snapshot knows.
     CANCEL: "runs.cancel" (UUID, TEXT, TEXT, TEXT) =

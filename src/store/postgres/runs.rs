@@ -109,7 +109,13 @@ impl RunStore for PostgresStore {
     fn counts(&self) -> Result<RunCounts, StoreError> {
         let rows = self.run_on_scout(&queries::COUNTS)?;
         let mut fields = only(&rows)?;
-        Ok(RunCounts { queued: fields.number()?, running: fields.number()? })
+        let (queued, running) = (fields.number()?, fields.number()?);
+        // A clock that was put back makes nothing negative.
+        let mut age = || -> Result<Option<Duration>, StoreError> {
+            let ms: Option<i64> = fields.take()?;
+            Ok(ms.map(|ms| Duration::from_millis(ms.max(0).cast_unsigned())))
+        };
+        Ok(RunCounts { queued, running, oldest_queued: age()?, oldest_running: age()? })
     }
 
     fn progress(&self, ids: &[RunId]) -> Result<Vec<Progress>, StoreError> {

@@ -156,7 +156,7 @@ impl Store for SqliteStore {
     }
 
     /// The file stays the same.
-    fn recycle(&self, _reason: &str) {}
+    fn recycle(&self, _reason: &'static str) {}
 
     fn probe(&self) -> Result<Probe, StoreError> {
         let started = Instant::now();

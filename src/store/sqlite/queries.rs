@@ -54,7 +54,9 @@ queries! {
     QUEUED_COUNT = "SELECT count(*) FROM runs WHERE status = 'queued'";
     QUEUED_COUNT_OF_OWNER = "SELECT count(*) FROM runs WHERE owner = ?1 AND status = 'queued'";
     RUNNING_COUNT_OF_HOLDER = "SELECT count(*) FROM runs WHERE claim_holder = ?1 AND status IN ('running', 'cancelling')";
-    RUNNING_COUNT = "SELECT count(*) FROM runs INDEXED BY runs_claimed WHERE status IN ('running', 'cancelling')";
+    QUEUED_SINCE = "SELECT count(*), min(submitted_at) FROM runs WHERE status = 'queued'";
+    RUNNING_SINCE = "SELECT count(*), min(started_at) FROM runs INDEXED BY runs_claimed
+        WHERE status IN ('running', 'cancelling')";
     THREAD_UPSERT = "INSERT INTO threads (thread_key, owner, thread_id, run_count, latest_at, first_prompt)
         VALUES (?1, ?2, ?3, 1, ?4, ?5)
         ON CONFLICT (owner, thread_id)

@@ -6,6 +6,7 @@ use rusqlite::{OptionalExtension, params};
 use serde_json::json;
 
 use super::{SqliteStore, Transaction, claims, events, int, now, queries, rows};
+use crate::clock::Timestamp;
 use crate::domain::{EventKind, Run, RunEvent, RunId, Status, ThreadKey, Trigger, transition};
 use crate::store::{
     Cancellation, Claim, ClaimRequest, Ending, HEARTBEAT_PATIENCE, Held, Lost, NewRun, Progress, QueueLimits,
@@ -81,7 +82,17 @@ impl RunStore for SqliteStore {
 
     fn counts(&self) -> Result<RunCounts, StoreError> {
         self.read("runs.counts", |tx| {
-            Ok(RunCounts { queued: count(tx, queries::QUEUED_COUNT)?, running: count(tx, queries::RUNNING_COUNT)? })
+            let now = now(tx)?;
+            let since = |query| -> Result<(u64, Option<Duration>), StoreError> {
+                let found = tx
+                    .prepare_cached(query)?
+                    .query_row([], |row| Ok((rows::number(row, 0)?, row.get::<_, Option<i64>>(1)?.map(Timestamp))));
+                let (count, oldest) = found?;
+                Ok((count, oldest.map(|oldest| Duration::from_millis(now.millis_since(oldest)))))
+            };
+            let (queued, oldest_queued) = since(queries::QUEUED_SINCE)?;
+            let (running, oldest_running) = since(queries::RUNNING_SINCE)?;
+            Ok(RunCounts { queued, running, oldest_queued, oldest_running })
         })
     }
 

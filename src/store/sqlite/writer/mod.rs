@@ -41,6 +41,8 @@ pub(super) struct Writer {
     pub(super) pool: GuardedPool<Seats>,
     bounds: Bounds,
     desk: Mutex<Desk>,
+    waits_total: AtomicU64,
+    waited_us: AtomicU64,
     timeouts_total: AtomicU64,
 }
 
@@ -52,6 +54,8 @@ struct Desk {
     queue: VecDeque<Waiting>,
     /// Operations that have joined the opener's transaction, in this order, and since when.
     joined: Vec<(&'static str, Instant)>,
+    /// How many have joined since the start.
+    joined_total: u64,
 }
 
 struct Waiting {
@@ -88,7 +92,14 @@ struct Shared {
 
 impl Writer {
     pub(super) fn new(pool: GuardedPool<Seats>) -> Self {
-        Self { pool, bounds: BOUNDS, desk: Mutex::default(), timeouts_total: AtomicU64::new(0) }
+        Self {
+            pool,
+            bounds: BOUNDS,
+            desk: Mutex::default(),
+            waits_total: AtomicU64::new(0),
+            waited_us: AtomicU64::new(0),
+            timeouts_total: AtomicU64::new(0),
+        }
     }
 
     /// Runs `work` in a transaction that nobody's write can come between, and returns once it is committed, or rolled back
@@ -103,7 +114,10 @@ impl Writer {
     ) -> Result<Result<T, StoreError>, PoolError> {
         let Some(ticket) = self.queue(operation) else { return self.open(operation, patience, work) };
         let queued = Instant::now();
-        match self.wait(&ticket, queued, patience)? {
+        self.waits_total.fetch_add(1, Ordering::Relaxed);
+        let turn = self.wait(&ticket, queued, patience);
+        self.waited_us.fetch_add(queued.elapsed().as_micros() as u64, Ordering::Relaxed);
+        match turn? {
             Turn::Open => self.open(operation, patience.saturating_sub(queued.elapsed()), work),
             Turn::Join(shared) => self.join(shared, &ticket, work),
         }
@@ -112,9 +126,12 @@ impl Writer {
     /// The pool at one moment; who waits for a turn and who has joined a transaction counts as if it had a lease of its own.
     pub(super) fn status(&self) -> PoolStatus {
         let mut status = self.pool.status();
+        status.waits_total += self.waits_total.load(Ordering::Relaxed);
+        status.waited_total += Duration::from_micros(self.waited_us.load(Ordering::Relaxed));
         status.timeouts_total += self.timeouts_total.load(Ordering::Relaxed);
         let desk = self.desk.lock();
         status.waiting += desk.queue.len();
+        status.leases_total += desk.joined_total;
         let joined = desk.joined.iter().map(|(name, since)| Operation { name, age: since.elapsed() });
         status.operations.extend(joined);
         status
@@ -255,6 +272,7 @@ impl Writer {
         let mut desk = self.desk.lock();
         let next = desk.queue.pop_front()?;
         desk.joined.push((next.operation, Instant::now()));
+        desk.joined_total += 1;
         Some(next.ticket)
     }
 }

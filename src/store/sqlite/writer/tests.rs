@@ -341,6 +341,7 @@ fn whoever_waits_too_long_takes_back_what_has_not_begun() {
     let fixture = open(PATIENT);
     std::thread::scope(|scope| {
         let (end, held) = fixture.hold(scope, "held");
+        let before = fixture.writer.status();
         let impatient = scope.spawn(|| fixture.writer.write("impatient", SHORT, |tx| insert(tx, "impatient")));
         until(|| fixture.writer.status().waiting == 1);
         let patient = fixture.queue(scope, &[("patient", insert)]);
@@ -352,6 +353,13 @@ fn whoever_waits_too_long_takes_back_what_has_not_begun() {
         drop(end);
         assert!(succeeded(&held.join()));
         assert!(patient.into_iter().all(|patient| succeeded(&patient.join())));
+        let status = fixture.writer.status();
+        assert_eq!(
+            (status.waits_total, status.leases_total),
+            (before.waits_total + 2, before.leases_total + 1),
+            "who joins has a lease"
+        );
+        assert!(status.waited_total >= SHORT);
     });
     assert_eq!(fixture.stored(), ["held", "patient"]);
 }
