@@ -15,8 +15,9 @@ const LONG_FILES: &[(&str, &str)] =
 const NEIGHBOURS: &[(&str, &str)] = &[("runner", "engine"), ("runner", "streams"), ("doctor", "app")];
 /// A variable of the TLS library that users have to know.
 const TLS_AUTHORITIES: &str = "SSL_CERT_FILE";
-/// And one of Rust's own.
+/// And one each of Rust's own and of glibc's.
 const BACKTRACE: &str = "RUST_BACKTRACE";
+const TUNABLES: &str = "GLIBC_TUNABLES";
 /// Those with which a service manager and its services speak to each other.
 const SERVICE_PROTOCOL: &[&str] = &[
     "EXTEND_TIMEOUT_USEC",
@@ -259,7 +260,7 @@ fn documents_name_only_variables_and_events_that_exist() {
     let variables: BTreeSet<&str> = variables.map(|variable| variable.name).collect();
     let is_variable = |quoted: &str| {
         variables.contains(quoted.trim_end_matches("_FILE"))
-            || [TLS_AUTHORITIES, BACKTRACE].contains(&quoted)
+            || [TLS_AUTHORITIES, BACKTRACE, TUNABLES].contains(&quoted)
             || SERVICE_PROTOCOL.contains(&quoted)
     };
     let events: BTreeSet<&str> = event::ALL.iter().map(|(name, _)| *name).collect();

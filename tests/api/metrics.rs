@@ -268,9 +268,13 @@ fn the_rules_for_alerts_are_understood_and_do_what_they_say() {
     named(&cases);
     let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     assert_eq!(alerts.len(), rules.matches("          summary: ").count());
+    let manual = document("operations.md");
+    let sections: Vec<&str> = manual.lines().filter_map(|line| line.strip_prefix("### Holdfast")).collect();
+    assert_eq!(sections.len(), alerts.len(), "{sections:?}");
     for alert in &alerts {
-        let heading = format!("docs/operations.md#{}\"\n", alert.to_lowercase());
-        assert_eq!(rules.matches(&heading).count(), 1, "{alert} says once where it is told what to do");
+        let link = format!("docs/operations.md#{}\"\n", alert.to_lowercase());
+        assert_eq!(rules.matches(&link).count(), 1, "{alert} says once where it is told what to do");
+        assert!(manual.contains(&format!("\n### {alert}\n")), "{alert} has a section of its own there");
         let case = cases.split_once(&format!("  - name: {alert}\n")).unwrap_or_else(|| panic!("{alert} has no case")).1;
         let case = case.split("\n  - name: ").next().unwrap();
         assert!(case.contains("exp_alerts:") && case.contains(&format!("{alert}}}")), "{alert} is quiet, then fires");

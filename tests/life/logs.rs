@@ -58,7 +58,7 @@ fn each_request_is_a_line_at_debug_with_its_route_and_nothing_of_its_content() {
         ("deletes", "DELETE", Some("/chat/{thread_id}"), 200, Some(ANN)),
         ("has-no-token", "GET", Some("/runs"), 401, None),
         ("is-lost", "GET", None, 404, None),
-        ("is-wrong", "PATCH", Some("/runs"), 405, None),
+        ("is-wrong", "PATCH", None, 405, None),
         ("fails", "GET", Some("/runs"), 500, Some(ANN)),
     ] {
         let [line] = &told.iter().filter(|line| line["request_id"] == id).collect::<Vec<_>>()[..] else {
