@@ -46,7 +46,7 @@ fn a_server_moves_on_to_the_host_that_can_be_written() {
     assert_eq!(answer.status, 200, "{answer:?}");
     within(HEALED_WITHIN, "the pool to be replaced", || generation() > before);
     let recycled = server.stderr();
-    assert!(recycled.contains("pool.recycled") && recycled.contains("identity"), "{recycled}");
+    assert!(recycled.contains("pool.recycled") && recycled.contains("failover"), "{recycled}");
     ann.wait_for_status(&run, "succeeded");
     load.wait_for_answers(8);
     let mut accepted = load.stop();
