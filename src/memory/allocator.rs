@@ -58,7 +58,7 @@ pub fn keep_no_thread_caches() {
     const VARIABLE: &str = "GLIBC_TUNABLES";
     const SETTING: &str = "glibc.malloc.tcache_count";
     let tunables = std::env::var_os(VARIABLE).unwrap_or_default();
-    if tunables.to_string_lossy().contains(SETTING) {
+    if tunables.to_string_lossy().contains(SETTING) || is_privileged() {
         return;
     }
     // By its path and not by /proc/self/exe, which would be its name from then on.
@@ -75,6 +75,16 @@ pub fn keep_no_thread_caches() {
     }
     // It returns only if that cannot be done, as for a program that has been replaced meanwhile; then the threads have theirs.
     drop(again.args(arguments).env(VARIABLE, value).exec());
+    // SAFETY: SIG_IGN has no code that could run at a bad moment. Rust ignores SIGPIPE, and has just stopped to, for the program
+    // that was to come.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+/// Whether the program has more rights than whoever started it, as by capabilities of its file: glibc drops its variable then, and
+/// the program would be started again for ever.
+fn is_privileged() -> bool {
+    // SAFETY: it looks a number up in what the kernel gave the process, and may be called at any time.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
 /// Has each block of a quarter of a mebibyte or more go back to the system when it is freed. By itself the allocator keeps what is as
