@@ -11,21 +11,28 @@ limit_to() {
         limited_by="a scope of systemd with MemoryMax=${mib}M"
         return
     fi
+    # A group below our own: version 2, where the group above gives the memory controller away, or version 1.
     own=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)
-    own=${own%/}
-    if [ -w "$own/cgroup.procs" ] && mkdir "$own/holdfast-bench.$$" 2>/dev/null; then
-        limit_group=$own/holdfast-bench.$$
-        # Only there if the group above gives the memory controller away.
-        if [ -f "$limit_group/memory.max" ] && echo "$((mib << 20))" >"$limit_group/memory.max"; then
-            [ ! -f "$limit_group/memory.swap.max" ] || echo 0 >"$limit_group/memory.swap.max"
-            limited=(sh -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$limit_group")
-            limited_by="a cgroup with memory.max=$((mib << 20))"
-            return
-        fi
-        lift_limit
-    fi
+    if group_with memory.max "${own%/}" $((mib << 20)); then return; fi
+    own=/sys/fs/cgroup/memory$(sed -n 's/^[0-9]*:memory://p' /proc/self/cgroup)
+    if group_with memory.limit_in_bytes "${own%/}" $((mib << 20)); then return; fi
     limited=(sh -c 'ulimit -d "$0" && exec "$@"' $((mib * 1024)))
     limited_by="ulimit -d $((mib * 1024)): heap, stacks and whatever else is private and writable, touched or not, since no cgroup with a limit can be made here"
+}
+
+# Makes a group with this limit below that one, if that can be done.
+group_with() {
+    local setting=$1 own=$2 bytes=$3
+    [ -w "$own/cgroup.procs" ] && mkdir "$own/holdfast-bench.$$" 2>/dev/null || return
+    limit_group=$own/holdfast-bench.$$
+    if [ -f "$limit_group/$setting" ] && echo "$bytes" >"$limit_group/$setting"; then
+        [ ! -f "$limit_group/memory.swap.max" ] || echo 0 >"$limit_group/memory.swap.max"
+        limited=(sh -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$limit_group")
+        limited_by="a control group with $setting=$bytes"
+        return
+    fi
+    lift_limit
+    return 1
 }
 
 lift_limit() {
