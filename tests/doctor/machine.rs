@@ -76,6 +76,9 @@ fn a_state_directory_is_its_servers_own() {
     if require("to be root", rustix::process::geteuid().is_root()) {
         std::os::unix::fs::chown(&state, Some(NOBODY), None).unwrap();
         Examined::of(&launch).says("state directory", "warning", &format!("belongs to the user with id {NOBODY}"));
+        // A server that has it shows that its user may.
+        let server = launch.start();
+        Examined::of(server.launch()).says("state directory", "ok", "is in use by the server");
     }
 }
 
@@ -150,4 +153,26 @@ fn threads_are_enough_for_one_that_is_no_root() {
     few.says("threads", "fault", "its user may have 10");
     // And what such a user may not do, root would not have seen.
     few.says("state directory", "fault", "does not exist and cannot be made in");
+}
+
+/// As systemd keeps the state of a service whose user does not last.
+#[test]
+fn what_cannot_be_looked_at_is_not_taken_for_absent() {
+    if !require("to be root, to become somebody else", rustix::process::geteuid().is_root()) {
+        return;
+    }
+    let launch = launch().without("JWT_SECRET");
+    let private = launch.home().join("private");
+    std::fs::create_dir(&private).unwrap();
+    let chmod = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    chmod(&private, 0o700);
+    chmod(launch.home(), 0o755);
+    let launch = launch.env("STATE_DIRECTORY", private.join("holdfast").to_str().unwrap());
+    let become_nobody = format!("exec setpriv --reuid={NOBODY} --clear-groups \"$0\" \"$@\"");
+    let examined = Examined::of(&launch.shell(&become_nobody));
+    examined
+        .says("state directory", "fault", "private/holdfast cannot be looked at: Permission denied")
+        .says("store", "fault", "cannot be looked at: Permission denied")
+        .says("tokens", "ok", "signed with the server's own secret");
+    assert_eq!(examined.code, Some(3));
 }
