@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::{Examined, launch, may_mount, mounted};
-use crate::util::{Launch, Server, require};
+use super::{Examined, launch, may_mount, mounted, under_systemd};
+use crate::util::{Launch, Matter, Server, require};
 
 /// Somebody whom no system has.
 const NOBODY: u32 = 54_321;
@@ -153,6 +153,38 @@ fn threads_are_enough_for_one_that_is_no_root() {
     few.says("threads", "fault", "its user may have 10");
     // And what such a user may not do, root would not have seen.
     few.says("state directory", "fault", "does not exist and cannot be made in");
+}
+
+/// As docs/operations.md has it; only the places are others.
+#[test]
+fn an_administrator_looks_at_the_service_with_what_it_has() {
+    let server = launch().start();
+    let etc = server.launch().home().join("etc");
+    std::fs::create_dir(&etc).unwrap();
+    std::fs::write(etc.join("holdfast.env"), "# Of the service\nDRAIN_TIMEOUT=20s\n").unwrap();
+    std::fs::write(etc.join("jwt_secret"), "a secret that is long enough for anybody").unwrap();
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
+    let (_, rest) = page.split_once("<!-- run by the tests: doctor -->\n```\n").unwrap();
+    let commands = rest.split_once("\n```").unwrap().0;
+    let commands = commands
+        .replace("/etc/holdfast", etc.to_str().unwrap())
+        .replace("/var/lib/private/holdfast", server.launch().state().to_str().unwrap())
+        .replace("STATE_DIRECTORY=", "exec env STATE_DIRECTORY=")
+        .replace("holdfast doctor", "\"$0\" \"$@\"");
+    let administrator = server.launch().clone().without("JWT_SECRET").without("STATE_DIRECTORY").shell(&commands);
+    let look = |matter: &str| {
+        let service = "LoadState=loaded\\nTimeoutStopUSec=35s\\n";
+        Examined::of(&under_systemd(&administrator, service, "")).says("unit", "ok", matter).says(
+            "state directory",
+            "ok",
+            &format!("is in use by the server with process id {}", server.pid().as_raw_nonzero()),
+        );
+    };
+    look("DRAIN_TIMEOUT is 20 s");
+    // Where there is a database, it is that of the service.
+    std::fs::write(etc.join("database_url"), "postgres://holdfast@192.0.2.1:x/").unwrap();
+    let administrator = administrator.tells(Matter::Dsn, "it says how one is written");
+    Examined::of(&administrator).says("configuration", "fault", "DATABASE_URL");
 }
 
 /// As systemd keeps the state of a service whose user does not last.
