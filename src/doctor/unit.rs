@@ -31,16 +31,15 @@ pub(super) fn look(patient: &Patient) -> Vec<Finding> {
     timeout.map(|timeout| judge(timeout, patient.config.drain_timeout)).into_iter().collect()
 }
 
-/// Where the socket that is passed to the service listens, if that is what is looked at and the socket is active.
+/// Where the socket that is passed to the service listens while it is active: everywhere if the service is what is looked at, else
+/// where `BIND` says too.
 pub(super) fn passed(patient: &Patient) -> Vec<Bind> {
-    let is_ours = |service: Properties| another_directory(patient, &service).is_none();
-    let socket = if service().is_some_and(is_ours) { Properties::of(SOCKET, "ActiveState,Listen") } else { None };
-    match socket {
-        Some(socket) if socket.first("ActiveState") == Some("active") => {
-            socket.all("Listen").filter_map(place).collect()
-        }
-        _ => Vec::new(),
-    }
+    let Some(service) = service() else { return Vec::new() };
+    let socket = Properties::of(SOCKET, "ActiveState,Listen");
+    let Some(socket) = socket.filter(|socket| socket.first("ActiveState") == Some("active")) else { return Vec::new() };
+    let is_ours = another_directory(patient, &service).is_none();
+    let places = socket.all("Listen").filter_map(place);
+    places.filter(|place| is_ours || *place == patient.config.bind).collect()
 }
 
 /// `None` where there is no systemd, or it has no such service.

@@ -54,6 +54,10 @@ fn a_socket_of_systemd_without_a_server_is_not_asked() {
     let socket = format!("ActiveState=active\\nListen={address} (Stream)\\nListen=/run/holdfast.sock (Stream)\\n");
     let launch = launch().env("BIND", &address.to_string());
     Examined::of(&under_systemd(&launch, LOADED, &socket)).says("port", "warning", &said);
+    // Nor by who looks at something else, with the same address.
+    let another = format!("{LOADED}StateDirectory=holdfast-of-nobody\\n");
+    let said = format!("systemd listens on {address}, and no server uses");
+    Examined::of(&under_systemd(&launch, &another, &socket)).says("port", "warning", &said);
     // Whoever connects starts the service.
     assert_eq!(systemd.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
 }
