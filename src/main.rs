@@ -48,11 +48,8 @@ enum Command {
 enum ServerCommand {
     /// Serve until a signal (the default)
     Serve,
-    /// Print the configuration as it holds and try the store
-    #[command(
-        after_help = "For whoever has changed the configuration. `holdfast doctor` looks at everything else as well, and looks on \
-        after a fault."
-    )]
+    /// Print the configuration as it holds, and what is wrong with the store, the keys of tokens and the data that it names
+    #[command(after_help = CHECK_HELP)]
     Check,
     /// Make a token with the configured secret, or with the server's own
     Token {
@@ -78,6 +75,16 @@ enum ServerCommand {
     },
 }
 
+const CHECK_HELP: &str = "\
+For whoever has changed the configuration; the findings about store, tokens and data are those of `holdfast doctor`, which looks at
+everything else as well, and looks on after a fault of the configuration. Changes nothing.
+
+Exit codes:
+  0  no fault was found, though there may be warnings
+  1  the result could not be printed
+  2  the configuration has a fault
+  3  there is a fault elsewhere";
+
 const MIGRATION: &str = "\
 May be interrupted at any time, also by kill -9, and goes on where it was when it is started again. Every row is read back and
 compared before it says that the store has moved. The SQLite file is left as it was; servers no longer start on it.
@@ -102,8 +109,8 @@ Exit codes:
   130 (Ctrl-C), 143 (SIGTERM)  interrupted; a run that was accepted goes on";
 
 const DOCTOR_HELP: &str = "\
-For whoever sets a server up, or wonders about one that runs: run it as the server's user, with its environment and in its
-directory. It looks at the configuration, the state directory and its disk, the store with its schema, connections and clock,
+For whoever sets a server up, or wonders about one that runs: run it as the server's user or root, with its environment and in its
+directory (of the service: docs/operations.md, \"What to do when\"). It looks at the configuration, the state directory and its disk, the store with its schema, connections and clock,
 memory, descriptors, threads, tokens and their keys, the data, the port and the unit of systemd, all at once, for 5 s at most, and
 changes nothing. `holdfast check` shows the configuration itself.
 
@@ -171,7 +178,7 @@ fn operate(command: ServerCommand) -> u8 {
     };
     match command {
         ServerCommand::Serve => app::serve(&config, Vec::new()),
-        ServerCommand::Check => check(&config, &effective),
+        ServerCommand::Check => check(config, effective),
         ServerCommand::Token { email, expires } => token(&config, &email, expires),
         ServerCommand::Import { files } => import(&config, &files),
         ServerCommand::MigrateStore { verify_only } => app::migrate_store(&config, verify_only),
@@ -186,22 +193,22 @@ fn reject(faults: &[Fault]) -> u8 {
     2
 }
 
-fn check(config: &Config, effective: &[Effective]) -> u8 {
+fn check(config: Config, effective: Vec<Effective>) -> u8 {
     let width = effective.iter().map(|variable| variable.name.len()).max().unwrap_or(0);
     let line = |Effective { name, shown, origin }: &Effective| format!("{name:width$}  {shown}  ({origin})\n");
-    let said = say(&effective.iter().map(line).collect::<String>());
-    match app::inspect(config) {
-        Ok(sentence) => said.max(say(&format!("\n{sentence}\n"))),
-        Err(error) => {
-            app::complain(&error);
-            error.exit_code()
-        }
-    }
+    let holds: String = effective.iter().map(line).collect();
+    let report = doctor::try_out(config, effective);
+    tell(&report, &format!("{holds}\n{}", report.text()))
 }
 
 fn examine(json: bool) -> u8 {
     let report = doctor::examine();
-    match say(&if json { report.json() } else { report.text() }) {
+    tell(&report, &if json { report.json() } else { report.text() })
+}
+
+/// Prints what was found, and gives the exit code.
+fn tell(report: &doctor::Report, text: &str) -> u8 {
+    match say(text) {
         0 => report.exit_code(),
         unsaid => unsaid,
     }

@@ -141,7 +141,7 @@ esac
 _holdfast_commands() {
     local commands; commands=(
 'serve:Serve until a signal (the default)' \
-'check:Print the configuration as it holds and try the store' \
+'check:Print the configuration as it holds, and what is wrong with the store, the keys of tokens and the data that it names' \
 'token:Make a token with the configured secret, or with the server'\''s own' \
 'import:Add CSV files as tables; nothing of a file with a fault is added' \
 'migrate-store:Move the runs and conversations from the SQLite file of a stopped server to the empty database of \`DATABASE_URL\`' \
@@ -170,7 +170,7 @@ _holdfast__subcmd__doctor_commands() {
 _holdfast__subcmd__help_commands() {
     local commands; commands=(
 'serve:Serve until a signal (the default)' \
-'check:Print the configuration as it holds and try the store' \
+'check:Print the configuration as it holds, and what is wrong with the store, the keys of tokens and the data that it names' \
 'token:Make a token with the configured secret, or with the server'\''s own' \
 'import:Add CSV files as tables; nothing of a file with a fault is added' \
 'migrate-store:Move the runs and conversations from the SQLite file of a stopped server to the empty database of \`DATABASE_URL\`' \

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::migration::refuse_moved;
-use super::{CLOSE_RESERVE, STORE_FILE, StartError, StateDirectory, StateDirectoryError};
+use super::{STORE_FILE, StateDirectory};
 use crate::config::Config;
 use crate::domain::InstanceId;
-use crate::pool::connector;
 use crate::store::postgres::{self, PostgresStore};
 use crate::store::sqlite::{self, SqliteStore};
 use crate::store::{Store, StoreError};
@@ -84,55 +83,4 @@ pub(super) fn import_target(config: &Config, instance: InstanceId) -> Option<Pos
         instance,
     };
     config.database_url.as_ref().map(|url| PostgresStore::new(url, options))
-}
-
-/// Tries the store as a start would, and says in a sentence what it found.
-pub(super) fn inspect(config: &Config) -> Result<String, StartError> {
-    match postgres_store(config, InstanceId::new()) {
-        Some(store) => {
-            let found = inspect_postgres(&store);
-            store.close(CLOSE_RESERVE);
-            Ok(found?)
-        }
-        None => inspect_sqlite(config),
-    }
-}
-
-fn inspect_postgres(store: &PostgresStore) -> Result<String, StoreError> {
-    if store.is_current()? {
-        // Without anything to migrate, this changes nothing.
-        store.initialise()?;
-        return describe(store, "The database of DATABASE_URL");
-    }
-    Ok("The database of DATABASE_URL can be reached; the next start makes the tables that it lacks.".into())
-}
-
-fn inspect_sqlite(config: &Config) -> Result<String, StartError> {
-    let shown = config.state_directory.display();
-    if !config.state_directory.exists() {
-        return Ok(format!("The store does not exist yet; the first start makes it in {shown}."));
-    }
-    let state = match StateDirectory::open(&config.state_directory) {
-        Ok(state) => state,
-        Err(StateDirectoryError::Locked(_)) => {
-            return Ok(format!("The store in {shown} is in use by a running server; ask its /health/database."));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    if !state.path().join(STORE_FILE).exists() {
-        return Ok(format!("The store does not exist yet; the first start makes it in {shown}."));
-    }
-    let store = sqlite_store(&state, config, &connector())?;
-    let found = describe(&store, &format!("The store in {shown}"));
-    store.close(CLOSE_RESERVE);
-    Ok(found?)
-}
-
-fn describe(store: &dyn Store, subject: &str) -> Result<String, StoreError> {
-    let counts = store.counts()?;
-    let probe = store.probe()?;
-    Ok(format!(
-        "{subject} can be read and written ({} {}): {} analyses are queued, {} were being worked on.",
-        probe.backend, probe.server_version, counts.queued, counts.running
-    ))
 }

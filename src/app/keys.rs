@@ -60,17 +60,6 @@ impl KeyRefresher {
     }
 }
 
-/// Tries the source once, and says in a sentence what it found; for `holdfast check`.
-pub(super) fn inspect(location: &KeyLocation) -> Result<String, StartError> {
-    let mut source = KeySource::new(location);
-    match source.load().and_then(|(set, fresh_for)| Ok((set.usable()?, fresh_for))) {
-        Ok((set, _)) if set.left_out().is_empty() => Ok(format!("JWT_JWKS: {} usable keys.", set.count())),
-        Ok((set, _)) => Ok(format!("JWT_JWKS: {} usable keys; left out: {}.", set.count(), set.left_out())),
-        Err(error) if source.is_file() => Err(StartError::Keys(place(location), error)),
-        Err(error) => Ok(format!("JWT_JWKS cannot be read now: {error}; the server would start and try again.")),
-    }
-}
-
 fn place(location: &KeyLocation) -> String {
     match location {
         KeyLocation::File(path) => path.display().to_string(),

@@ -29,6 +29,7 @@ use crossbeam_channel::{Receiver, select};
 pub use descriptors::DESCRIPTORS_MAX;
 pub use inherited::{Inherited, InheritedError};
 pub use logging::complain;
+pub(crate) use migration::refuse_moved;
 pub use migration::{MigrationError, migrate_store};
 pub use needs::{Threads, descriptors_beside, threads};
 pub use state_directory::{LOCK_FILE, StateDirectory, StateDirectoryError};
@@ -63,7 +64,7 @@ pub const STORE_FILE: &str = "holdfast.sqlite";
 /// Threads that answer HTTP: one more than cores would only take turns, one alone would wait for a page fault.
 const HTTP_THREADS_MIN: usize = 2;
 /// More than this many http threads contend for the epoll set on small machines.
-const HTTP_THREADS_MAX: usize = 4;
+pub const HTTP_THREADS_MAX: usize = 4;
 /// What a shutdown keeps of its time for sending answers and closing the store.
 const CLOSE_RESERVE: Duration = Duration::from_secs(3);
 /// What closing a pool may take beyond its deadline, to interrupt what is still going on.
@@ -431,23 +432,6 @@ pub fn serve_at(config: &Config, more_engines: Vec<Arc<dyn Engine>>, pace: Pace)
     }
 }
 
-/// Tries the keys and the store as the server would, and says in a sentence each what it found; for `holdfast check`.
-///
-/// # Errors
-/// Whatever would keep the server from starting.
-pub fn inspect(config: &Config) -> Result<String, StartError> {
-    if let Some(directory) = &config.data_dir
-        && let Err(error) = std::fs::read_dir(directory)
-    {
-        let reason = format!("the data directory cannot be read: {error}");
-        let fault = datasets::Fault { file: directory.display().to_string(), line: None, reason };
-        return Err(DatasetsError::Source(vec![fault]).into());
-    }
-    let keys = config.jwt_jwks.as_ref().map(keys::inspect).transpose()?;
-    let store = backend::inspect(config)?;
-    Ok(keys.into_iter().chain([store]).collect::<Vec<_>>().join("\n"))
-}
-
 /// Makes the state directory if there is none, for commands that a running server does not mind.
 ///
 /// # Errors
@@ -496,6 +480,7 @@ fn dataset_connections(config: &Config) -> u32 {
     (config.max_concurrent_analyses + store_threads(config)) as u32
 }
 
-fn http_threads() -> usize {
+/// How many threads answer HTTP on this machine.
+pub fn http_threads() -> usize {
     std::thread::available_parallelism().map_or(HTTP_THREADS_MIN, usize::from).clamp(HTTP_THREADS_MIN, HTTP_THREADS_MAX)
 }

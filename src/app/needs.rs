@@ -1,6 +1,6 @@
 //! What a server of this configuration takes of the system: the figures of ARCHITECTURE.md's table of threads, and descriptors.
 
-use super::{dataset_connections, http_threads, store_threads};
+use super::{dataset_connections, store_threads};
 use crate::config::{Config, KeyLocation};
 use crate::store::postgres::CONNECTIONS_BESIDE;
 
@@ -10,7 +10,7 @@ const SINGLE: u64 = 11;
 /// Pools that connect to PostgreSQL, each on a thread of its own.
 const POSTGRES_POOLS: u64 = 3;
 /// Names that are being resolved for keys: see the table.
-const RESOLVERS: u64 = 4;
+const RESOLVERS: u64 = 3;
 /// A connection to a SQLite file has the file and its WAL open, and one of each file has the index of that.
 const FILES_EACH: u64 = 2;
 /// Standard input, output and error, the log's own, lock, listener, epoll, what is kept for a shortage of descriptors, signals, and
@@ -26,10 +26,10 @@ pub struct Threads {
     pub at_most: u64,
 }
 
-/// The threads of a server of this configuration, on this machine.
-pub fn threads(config: &Config) -> Threads {
+/// The threads of a server of this configuration with so many for HTTP, which the machine decides ([`http_threads`](super::http_threads)).
+pub fn threads(config: &Config, http_threads: usize) -> Threads {
     let is_postgres = config.database_url.is_some();
-    let lanes = http_threads() + store_threads(config) + config.max_concurrent_analyses;
+    let lanes = http_threads + store_threads(config) + config.max_concurrent_analyses;
     let chores = u64::from(config.retention.is_some()) + u64::from(config.jwt_jwks.is_some());
     let at_rest = SINGLE + lanes as u64 + chores + if is_postgres { POSTGRES_POOLS } else { 0 };
     // One connection each that is interrupted, and the opener.

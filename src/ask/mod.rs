@@ -19,13 +19,13 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 
-pub use server::{Address, AddressError};
+pub use server::{Address, AddressError, Trouble, health};
 
 use crate::datasets::MAX_ROWS;
 use crate::domain::RunId;
 use patience::Patience;
 use screen::Screen;
-use server::{Run, Server, Trouble};
+use server::{Run, Server};
 
 /// What is wanted of which server.
 pub struct Asking {

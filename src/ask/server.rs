@@ -1,4 +1,4 @@
-//! The server as its client sees it: three requests, and what may become of each.
+//! The server as its client sees it: three requests, one for whoever only wonders how it is, and what may become of each.
 
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
-use ureq::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use ureq::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, SERVER};
 use ureq::http::{HeaderValue, Request, Response, Uri};
 use ureq::{Agent, AsSendBody, Body, Error};
 
@@ -26,6 +26,8 @@ const ANSWER_WAIT: Duration = Duration::from_secs(30);
 const LAST_TRY_WAIT: Duration = Duration::from_millis(250);
 /// A stream says something every 5 s; after three such times without a word it is broken.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// A hundred times as much as `/health` says.
+const HEALTH_BYTES_MAX: u64 = 256 << 10;
 /// More than a server's largest answer, 64 MiB, is in JSON.
 const ANSWER_BYTES_MAX: u64 = 512 << 20;
 
@@ -99,6 +101,56 @@ impl Address {
     pub fn is_local(&self) -> bool {
         self.host == "localhost" || self.host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
     }
+
+    fn agent(&self) -> Agent {
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            // A connection that was kept may be one that the server has forgotten.
+            .max_idle_connections(0)
+            .timeout_resolve(Some(CONNECT_WAIT))
+            .user_agent(concat!("holdfast/", env!("CARGO_PKG_VERSION")));
+        if self.is_local() {
+            // A proxy for the way out does not lead back to this machine.
+            config = config.proxy(None);
+        }
+        if self.is_encrypted {
+            config = config.tls_config(trust::https());
+        }
+        let config = config.build();
+        match &self.socket {
+            None => config.new_agent(),
+            Some(path) => Agent::with_parts(config, UnixConnector::to(path.clone()), Nowhere),
+        }
+    }
+
+    /// What an answer that is not the wanted one says.
+    fn trouble(&self, response: &Response<Body>, body: &[u8]) -> Trouble {
+        let status = response.status().as_u16();
+        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let problem = problem(body);
+        match (status, problem) {
+            // Also as a reverse proxy says them, without a problem.
+            (408 | 429 | 502..=504, problem) => {
+                let why = match problem {
+                    Some(problem) => problem.in_words(),
+                    None => format!("it answers {}", response.status()),
+                };
+                let after = header(RETRY_AFTER.as_str()).and_then(|seconds| seconds.trim().parse().ok());
+                Trouble::Busy { after: after.map(Duration::from_secs), is_ours: status == 429, why: clause(&why) }
+            }
+            (400..=599, Some(problem)) => Trouble::Refused(problem.in_words()),
+            _ => {
+                let media_type = media_type(response);
+                let media_type = if media_type.is_empty() { "no content type".into() } else { clause(&media_type) };
+                Trouble::Stranger(format!(
+                    "what answers at {self} is not Holdfast: {} with {media_type}",
+                    response.status()
+                ))
+            }
+        }
+    }
 }
 
 impl std::fmt::Display for Address {
@@ -112,7 +164,7 @@ impl std::fmt::Display for Address {
 
 /// Why a request did not get what it asked for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub enum Trouble {
     /// Nobody is there to be asked; nothing was sent.
     Absent(String),
     /// Nobody answers, or not to the end, so nobody knows whether it was done. The same again may well be answered.
@@ -173,6 +225,24 @@ struct Accepted {
     run_id: String,
 }
 
+/// What `/health` says there, which anybody may ask. Blocks for no longer than this, but for a socket in the file system whose
+/// backlog is full.
+///
+/// # Errors
+/// Whatever became of it instead.
+pub fn health(address: &Address, within: Duration) -> Result<Value, Trouble> {
+    let agent = address.agent();
+    let request = Request::get(format!("{}/health", address.base)).body(()).expect("an address has been checked");
+    let request = agent.configure_request(request).timeout_global(Some(within)).build();
+    let mut response = agent.run(request).map_err(trouble)?;
+    let body = response.body_mut().with_config().limit(HEALTH_BYTES_MAX).read_to_vec().map_err(trouble)?;
+    let is_ours = response.headers().get(SERVER).is_some_and(|name| name == "holdfast");
+    match serde_json::from_slice::<Value>(&body) {
+        Ok(health) if is_ours && health["version"].is_string() => Ok(health),
+        _ => Err(address.trouble(&response, &body)),
+    }
+}
+
 /// A server and the right to ask it.
 pub(super) struct Server {
     address: Address,
@@ -185,27 +255,7 @@ impl Server {
     pub(super) fn new(address: Address, token: &str) -> Option<Self> {
         let mut authorization = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
         authorization.set_sensitive(true);
-        let mut config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            // A connection that was kept may be one that the server has forgotten.
-            .max_idle_connections(0)
-            .timeout_resolve(Some(CONNECT_WAIT))
-            .user_agent(concat!("holdfast/", env!("CARGO_PKG_VERSION")));
-        if address.is_local() {
-            // A proxy for the way out does not lead back to this machine.
-            config = config.proxy(None);
-        }
-        if address.is_encrypted {
-            config = config.tls_config(trust::https());
-        }
-        let config = config.build();
-        let agent = match &address.socket {
-            None => config.new_agent(),
-            Some(path) => Agent::with_parts(config, UnixConnector::to(path.clone()), Nowhere),
-        };
-        Some(Self { address, agent, authorization })
+        Some(Self { agent: address.agent(), address, authorization })
     }
 
     /// Has the question stored, and gives its run's id: the same one for the same key.
@@ -224,7 +274,7 @@ impl Server {
             // A repeated question may have failed meanwhile, and is told so at once.
             None => problem(&body).filter(|problem| problem.run_status.is_some()).and_then(|problem| problem.run_id),
         };
-        id.and_then(|id| id.parse().ok()).ok_or_else(|| self.trouble(&response, &body))
+        id.and_then(|id| id.parse().ok()).ok_or_else(|| self.address.trouble(&response, &body))
     }
 
     /// Opens the stream of the run's events after this one. It ends with an error when nothing is heard for too long.
@@ -239,7 +289,7 @@ impl Server {
             return Ok(response.into_body().into_reader());
         }
         let body = read(&mut response)?;
-        Err(self.trouble(&response, &body))
+        Err(self.address.trouble(&response, &body))
     }
 
     /// The run, and the text of which it was read.
@@ -248,10 +298,10 @@ impl Server {
             Request::get(self.url(&format!("/runs/{run}"))).header(AUTHORIZATION, &self.authorization).body(());
         let mut response = self.send(request, within, ANSWER_WAIT)?;
         let body = read(&mut response)?;
-        let text = String::from_utf8(body).map_err(|error| self.trouble(&response, error.as_bytes()))?;
+        let text = String::from_utf8(body).map_err(|error| self.address.trouble(&response, error.as_bytes()))?;
         match serde_json::from_str::<Run>(&text) {
             Ok(run) if response.status() == 200 && !run.status.is_empty() => Ok((run, text)),
-            _ => Err(self.trouble(&response, text.as_bytes())),
+            _ => Err(self.address.trouble(&response, text.as_bytes())),
         }
     }
 
@@ -274,34 +324,6 @@ impl Server {
             .timeout_per_read(Some(silence_max))
             .build();
         self.agent.run(request).map_err(trouble)
-    }
-
-    /// What an answer that is not the wanted one says.
-    fn trouble(&self, response: &Response<Body>, body: &[u8]) -> Trouble {
-        let status = response.status().as_u16();
-        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let problem = problem(body);
-        match (status, problem) {
-            // Also as a reverse proxy says them, without a problem.
-            (408 | 429 | 502..=504, problem) => {
-                let why = match problem {
-                    Some(problem) => problem.in_words(),
-                    None => format!("it answers {}", response.status()),
-                };
-                let after = header(RETRY_AFTER.as_str()).and_then(|seconds| seconds.trim().parse().ok());
-                Trouble::Busy { after: after.map(Duration::from_secs), is_ours: status == 429, why: clause(&why) }
-            }
-            (400..=599, Some(problem)) => Trouble::Refused(problem.in_words()),
-            _ => {
-                let media_type = media_type(response);
-                let media_type = if media_type.is_empty() { "no content type".into() } else { clause(&media_type) };
-                let base = &self.address;
-                Trouble::Stranger(format!(
-                    "what answers at {base} is not Holdfast: {} with {media_type}",
-                    response.status()
-                ))
-            }
-        }
     }
 }
 

@@ -4,7 +4,7 @@ use super::finding::{Finding, counted};
 use super::{Level, Patient};
 use crate::config::Config;
 
-pub(super) const SUBJECT: &str = "configuration";
+const SUBJECT: &str = "configuration";
 
 /// A combination that is allowed, what it comes to, and what to do.
 struct Oddity {
@@ -62,7 +62,7 @@ const ODDITIES: &[Oddity] = &[
 
 pub(super) fn look(patient: &Patient) -> Vec<Finding> {
     let wrong = |fault: &crate::config::Fault| {
-        Finding::fault(SUBJECT, fault.to_string(), "mend it: the server does not start with it")
+        Finding::misconfigured(SUBJECT, fault.to_string(), "mend it: the server does not start with it")
     };
     let mut findings: Vec<Finding> = patient.faults.iter().map(wrong).collect();
     let config = &patient.config;

@@ -17,7 +17,7 @@ pub(super) fn look(patient: &Patient) -> Vec<Finding> {
         Ok(entries) => entries,
         Err(error) => {
             let advice = "set DATA_DIR to a directory of CSV files that the server's user may read";
-            return vec![Finding::fault(
+            return vec![Finding::misconfigured(
                 SUBJECT,
                 format!("DATA_DIR is {shown}, which cannot be read: {error}"),
                 advice,

@@ -15,6 +15,9 @@ pub struct Finding {
     /// What to do, where there is something to be done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<String>,
+    /// Whether it is the configuration that has to be mended.
+    #[serde(skip)]
+    is_configured: bool,
 }
 
 /// How grave a finding is.
@@ -42,17 +45,22 @@ impl Level {
 impl Finding {
     /// Nothing is to be done.
     pub(super) fn ok(subject: &'static str, said: impl Into<String>) -> Self {
-        Self { level: Level::Ok, subject, said: said.into(), advice: None }
+        Self { level: Level::Ok, subject, said: said.into(), advice: None, is_configured: false }
     }
 
     /// Something had better be done.
     pub(super) fn warning(subject: &'static str, said: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { level: Level::Warning, subject, said: said.into(), advice: Some(advice.into()) }
+        Self { level: Level::Warning, advice: Some(advice.into()), ..Self::ok(subject, said) }
     }
 
     /// Something has to be done.
     pub(super) fn fault(subject: &'static str, said: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { level: Level::Fault, subject, said: said.into(), advice: Some(advice.into()) }
+        Self { level: Level::Fault, ..Self::warning(subject, said, advice) }
+    }
+
+    /// Something of the configuration has to be mended before a server starts.
+    pub(super) fn misconfigured(subject: &'static str, said: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { is_configured: true, ..Self::fault(subject, said, advice) }
     }
 }
 
@@ -64,12 +72,12 @@ impl Report {
         Self(findings)
     }
 
-    /// 0 unless there is a fault; else 2 if the configuration has one, and 3 if all of them are elsewhere, as a start's.
+    /// 0 unless there is a fault; else 2 if one is the configuration's, and 3 if all of them are elsewhere.
     pub fn exit_code(&self) -> u8 {
         let faults: Vec<_> = self.0.iter().filter(|finding| finding.level == Level::Fault).collect();
         match () {
             () if faults.is_empty() => 0,
-            () if faults.iter().any(|fault| fault.subject == super::configuration::SUBJECT) => 2,
+            () if faults.iter().any(|fault| fault.is_configured) => 2,
             () => 3,
         }
     }
@@ -78,7 +86,7 @@ impl Report {
     pub fn text(&self) -> String {
         let width = self.0.iter().map(|finding| finding.subject.len()).max().unwrap_or(0);
         let indent = " ".repeat("warning".len() + width + 4);
-        let told = self.0.iter().map(|Finding { level, subject, said, advice }| {
+        let told = self.0.iter().map(|Finding { level, subject, said, advice, .. }| {
             let line = format!("{:7}  {subject:width$}  {said}\n", level.as_str());
             let advice = advice.as_ref().map(|advice| format!("{indent}→ {advice}\n"));
             line + &advice.unwrap_or_default()
@@ -133,7 +141,7 @@ mod tests {
         let ok = Finding::ok("disk", "well");
         let warning = Finding::warning("disk", "not so well", "buy one");
         let fault = Finding::fault("disk", "gone", "buy one");
-        let configuration = Finding::fault("configuration", "wrong", "mend it");
+        let configuration = Finding::misconfigured("configuration", "wrong", "mend it");
         for (findings, code) in [
             (vec![], 0),
             (vec![ok.clone(), warning.clone()], 0),

@@ -12,10 +12,10 @@ pub(super) fn look(patient: &Patient) -> Vec<Finding> {
     let secret = match (&config.jwt_secret, &config.jwt_jwks) {
         (Some(_), _) => Some("signed with JWT_SECRET"),
         (None, Some(_)) => None,
-        (None, None) if config.state_directory.join(auth::Secret::FILE).exists() => {
-            Some("signed with the server's own secret")
-        }
-        (None, None) => Some("signed with a secret of its own, which the first start makes"),
+        (None, None) => match config.state_directory.join(auth::Secret::FILE).try_exists() {
+            Ok(false) => Some("signed with a secret of its own, which the first start makes"),
+            Ok(true) | Err(_) => Some("signed with the server's own secret"),
+        },
     };
     let secret = secret.map(|how| Finding::ok(SUBJECT, format!("those are accepted that are {how}")));
     secret.into_iter().chain(config.jwt_jwks.as_ref().map(published)).collect()
@@ -30,7 +30,7 @@ fn published(location: &KeyLocation) -> Finding {
             format!("JWT_JWKS has {}; left out: {}", usable(&set), set.left_out()),
             "ask the issuer for keys of 2048 bits or more, for signatures, by RS256, ES256 or EdDSA: tokens by the others are refused",
         ),
-        Err(error) if source.is_file() => Finding::fault(
+        Err(error) if source.is_file() => Finding::misconfigured(
             SUBJECT,
             format!("JWT_JWKS cannot be used: {error}"),
             "mend the file: a server does not start with it",

@@ -37,7 +37,7 @@ pub(super) fn look_at_descriptors(patient: &Patient) -> Vec<Finding> {
 }
 
 pub(super) fn look_at_threads(patient: &Patient) -> Vec<Finding> {
-    let threads = app::threads(&patient.config);
+    let threads = app::threads(&patient.config, app::http_threads());
     let process = patient.server.as_ref().map_or_else(|| "self".to_owned(), |server| server.id().to_string());
     let running = patient.server.as_ref().and_then(super::process::Process::threads).unwrap_or(0);
     let group = fs::read_to_string(format!("/proc/{process}/cgroup")).ok();

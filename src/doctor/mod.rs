@@ -2,7 +2,7 @@
 //!
 //! A *check* looks at one subject and gives *findings*; the table below is all of them. A check changes nothing anywhere, runs
 //! beside a running server, and has [`PATIENCE`]; all of them run at once, and what is wrong with one subject keeps no other from
-//! being looked at. `holdfast check` is less: it shows the configuration and tries the store as a start would.
+//! being looked at. `holdfast check` is less: it shows the configuration, and looks at what that names.
 
 mod configuration;
 mod data;
@@ -54,6 +54,9 @@ const CHECKS: &[Check] = &[
     Check { subject: "unit", needs: &["DRAIN_TIMEOUT"], look: unit::look },
 ];
 
+/// The subjects that a configuration names and a start would try.
+const NAMED: [&str; 3] = ["store", "tokens", "data"];
+
 /// What is looked at: the configuration, and the server that has this state directory, if one runs.
 struct Patient {
     /// With defaults where something is wrong.
@@ -66,10 +69,24 @@ struct Patient {
 /// Looks at everything.
 pub fn examine() -> Report {
     let (config, effective, faults) = config::load_despite_faults();
+    look(CHECKS.iter(), config, effective, faults)
+}
+
+/// Looks at what this configuration, which has no fault, names: the store with its migrations, the keys of tokens, the data.
+pub fn try_out(config: Config, effective: Vec<Effective>) -> Report {
+    look(CHECKS.iter().filter(|check| NAMED.contains(&check.subject)), config, effective, Vec::new())
+}
+
+fn look(
+    checks: impl Iterator<Item = &'static Check>,
+    config: Config,
+    effective: Vec<Effective>,
+    faults: Vec<Fault>,
+) -> Report {
     let server = Process::holding(&config.state_directory);
     let patient = Arc::new(Patient { config, effective, faults, server });
     let deadline = Instant::now() + PATIENCE;
-    let begun: Vec<(&Check, Outcome)> = CHECKS.iter().map(|check| (check, begin(check, &patient))).collect();
+    let begun: Vec<(&Check, Outcome)> = checks.map(|check| (check, begin(check, &patient))).collect();
     Report::new(begun.into_iter().flat_map(|(check, outcome)| outcome.within(check, deadline)).collect())
 }
 

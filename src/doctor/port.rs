@@ -1,33 +1,47 @@
 //! The address: free, or answering, and who answers.
 
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::geteuid;
 use serde_json::Value;
 
-use super::Patient;
 use super::finding::Finding;
+use super::{Patient, unit};
+use crate::ask::{self, Trouble};
 use crate::config::Bind;
 
 const SUBJECT: &str = "port";
 
 /// Health answers in milliseconds.
 const ANSWER_WAIT: Duration = Duration::from_secs(3);
-/// A hundred times as long as the answer is.
-const ANSWER_BYTES_MAX: u64 = 256 << 10;
 
 pub(super) fn look(patient: &Patient) -> Vec<Finding> {
+    let passed = unit::passed(patient);
+    match &patient.server {
+        _ if passed.is_empty() => vec![configured(patient)],
+        Some(_) => passed.iter().map(|place| asked(patient, place)).collect(),
+        None => vec![unserved(&passed)],
+    }
+}
+
+/// Where `BIND` says.
+fn configured(patient: &Patient) -> Finding {
     let bind = &patient.config.bind;
-    vec![match (reason_against(bind), bind) {
+    match (reason_against(bind), bind) {
         // Not even asked: it may be somebody else's.
         (Some((said, advice)), _) => Finding::fault(SUBJECT, said, advice),
         (None, Bind::Net(address)) if address.port() == 0 => chosen(patient),
         (None, _) => asked(patient, bind),
-    }]
+    }
+}
+
+/// Not asked: a connection would start the service.
+fn unserved(places: &[Bind]) -> Finding {
+    let places: Vec<String> = places.iter().map(Bind::to_string).collect();
+    let said = format!("systemd listens on {}, and no server uses this state directory", places.join(", "));
+    Finding::warning(SUBJECT, said, format!("systemctl status {} says why; who connects starts it", unit::SERVICE))
 }
 
 /// Nobody knows whom to ask.
@@ -41,25 +55,20 @@ fn chosen(patient: &Patient) -> Finding {
 }
 
 fn asked(patient: &Patient, bind: &Bind) -> Finding {
-    let health = match bind {
-        Bind::Net(address) => TcpStream::connect_timeout(&within_reach(*address), ANSWER_WAIT).map(health),
-        Bind::Unix(path) => UnixStream::connect(path).map(health),
-    };
-    match health {
-        Ok(Ok(health)) => judge(patient, bind, &health),
-        Ok(Err(why)) => {
-            let said = format!("{bind} is taken, and what listens there is no Holdfast: {why}");
-            Finding::fault(SUBJECT, said, "set BIND to another place, or stop what listens there (ss -ltnxp)")
-        }
-        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
-            unused(patient, bind)
-        }
-        Err(error) => {
+    match ask::health(&bind.clone().into(), ANSWER_WAIT) {
+        Ok(health) => judge(patient, bind, &health),
+        Err(Trouble::Absent(_)) => unused(patient, bind),
+        Err(Trouble::Stranger(why)) => Finding::fault(
+            SUBJECT,
+            format!("{bind} is taken, and {why}"),
+            "set BIND to another place, or stop what listens there (ss -ltnxp)",
+        ),
+        Err(Trouble::Away(why) | Trouble::Busy { why, .. } | Trouble::Refused(why)) => {
             let advice = match bind {
-                Bind::Net(_) => "look at this machine's packet filter",
+                Bind::Net(_) => "look at what listens there (ss -ltnp) and at this machine's packet filter",
                 Bind::Unix(_) => "look at the rights of the socket and its directory, or run this as the server's user",
             };
-            Finding::fault(SUBJECT, format!("nobody can connect with {bind}: {error}"), advice)
+            Finding::fault(SUBJECT, format!("nobody says on {bind} how it is: {why}"), advice)
         }
     }
 }
@@ -125,61 +134,4 @@ fn judge(patient: &Patient, bind: &Bind, health: &Value) -> Finding {
         return Finding::warning(SUBJECT, said, "restart the server to have it run this program");
     }
     Finding::ok(SUBJECT, said)
-}
-
-/// A connection of either kind.
-trait Socket: Read + Write {
-    /// Has each reading and writing end after this time.
-    fn limit(&self, time: Duration) -> io::Result<()>;
-}
-
-impl Socket for TcpStream {
-    fn limit(&self, time: Duration) -> io::Result<()> {
-        self.set_read_timeout(Some(time))?;
-        self.set_write_timeout(Some(time))
-    }
-}
-
-impl Socket for UnixStream {
-    fn limit(&self, time: Duration) -> io::Result<()> {
-        self.set_read_timeout(Some(time))?;
-        self.set_write_timeout(Some(time))
-    }
-}
-
-/// What `/health` says there, in the time of a check whoever it is.
-fn health(mut socket: impl Socket) -> Result<Value, &'static str> {
-    let deadline = Instant::now() + ANSWER_WAIT;
-    let silent = "it does not answer";
-    let request = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    socket.limit(ANSWER_WAIT).and_then(|()| socket.write_all(request)).map_err(|_| silent)?;
-    let mut answer = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() || answer.len() as u64 > ANSWER_BYTES_MAX {
-            return Err(silent);
-        }
-        socket.limit(left).map_err(|_| silent)?;
-        match socket.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(n) => answer.extend_from_slice(&buffer[..n]),
-            Err(_) => return Err(silent),
-        }
-    }
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or("it speaks no HTTP")?;
-    let health: Value = serde_json::from_str(body).map_err(|_| "it has no health")?;
-    let is_ours = head.to_ascii_lowercase().contains("\r\nserver: holdfast");
-    if is_ours && health["version"].is_string() { Ok(health) } else { Err("it is another server") }
-}
-
-/// Where somebody who listens there can be reached from this machine.
-fn within_reach(mut bind: SocketAddr) -> SocketAddr {
-    match bind.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => bind.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => bind.set_ip(Ipv6Addr::LOCALHOST.into()),
-        IpAddr::V4(_) | IpAddr::V6(_) => {}
-    }
-    bind
 }

@@ -1,6 +1,7 @@
 //! The state directory and the disk below it.
 
 use std::fs::{self, Metadata};
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -26,15 +27,17 @@ pub(super) fn look(patient: &Patient) -> Vec<Finding> {
     let metadata = match fs::metadata(directory) {
         Ok(metadata) if metadata.is_dir() => metadata,
         Ok(_) => return vec![Finding::fault(SUBJECT, format!("{shown} is no directory"), advice)],
-        Err(_) => return vec![absent(directory, advice)],
+        Err(error) if error.kind() == ErrorKind::NotFound => return vec![absent(directory, advice)],
+        Err(error) => return vec![Finding::fault(SUBJECT, format!("{shown} cannot be looked at: {error}"), advice)],
     };
     if let Err(error) = accessat(CWD, directory, Access::WRITE_OK | Access::READ_OK | Access::EXEC_OK, AtFlags::EACCESS)
     {
         let why = std::io::Error::from(error);
         return vec![Finding::fault(SUBJECT, format!("{shown} cannot be written: {why}"), advice)];
     }
-    let mut findings: Vec<Finding> =
-        open_to_others(directory, &metadata).into_iter().chain(owned_by_another(directory, &metadata)).collect();
+    // That a server has it shows what its user may do.
+    let another = patient.server.is_none().then(|| owned_by_another(directory, &metadata)).flatten();
+    let mut findings: Vec<Finding> = open_to_others(directory, &metadata).into_iter().chain(another).collect();
     if findings.is_empty() {
         let used = match &patient.server {
             Some(server) => format!(", and is in use by the server with process id {}", server.id()),
@@ -71,8 +74,7 @@ fn open_to_others(directory: &Path, metadata: &Metadata) -> Option<Finding> {
 fn owned_by_another(directory: &Path, metadata: &Metadata) -> Option<Finding> {
     let (owner, me) = (metadata.uid(), rustix::process::geteuid().as_raw());
     let said = format!("{} belongs to the user with id {owner}, and this one has id {me}", directory.display());
-    (owner != me)
-        .then(|| Finding::warning(SUBJECT, said, format!("look as that user: setpriv --reuid={owner} holdfast doctor")))
+    (owner != me).then(|| Finding::warning(SUBJECT, said, "what its user may do is not seen from here; all else is"))
 }
 
 pub(super) fn look_at_disk(patient: &Patient) -> Vec<Finding> {

@@ -1,10 +1,11 @@
 //! Where runs are kept: whether it can be reached, its version, its schema, its connections, its clock.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use super::Patient;
 use super::finding::{Finding, counted, size};
-use crate::app::STORE_FILE;
+use crate::app::{self, STORE_FILE};
 use crate::config::{Config, DatabaseUrl};
 use crate::domain::InstanceId;
 use crate::store::postgres::{self, Examination, PostgresStore};
@@ -39,7 +40,18 @@ pub(super) fn look(patient: &Patient) -> Vec<Finding> {
 
 fn embedded(config: &Config) -> Vec<Finding> {
     let file = config.state_directory.join(STORE_FILE);
-    let Ok(metadata) = std::fs::metadata(&file) else {
+    let metadata = match std::fs::metadata(&file) {
+        Ok(metadata) => Some(metadata),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => {
+            let said = format!("{} cannot be looked at: {error}", file.display());
+            return vec![Finding::fault(SUBJECT, said, "look as root, or as the server's user")];
+        }
+    };
+    if let Err(error) = app::refuse_moved(&config.state_directory) {
+        return vec![Finding::fault(SUBJECT, error.to_string(), "until then no server starts on it")];
+    }
+    let Some(metadata) = metadata else {
         return vec![Finding::ok(SUBJECT, "there is none yet; the first start makes it (SQLite)")];
     };
     match SqliteStore::schema_of(&file) {

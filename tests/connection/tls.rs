@@ -103,10 +103,10 @@ fn an_authority_that_the_system_knows_is_trusted_for_the_hosts_that_it_names() {
     };
     for host in ["localhost", "127.0.0.1"] {
         let checked = check(host);
-        assert_eq!(checked.code, Some(0), "{host}: {}", checked.stderr);
+        assert_eq!(checked.code, Some(0), "{host}: {}", checked.stdout);
     }
     let refused = check("elsewhere.example");
     assert_eq!(refused.code, Some(3), "{}", refused.stdout);
-    assert!(refused.stderr.contains("for another host"), "{}", refused.stderr);
-    assert!(!refused.stderr.contains("elsewhere"), "{}", refused.stderr);
+    assert!(refused.stdout.contains("for another host"), "{}", refused.stdout);
+    assert!(!refused.stdout.contains("elsewhere"), "{}", refused.stdout);
 }

@@ -2,8 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use super::{Examined, launch};
-use crate::util::Matter;
+use super::{Examined, launch, under_systemd};
+use crate::util::{Launch, Matter};
 
 #[test]
 fn before_the_first_start_nothing_is_wrong_and_nothing_is_made() {
@@ -92,15 +92,50 @@ fn who_can_read_a_secret_is_looked_at() {
 fn a_unit_leaves_a_drain_its_time() {
     let launch = launch().env("DRAIN_TIMEOUT", "60s");
     assert_eq!(Examined::of(&launch).about("unit"), [], "there is no systemd here");
-    let programs = launch.home().join("programs");
-    std::fs::create_dir(&programs).unwrap();
-    let launch = launch.env("PATH", &format!("{}:/usr/bin:/bin", programs.display()));
     for (answer, level) in [("1min", "warning"), ("1min 30s", "ok"), ("infinity", "ok")] {
-        let script = format!("#!/bin/sh\nprintf 'LoadState=loaded\\nTimeoutStopUSec={answer}\\n'\n");
-        std::fs::write(programs.join("systemctl"), script).unwrap();
-        std::fs::set_permissions(programs.join("systemctl"), std::fs::Permissions::from_mode(0o755)).unwrap();
-        Examined::of(&launch).says("unit", level, "DRAIN_TIMEOUT is 60 s");
+        let service = format!("LoadState=loaded\\nTimeoutStopUSec={answer}\\n");
+        Examined::of(&under_systemd(&launch, &service, "")).says("unit", level, "DRAIN_TIMEOUT is 60 s");
     }
+}
+
+#[test]
+fn whoever_looks_at_something_else_than_the_service_is_told() {
+    let service = "LoadState=loaded\\nTimeoutStopUSec=35s\\nStateDirectory=holdfast-of-nobody\\n";
+    let launch = under_systemd(&launch(), service, "");
+    Examined::of(&launch).says("unit", "warning", "holdfast.service keeps its state in /var/lib/holdfast-of-nobody");
+    for directory in ["/var/lib/holdfast-of-nobody", "/var/lib/private/holdfast-of-nobody"] {
+        Examined::of(&launch.clone().env("STATE_DIRECTORY", directory)).says("unit", "ok", "DRAIN_TIMEOUT is 25 s");
+    }
+}
+
+/// And an exit code that tells what has to be mended.
+#[test]
+fn check_says_of_what_the_configuration_names_what_the_doctor_says() {
+    let launch = launch();
+    std::fs::create_dir(launch.state()).unwrap();
+    let findings = |command| -> Vec<String> {
+        let stdout = launch_with(&launch).run(&[command]).stdout;
+        stdout.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+    };
+    let (check, doctor) = (findings("check"), findings("doctor"));
+    let found: Vec<&String> =
+        check.iter().skip_while(|line| !line.is_empty()).filter(|line| !line.is_empty()).collect();
+    let (last, found) = found.split_last().unwrap();
+    for subject in ["fault tokens JWT_JWKS", "fault data DATA_DIR", "ok store there is none yet"] {
+        assert!(found.iter().any(|line| line.starts_with(subject)), "{subject:?} is not in {check:#?}");
+    }
+    for line in found {
+        assert!(doctor.contains(line), "{line:?} is not in {doctor:#?}");
+    }
+    assert_eq!(*last, "2 faults.");
+    assert_eq!(std::fs::read_dir(launch.state()).unwrap().count(), 0, "looking makes nothing");
+    assert_eq!(launch_with(&launch).run(&["check"]).code, Some(2));
+    assert_eq!(Examined::of(&launch_with(&launch)).code, Some(2));
+}
+
+/// With keys and data that are not there.
+fn launch_with(launch: &Launch) -> Launch {
+    launch.clone().env("JWT_JWKS", "keys.json").env("JWT_AUDIENCE", "here").env("DATA_DIR", "data")
 }
 
 #[test]
@@ -114,4 +149,5 @@ fn data_are_files_that_can_be_read() {
     Examined::of(&launch).says("data", "ok", "1 CSV file in data");
     std::os::unix::fs::symlink("nowhere", directory.join("rivers.csv")).unwrap();
     Examined::of(&launch).says("data", "fault", "rivers.csv cannot be read");
+    assert_eq!(launch.run(&["check"]).code, Some(3));
 }

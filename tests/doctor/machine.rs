@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::{Examined, launch, may_mount, mounted};
-use crate::util::require;
+use super::{Examined, launch, may_mount, mounted, under_systemd};
+use crate::util::{Matter, require};
 
 /// Somebody whom no system has.
 const NOBODY: u32 = 54_321;
@@ -76,6 +76,9 @@ fn a_state_directory_is_its_servers_own() {
     if require("to be root", rustix::process::geteuid().is_root()) {
         std::os::unix::fs::chown(&state, Some(NOBODY), None).unwrap();
         Examined::of(&launch).says("state directory", "warning", &format!("belongs to the user with id {NOBODY}"));
+        // A server that has it shows that its user may.
+        let server = launch.start();
+        Examined::of(server.launch()).says("state directory", "ok", "is in use by the server");
     }
 }
 
@@ -150,4 +153,58 @@ fn threads_are_enough_for_one_that_is_no_root() {
     few.says("threads", "fault", "its user may have 10");
     // And what such a user may not do, root would not have seen.
     few.says("state directory", "fault", "does not exist and cannot be made in");
+}
+
+/// As docs/operations.md has it; only the places are others.
+#[test]
+fn an_administrator_looks_at_the_service_with_what_it_has() {
+    let server = launch().start();
+    let etc = server.launch().home().join("etc");
+    std::fs::create_dir(&etc).unwrap();
+    std::fs::write(etc.join("holdfast.env"), "# Of the service\nDRAIN_TIMEOUT=20s\n").unwrap();
+    std::fs::write(etc.join("jwt_secret"), "a secret that is long enough for anybody").unwrap();
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
+    let (_, rest) = page.split_once("<!-- run by the tests: doctor -->\n```\n").unwrap();
+    let commands = rest.split_once("\n```").unwrap().0;
+    let commands = commands
+        .replace("/etc/holdfast", etc.to_str().unwrap())
+        .replace("/var/lib/private/holdfast", server.launch().state().to_str().unwrap())
+        .replace("STATE_DIRECTORY=", "exec env STATE_DIRECTORY=")
+        .replace("holdfast doctor", "\"$0\" \"$@\"");
+    let administrator = server.launch().clone().without("JWT_SECRET").without("STATE_DIRECTORY").shell(&commands);
+    let look = |matter: &str| {
+        let service = "LoadState=loaded\\nTimeoutStopUSec=35s\\n";
+        Examined::of(&under_systemd(&administrator, service, "")).says("unit", "ok", matter).says(
+            "state directory",
+            "ok",
+            &format!("is in use by the server with process id {}", server.pid().as_raw_nonzero()),
+        );
+    };
+    look("DRAIN_TIMEOUT is 20 s");
+    // Where there is a database, it is that of the service.
+    std::fs::write(etc.join("database_url"), "postgres://holdfast@192.0.2.1:x/").unwrap();
+    let administrator = administrator.tells(Matter::Dsn, "it says how one is written");
+    Examined::of(&administrator).says("configuration", "fault", "DATABASE_URL");
+}
+
+/// As systemd keeps the state of a service whose user does not last.
+#[test]
+fn what_cannot_be_looked_at_is_not_taken_for_absent() {
+    if !require("to be root, to become somebody else", rustix::process::geteuid().is_root()) {
+        return;
+    }
+    let launch = launch().without("JWT_SECRET");
+    let private = launch.home().join("private");
+    std::fs::create_dir(&private).unwrap();
+    let chmod = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    chmod(&private, 0o700);
+    chmod(launch.home(), 0o755);
+    let launch = launch.env("STATE_DIRECTORY", private.join("holdfast").to_str().unwrap());
+    let become_nobody = format!("exec setpriv --reuid={NOBODY} --clear-groups \"$0\" \"$@\"");
+    let examined = Examined::of(&launch.shell(&become_nobody));
+    examined
+        .says("state directory", "fault", "private/holdfast cannot be looked at: Permission denied")
+        .says("store", "fault", "cannot be looked at: Permission denied")
+        .says("tokens", "ok", "signed with the server's own secret");
+    assert_eq!(examined.code, Some(3));
 }

@@ -7,6 +7,8 @@ mod machine;
 mod network;
 mod stores;
 
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::Value;
 
 use crate::util::postgres::Setup;
@@ -51,6 +53,19 @@ impl Examined {
 /// A server that nothing is wrong with, unless its disk is small.
 fn launch() -> Launch {
     Launch::holdfast().embedded().env("RETENTION_DAYS", "30")
+}
+
+/// Has systemd say this of the service and of its socket, as `systemctl show` prints it.
+fn under_systemd(launch: &Launch, service: &str, socket: &str) -> Launch {
+    let programs = launch.home().join("programs");
+    std::fs::create_dir_all(&programs).unwrap();
+    let systemctl = programs.join("systemctl");
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in\n*' holdfast.service') printf '{service}';;\n*' holdfast.socket') printf '{socket}';;\nesac\n"
+    );
+    std::fs::write(&systemctl, script).unwrap();
+    std::fs::set_permissions(&systemctl, std::fs::Permissions::from_mode(0o755)).unwrap();
+    launch.clone().env("PATH", &format!("{}:/usr/bin:/bin", programs.display()))
 }
 
 /// Whether file systems can be mounted for a process alone; only root may.

@@ -39,10 +39,13 @@ fn check_shows_the_configuration_with_its_origins_and_no_secret() {
 fn check_says_how_the_embedded_store_is() {
     let mut server = Launch::holdfast().embedded().start();
     let finished = server.launch().run(&["check"]);
-    assert!(finished.code == Some(0) && finished.stdout.contains("in use by a running server"), "{finished:?}");
+    assert!(finished.code == Some(0) && finished.stdout.contains("\nok       store       SQLite "), "{finished:?}");
     server.terminate();
     let finished = server.launch().run(&["check"]);
-    assert!(finished.code == Some(0) && finished.stdout.contains("can be read and written"), "{finished:?}");
+    assert!(
+        finished.code == Some(0) && finished.stdout.contains("the schema is the one of this program"),
+        "{finished:?}"
+    );
     std::fs::write(server.launch().state().join(holdfast::app::STORE_FILE), "no database").unwrap();
     let finished = server.launch().run(&["check"]);
     assert_eq!(finished.code, Some(3), "{finished:?}");

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use holdfast::config::{Kind, VARIABLES};
+use holdfast::app;
+use holdfast::config::{self, Kind, VARIABLES};
 
 use crate::util::{Database, Launch, program, require, require_postgres, wait_until, written};
 
@@ -72,17 +73,21 @@ fn limits_of_time_and_descriptors_are_above_the_servers_own() {
     assert!(setting("MemoryHigh") > setting("MemoryMax") * 9 / 10, "the server has to notice before it is slowed down");
 }
 
-/// Threads that there may be in all besides workers, lane and cancellations, as the unit counts them.
-const AT_MOST_ONCE: u64 = 14;
-const HTTP_MAX: u64 = 4;
-const CONNECTORS: u64 = 3;
-const LOOKUPS: u64 = 3;
-
 #[test]
 fn tasks_are_as_many_as_the_unit_counts() {
+    let config = |variables: &[(&str, &str)]| {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        config::read(&variables, Path::new("/nowhere")).unwrap().0
+    };
     let most = |n: u64| {
-        let (pool, lane) = (n + 2, 2);
-        AT_MOST_ONCE + HTTP_MAX + CONNECTORS + LOOKUPS + n + lane + pool + 2
+        let everything = [
+            ("MAX_CONCURRENT_ANALYSES", &*n.to_string()),
+            ("DATABASE_URL", "postgres://holdfast@localhost/holdfast"),
+            ("RETENTION_DAYS", "1"),
+            ("JWT_JWKS", "https://issuer.example.org/keys"),
+            ("JWT_AUDIENCE", "here"),
+        ];
+        app::threads(&config(&everything), app::HTTP_THREADS_MAX).at_most
     };
     let unit = file("holdfast.service");
     for n in [3, 64] {
@@ -90,19 +95,18 @@ fn tasks_are_as_many_as_the_unit_counts() {
     }
     assert!(setting("TasksMax") >= most(64));
 
-    let cores = std::thread::available_parallelism().unwrap().get() as u64;
-    let assert_has = |launch: Launch, n: u64, connectors: u64| {
-        let launch = launch.env("MAX_CONCURRENT_ANALYSES", &n.to_string()).env("RETENTION_DAYS", "1");
+    let assert_has = |launch: Launch, n: &str, url: &[(&str, &str)]| {
+        let variables = [("MAX_CONCURRENT_ANALYSES", n), ("RETENTION_DAYS", "1")];
+        let launch = variables.iter().fold(launch, |launch, (name, value)| launch.env(name, value));
         let server = launch.heeds_hangup().start();
-        // Without keys to refresh, and with a store that is open.
-        let counted = AT_MOST_ONCE - 2 + cores.clamp(2, HTTP_MAX) + connectors + n + 2;
+        let counted = app::threads(&config(&[&variables, url].concat()), app::http_threads()).at_rest;
         wait_until("the threads to be those", || server.proc_status("Threads") == counted);
     };
-    assert_has(Launch::holdfast().embedded(), 3, 0);
-    assert_has(Launch::holdfast().embedded(), 64, 0);
+    assert_has(Launch::holdfast().embedded(), "3", &[]);
+    assert_has(Launch::holdfast().embedded(), "64", &[]);
     if require_postgres() {
         let database = Database::new();
-        assert_has(Launch::holdfast().on(&database), 3, CONNECTORS);
+        assert_has(Launch::holdfast().on(&database), "3", &[("DATABASE_URL", &database.url())]);
     }
 }
 

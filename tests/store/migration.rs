@@ -268,7 +268,13 @@ fn a_move_that_is_killed_anywhere_goes_on_where_it_was() {
     proxy.delay(Duration::from_millis(1));
 
     refused(&mover(&state).run(&["serve"]), 3, "is on its way to PostgreSQL");
-    refused(&mover(&state).run(&["check"]), 3, "is on its way to PostgreSQL");
+    for (launch, words) in [
+        (mover(&state), "is on its way to PostgreSQL"),
+        (Launch::holdfast().on(&database), "has not moved here entirely"),
+    ] {
+        let checked = launch.run(&["check"]);
+        assert!(checked.code == Some(3) && checked.stdout.contains(words), "{checked:?}");
+    }
     refused(&Launch::holdfast().on(&database).run(&["serve"]), 3, "has not moved here entirely");
     let other = home.path().join("another");
     filled(&other, 1);

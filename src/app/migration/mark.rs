@@ -63,7 +63,7 @@ impl Mark {
 ///
 /// # Errors
 /// `Refused`, saying what to do.
-pub(in crate::app) fn refuse_moved(directory: &Path) -> Result<(), StoreError> {
+pub(crate) fn refuse_moved(directory: &Path) -> Result<(), StoreError> {
     let (shown, file) = (directory.display(), directory.join(FILE));
     let file = file.display();
     let why = match Mark::read(directory) {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use self::comparison::{Content, Difference};
 use self::mark::Mark;
-pub(super) use self::mark::refuse_moved;
+pub(crate) use self::mark::refuse_moved;
 use super::{CLOSE_RESERVE, STORE_FILE, StateDirectory, StateDirectoryError, backend};
 use crate::config::Config;
 use crate::store::postgres::{ImportState, PostgresStore};

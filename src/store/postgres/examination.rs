@@ -38,9 +38,12 @@ impl PostgresStore {
     /// Looks at the database, whatever its schema. Blocks as long as an operation does.
     ///
     /// # Errors
-    /// As any operation, and `Newer`.
+    /// As any operation, `Newer`, and `Refused` where a store has not moved there entirely.
     pub fn examine(&self) -> Result<Examination, StoreError> {
         let schema = self.schema()?;
+        if schema.is_current {
+            self.require_no_import()?;
+        }
         let mut session = self.lease(&self.clients, "store.examine", self.options.lease_timeout, Repeatable::Yes)?;
         let asked = Timestamp::now().0;
         let answer = session.query_within(patience::ANSWER, &queries::EXAMINE, &[]);
