@@ -87,12 +87,12 @@ impl Waiters {
             Phase::Draining => inner.waiting.contains_key(&id) || waiter.outlasts_drain() || executing(id),
             Phase::Drained => false,
         };
-        if !may_wait {
-            drop(inner);
-            waiter.answer(Outcome::Drained(None));
-        } else {
+        if may_wait {
             let none = || Waiting { owner: owner.to_owned(), entries: Vec::new() };
             inner.waiting.entry(id).or_insert_with(none).entries.push(Entry { deadline, waiter });
+        } else {
+            drop(inner);
+            waiter.answer(Outcome::Drained(None));
         }
     }
 

@@ -61,7 +61,7 @@ fn a_hangup_opens_a_log_anew_that_was_moved_away() {
     let file = OpenOptions::new().append(true).create_new(true).open(&path).unwrap();
     let mut server = launch.stderr_to(file).shell(NOT_IGNORED).start();
     let ask = |name: &str| {
-        assert_eq!(server.anonymous().request("GET", "/health", &[("X-Request-Id", name)], &[]).status, 200)
+        assert_eq!(server.anonymous().request("GET", "/health", &[("X-Request-Id", name)], &[]).status, 200);
     };
     let read = |path: &Path| std::fs::read_to_string(path).unwrap();
     ask("comes-before");

@@ -187,10 +187,10 @@ fn a_recycle_replaces_the_readers_but_not_by_those_of_another_file() {
     let generation = || store.readers.status().generation;
     store.recycle("test");
     assert_eq!((generation(), store.writer.pool.status().generation), (2, 1));
-    let path = _directory.path().join("holdfast.sqlite");
-    std::fs::rename(&path, _directory.path().join("moved")).expect("it can be moved");
+    let path = &store.path;
+    std::fs::rename(path, path.with_extension("moved")).expect("it can be moved");
     store.recycle("test");
-    std::fs::write(&path, "").expect("it can be written");
+    std::fs::write(path, "").expect("it can be written");
     store.recycle("test");
     assert_eq!(generation(), 2);
 }
