@@ -104,6 +104,10 @@ events! {
     MEMORY_MACHINE_CHANGED = "memory.machine.changed";
     /// So many lines of the log are missing before this one, since whoever reads it had stopped and no more could be kept.
     LOG_LINES_LOST = "log.lines.lost";
+    /// At SIGHUP the log's file had been moved away; the log goes on in a new one from here on.
+    LOG_REOPENED = "log.reopened";
+    /// At SIGHUP the log's file could not be opened by its path; the log goes on where it was.
+    LOG_REOPEN_FAILED = "log.reopen.failed";
     /// Memory has been growing with the number of requests for a while: perhaps a leak.
     MEMORY_GROWTH = "memory.growth.noticed";
 }

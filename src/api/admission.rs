@@ -67,7 +67,7 @@ pub(super) fn take(api: &Arc<Api>, request: Request, responder: Responder) {
     // The wait is short, and who has sent its request and closes its sending side still wants the answer.
     let turn = Turn { arrival, way: responder.park_briefly() };
     if let Err(turn) = api.turnstile.enter(permit, Instant::now() + wait, turn) {
-        turn.refuse();
+        turn.end();
     }
 }
 
@@ -256,8 +256,14 @@ impl Turn {
         self.way.is_gone()
     }
 
+    /// Ends the waiting because nobody waits any more: lets the request in where there is a successor, during whose predecessor's drain
+    /// nobody is refused, and refuses it otherwise. Its time has been taken, so who asks too often is let in no more often than ever.
+    pub(super) fn end(self) {
+        if self.arrival.api.has_successor { self.go_on() } else { self.refuse() }
+    }
+
     /// Answers that the server is shutting down.
-    pub(super) fn refuse(self) {
+    fn refuse(self) {
         let Turn { arrival: Arrival { api, envelope, .. }, way } = self;
         way.send(envelope.seal_problem(&api, Problem::draining(None)));
     }

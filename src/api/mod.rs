@@ -202,8 +202,7 @@ impl Api {
 
     /// Refuses whoever waits for a turn, or with a successor lets them in, and lets nobody wait any more.
     pub fn drain(&self) {
-        let end: fn(Turn) = if self.has_successor { Turn::go_on } else { Turn::refuse };
-        self.turnstile.close(end);
+        self.turnstile.close(Turn::end);
     }
 
     /// How far each thread of the store lane has come, as [`Lane::beats`](crate::http::Lane::beats) says it.
@@ -211,12 +210,9 @@ impl Api {
         self.lane.beats()
     }
 
-    /// Gives the store lane an empty job, unless a job waits there that will show as well whether anybody takes it.
+    /// Has the store lane show whether anybody is there, as [`Lane::nudge`](crate::http::Lane::nudge) does.
     pub fn nudge_lane(&self) {
-        if self.lane.stats().queued == 0 {
-            // It may have been stopped.
-            let _ = self.lane.submit(Task::Nothing);
-        }
+        self.lane.nudge();
     }
 
     /// What the server is doing and what it lacks, in a few words.

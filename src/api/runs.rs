@@ -177,6 +177,11 @@ struct WaitingFor {
     detail: &'static str,
 }
 
+impl WaitingFor {
+    const RESTART: Self =
+        Self { reason: "draining", detail: "the server is shutting down; it goes on after the restart" };
+}
+
 impl<'a> RunView<'a> {
     pub(super) fn new(run: &'a Run) -> Self {
         Self {
@@ -203,7 +208,7 @@ impl<'a> RunView<'a> {
         self.position = place.map(|place| place.position);
         self.waiting_for = place.map(|place| {
             if api.runner.is_draining() {
-                WaitingFor { reason: "draining", detail: "the server is shutting down; it goes on after the restart" }
+                WaitingFor::RESTART
             } else if place.behind_own_thread {
                 WaitingFor { reason: "thread", detail: "an earlier analysis of the same thread has to end first" }
             } else if api.memory.pressure() == Pressure::Critical {
@@ -228,8 +233,17 @@ pub(super) fn ended_or_accepted(api: &Api, run: &Run) -> Result<Response, Proble
     }
     // The run is stored, and that is what counts: its place in the queue is told if the store says it.
     let place = if run.status == Status::Queued { api.store.queue_place(run.id).ok().flatten() } else { None };
-    let location = format!("/runs/{}", run.id);
-    Ok(json_response(202, &RunView::new(run).placed(api, place)).with_header("Location", &location))
+    Ok(accepted(&RunView::new(run).placed(api, place)))
+}
+
+/// A run that a successor goes on with, as it was when it was last seen here.
+pub(super) fn handed_over(run: &Run) -> Response {
+    let waiting_for = (run.status == Status::Queued).then_some(WaitingFor::RESTART);
+    accepted(&RunView { waiting_for, ..RunView::new(run) })
+}
+
+fn accepted(run: &RunView<'_>) -> Response {
+    json_response(202, run).with_header("Location", &format!("/runs/{}", run.run_id))
 }
 
 impl Example for RunView<'_> {

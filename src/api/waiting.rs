@@ -11,7 +11,7 @@ use super::events;
 use super::precondition::{self, Condition};
 use super::problem::Problem;
 use super::routes::{Lane, Route};
-use super::runs::ended_or_accepted;
+use super::runs::{ended_or_accepted, handed_over};
 use crate::domain::{Run, RunId};
 use crate::http::{Parked, Refusal, Responder, Response};
 use crate::runner::{Outcome, Waiter};
@@ -22,8 +22,6 @@ pub(super) enum Task {
     Handle(Box<Handling>),
     /// The state of a run, for a client that has waited long enough.
     Report(Box<WaitingClient>),
-    /// Nothing: that it is taken shows that the lane is there.
-    Nothing,
 }
 
 impl Task {
@@ -31,7 +29,6 @@ impl Task {
         match self {
             Task::Handle(handling) => handling.run(),
             Task::Report(client) => client.report(),
-            Task::Nothing => {}
         }
     }
 
@@ -49,7 +46,6 @@ impl Task {
                 let problem = Problem::busy(format!("{why}; the run is stored and goes on.")).about(client.id);
                 client.send(Err(problem));
             }
-            Task::Nothing => {}
         }
     }
 }
@@ -100,7 +96,7 @@ impl Handling {
         debug_assert!(reply.is_err() || self.call.unread().is_none(), "nobody reads {:?}", self.call.unread());
         match reply {
             Ok(Reply::Now(response)) => self.answer(Ok(response)),
-            Ok(Reply::AtEndOf(run, at_most)) => self.wait_for(&run, at_most),
+            Ok(Reply::AtEndOf(run, at_most)) => self.wait_for(*run, at_most),
             Ok(Reply::EventsOf(run, after)) => self.watch(&run, after),
             Ok(Reply::AgainAfter(id, at_most)) => self.suspend(id, at_most),
             Err(problem) => self.answer(Err(problem)),
@@ -115,16 +111,23 @@ impl Handling {
         self.way.send(response);
     }
 
-    fn wait_for(self, run: &Run, at_most: Duration) {
+    fn wait_for(self, run: Run, at_most: Duration) {
         if run.status.is_final() || at_most.is_zero() {
-            let answer = ended_or_accepted(&self.api, run);
+            let answer = ended_or_accepted(&self.api, &run);
             return self.answer(answer);
         }
         let Handling { api, call, envelope, way, .. } = self;
         let (id, user) = (run.id, call.user);
         let condition = Condition::of(&call.request);
-        let client =
-            WaitingClient { api: Arc::clone(&api), id, user: user.clone(), condition, envelope, way: way.park() };
+        let client = WaitingClient {
+            id,
+            user: user.clone(),
+            known: api.has_successor.then(|| Box::new(run)),
+            condition,
+            envelope,
+            way: way.park(),
+            api: Arc::clone(&api),
+        };
         api.runner.wait(&user, id, Instant::now() + at_most, Box::new(client));
         look_again(&api, &user, id);
     }
@@ -183,6 +186,8 @@ pub(super) struct WaitingClient {
     api: Arc<Api>,
     id: RunId,
     user: String,
+    /// The run as the waiting began, for a drain with a successor, which answers everybody at once and so without the store.
+    known: Option<Box<Run>>,
     condition: Condition,
     envelope: Envelope,
     way: Parked,
@@ -216,18 +221,27 @@ impl Waiter for WaitingClient {
         self.way.is_gone()
     }
 
-    fn answer(self: Box<Self>, outcome: Outcome) {
+    /// Who is told where to look does not have to wait.
+    fn outlasts_drain(&self) -> bool {
+        false
+    }
+
+    fn answer(mut self: Box<Self>, outcome: Outcome) {
         match outcome {
             Outcome::Ended(run) => {
                 let answer = ended_or_accepted(&self.api, &run);
                 self.send(answer);
             }
-            Outcome::Drained if !self.api.has_successor => {
-                let problem = Problem::draining(Some(self.id));
-                self.send(Err(problem));
+            Outcome::Drained(handed_back) => {
+                let known = self.known.take();
+                let answer = match handed_back.as_deref().or(known.as_deref()).filter(|_| self.api.has_successor) {
+                    // Who asks a successor does not have to wait until it is there.
+                    Some(run) => Ok(handed_over(run)),
+                    None => Err(Problem::draining(Some(self.id))),
+                };
+                self.send(answer);
             }
-            // Who asks a successor does not have to wait until it is there.
-            Outcome::Drained | Outcome::TimedOut | Outcome::Unknown => {
+            Outcome::TimedOut | Outcome::Unknown => {
                 let api = Arc::clone(&self.api);
                 if let Err(task) = api.lane.submit(Task::Report(self)) {
                     task.refuse();
@@ -246,6 +260,11 @@ impl Waiter for Suspended {
         false
     }
 
+    /// A successor cannot end it: the connection is here. Without one nobody is served for long enough.
+    fn outlasts_drain(&self) -> bool {
+        self.0.api.has_successor
+    }
+
     fn answer(self: Box<Self>, outcome: Outcome) {
         let handling = self.0;
         match outcome {
@@ -255,7 +274,7 @@ impl Waiter for Suspended {
                     task.refuse();
                 }
             }
-            Outcome::Drained => handling.answer(Err(Problem::draining(None))),
+            Outcome::Drained(_) => handling.answer(Err(Problem::draining(None))),
             Outcome::TimedOut => {
                 handling.answer(Err(Problem::busy("The analysis that has to stop first is still stopping.")));
             }

@@ -4,11 +4,14 @@ use std::fs::{Permissions, set_permissions, symlink_metadata};
 use std::io::{self, ErrorKind};
 use std::net::TcpListener;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use rustix::fd::OwnedFd;
-use rustix::net::{SocketAddrAny, SocketAddrUnix, SocketType, getsockname, sockopt};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, connect, getsockname, socket_with, sockopt,
+};
 
 use super::StartError;
 use super::inherited::Passed;
@@ -97,9 +100,7 @@ fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
             let is_socket = symlink_metadata(path)?.file_type().is_socket();
-            let is_left =
-                is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
-            if !is_left {
+            if !(is_socket && is_left(path)?) {
                 return Err(if is_socket { error } else { io::Error::other("there is a file that is no socket") });
             }
             std::fs::remove_file(path)?;
@@ -110,6 +111,13 @@ fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     set_permissions(path, Permissions::from_mode(MODE))?;
     let file = symlink_metadata(path)?;
     Ok((listener, SocketFile { path: path.to_owned(), identity: (file.dev(), file.ino()) }))
+}
+
+/// Whether nobody listens on a socket's file any more. Does not wait: who does not come to accepting is there all the same.
+fn is_left(path: &Path) -> io::Result<bool> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let probe = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    Ok(connect(&probe, &SocketAddrUnix::new(path)?) == Err(Errno::CONNREFUSED))
 }
 
 /// Removes the file, unless somebody has put another in its place.
@@ -126,7 +134,31 @@ impl Drop for SocketFile {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use rustix::net::{bind, listen};
+
     use super::*;
+
+    fn socket() -> OwnedFd {
+        socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None).unwrap()
+    }
+
+    #[test]
+    fn a_living_socket_that_accepts_nobody_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let address = SocketAddrUnix::new(&*path).unwrap();
+        let listener = socket();
+        bind(&listener, &address).unwrap();
+        listen(&listener, 1).unwrap();
+        let waiting = std::iter::repeat_with(socket).take_while(|socket| connect(socket, &address).is_ok());
+        let _waiting: Vec<OwnedFd> = waiting.collect();
+        let (tell, told) = channel();
+        std::thread::spawn(move || tell.send(bind_unix(&path).map(drop).map_err(|error| error.kind())));
+        assert_eq!(told.recv_timeout(Duration::from_secs(30)), Ok(Err(ErrorKind::AddrInUse)));
+    }
 
     #[test]
     fn a_dead_sockets_file_is_replaced_and_a_living_ones_or_anothers_is_not() {

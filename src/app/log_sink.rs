@@ -4,20 +4,26 @@
 //! from then on, so that the gap is one gap, until somebody reads again and is told how many there were.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::io::{self, IsTerminal};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use rustix::fs::{FileType, Mode, OFlags, RawMode, Stat, fstat, open, readlink, stat};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
 /// What is kept for a reader that is behind, in bytes: some 1,000 lines, beside the 64 KiB of a pipe or the 8 MiB that systemd
 /// gives the journal's socket.
 const PENDING_BYTES_MAX: usize = 256 * 1024;
-/// What a pipe or a terminal takes without waiting once it says that it can be written (`PIPE_BUF`).
+/// What a pipe takes without waiting once it says that it can be written (`PIPE_BUF`).
 const CHUNK_BYTES: usize = 4096;
+
+/// How long a terminal is left alone that has said it can be written and has then taken nothing, as one does whose reader has stopped.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Where lines go, and those that are on their way there.
 pub(super) struct Sink {
@@ -26,6 +32,8 @@ pub(super) struct Sink {
     pending: VecDeque<u8>,
     /// Lines that there was no room for.
     lost: u64,
+    /// The path by which a regular file was opened, if it still leads there: what has moved it away later has another name for it.
+    path: Option<PathBuf>,
 }
 
 /// How to write without waiting.
@@ -33,25 +41,48 @@ pub(super) struct Sink {
 enum Way {
     /// A socket, such as the journal's: each send says that it does not wait.
     Socket,
-    /// A pipe that was opened once more: that it does not wait is a setting of this opening, which nobody else shares.
-    OwnPipe,
-    /// A file, a terminal, a pipe of another user's. Not waiting would be a setting that everybody shares who has inherited it,
-    /// so it is looked at before it is written; only somebody else who writes in between could make it wait.
+    /// A pipe or a terminal that was opened once more: that it does not wait is a setting of this opening, which nobody else shares.
+    Own,
+    /// A file, a pipe or a terminal of another user's. Not waiting would be a setting that everybody shares who has inherited it,
+    /// so it is looked at before it is written. A pipe then waits only if somebody else writes in between; a terminal
+    /// says that it can be written also when it cannot, and so may wait.
     Shared,
 }
 
 impl Sink {
     /// A sink for what `out` is open for.
     pub(super) fn to(out: BorrowedFd<'_>) -> io::Result<Self> {
-        let kind = FileType::from_raw_mode(fstat(out)?.st_mode);
-        let reopened = (kind == FileType::Fifo).then(|| reopen(out)).flatten();
+        let open_for = fstat(out)?;
+        let kind = FileType::from_raw_mode(open_for.st_mode);
+        let is_shared = kind == FileType::Fifo || kind == FileType::CharacterDevice && out.is_terminal();
+        let reopened = is_shared.then(|| open_once_more(out)).flatten();
+        let path = (kind == FileType::RegularFile).then(|| path_of(out, &open_for)).flatten();
         let way = match (kind, &reopened) {
             (FileType::Socket, _) => Way::Socket,
-            (_, Some(_)) => Way::OwnPipe,
+            (_, Some(_)) => Way::Own,
             _ => Way::Shared,
         };
         let out = reopened.map_or_else(|| out.try_clone_to_owned(), Ok)?;
-        Ok(Self { out, way, pending: VecDeque::new(), lost: 0 })
+        Ok(Self { out, way, pending: VecDeque::new(), lost: 0, path })
+    }
+
+    /// Goes on in the file that its path leads to now, made if there is none, and gives that; `None` where it is the same file, or
+    /// none that has a path. On an error it goes on where it was.
+    pub(super) fn reopen_file(&mut self) -> io::Result<Option<BorrowedFd<'_>>> {
+        let Some(path) = &self.path else { return Ok(None) };
+        let before = fstat(&self.out)?;
+        let mode = Mode::from_raw_mode(before.st_mode & PERMISSIONS);
+        // Not waiting concerns what may be there in the place of a file.
+        let file = open(path, OFlags::APPEND | OFlags::CREATE | FLAGS, mode)?;
+        let now = fstat(&file)?;
+        if is_same(&before, &now) {
+            return Ok(None);
+        }
+        if FileType::from_raw_mode(now.st_mode) != FileType::RegularFile {
+            return Err(io::Error::other("what is in the place of the file is none"));
+        }
+        self.out = file;
+        Ok(Some(self.out.as_fd()))
     }
 
     /// Whether a person may be looking.
@@ -98,7 +129,11 @@ impl Sink {
             if left.is_zero() || !self.can_be_written(left) {
                 return;
             }
+            let before = self.pending.len();
             self.flush();
+            if self.pending.len() == before {
+                std::thread::sleep(PAUSE);
+            }
         }
     }
 
@@ -110,7 +145,7 @@ impl Sink {
             let rest = &bytes[sent..];
             let written = match self.way {
                 Way::Socket => send(&self.out, rest, SendFlags::DONTWAIT | SendFlags::NOSIGNAL),
-                Way::OwnPipe => rustix::io::write(&self.out, rest),
+                Way::Own => rustix::io::write(&self.out, rest),
                 Way::Shared if !self.can_be_written(Duration::ZERO) => return sent,
                 Way::Shared => rustix::io::write(&self.out, &rest[..rest.len().min(CHUNK_BYTES)]),
             };
@@ -132,17 +167,40 @@ impl Sink {
     }
 }
 
-/// The same pipe, opened so that writing does not wait; not where it belongs to somebody else, or has no reader.
-fn reopen(pipe: BorrowedFd<'_>) -> Option<OwnedFd> {
-    let number = std::os::fd::AsRawFd::as_raw_fd(&pipe.as_fd());
-    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-    open(format!("/proc/self/fd/{number}"), flags, Mode::empty()).ok()
+/// How something is opened to be written without waiting.
+const FLAGS: OFlags = OFlags::WRONLY.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC).union(OFlags::NOCTTY);
+/// The bits of a file's mode that say who may do what.
+const PERMISSIONS: RawMode = 0o777;
+
+/// The same pipe or terminal, opened so that writing does not wait; not where it belongs to somebody else, or has no reader.
+fn open_once_more(out: BorrowedFd<'_>) -> Option<OwnedFd> {
+    open(link_of(out), FLAGS, Mode::empty()).ok()
+}
+
+/// The path by which a file was opened, if it still leads to it.
+fn path_of(out: BorrowedFd<'_>, open_for: &Stat) -> Option<PathBuf> {
+    let path = PathBuf::from(OsString::from_vec(readlink(link_of(out), Vec::new()).ok()?.into_bytes()));
+    stat(&path).is_ok_and(|found| is_same(&found, open_for)).then_some(path)
+}
+
+fn link_of(out: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", out.as_raw_fd())
+}
+
+fn is_same(one: &Stat, other: &Stat) -> bool {
+    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{File, Permissions};
     use std::io::{PipeReader, Read, pipe};
+    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;
+    use std::sync::mpsc::channel;
+
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
     use super::*;
 
@@ -190,10 +248,58 @@ mod tests {
     fn a_pipe_whose_reader_stops_loses_one_gap() {
         let (reader, writer) = pipe().unwrap();
         let sink = Sink::to(writer.as_fd()).unwrap();
-        assert_eq!(sink.way, Way::OwnPipe);
+        assert_eq!(sink.way, Way::Own);
         let flags = rustix::fs::fcntl_getfl(&writer).unwrap();
         assert!(!flags.contains(OFlags::NONBLOCK), "whoever shares it waits as before");
         a_reader_that_stops_loses_one_gap(sink, reader);
+    }
+
+    /// A terminal says that it can be written also when nobody takes what it has.
+    #[test]
+    fn a_terminal_whose_reader_stops_loses_one_gap() {
+        let reader = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&reader).unwrap();
+        unlockpt(&reader).unwrap();
+        let name = ptsname(&reader, Vec::new()).unwrap();
+        let terminal = open(&name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let mut raw = tcgetattr(&terminal).unwrap();
+        raw.make_raw();
+        tcsetattr(&terminal, OptionalActions::Now, &raw).unwrap();
+        // A sink that waits has its own thread, so that the test fails instead of waiting with it.
+        let (done, is_done) = channel();
+        std::thread::spawn(move || {
+            let sink = Sink::to(terminal.as_fd()).unwrap();
+            assert!(sink.is_terminal() && sink.way == Way::Own);
+            let flags = rustix::fs::fcntl_getfl(&terminal).unwrap();
+            assert!(!flags.contains(OFlags::NONBLOCK), "whoever shares it waits as before");
+            a_reader_that_stops_loses_one_gap(sink, File::from(reader));
+            done.send(()).unwrap();
+        });
+        is_done.recv_timeout(Duration::from_secs(30)).expect("nobody waits for the reader");
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_is_gone_on_with_where_it_was_and_no_other_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, moved] = ["log", "log.1"].map(|name| directory.path().join(name));
+        let file = File::create(&path).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        let mut sink = Sink::to(file.as_fd()).unwrap();
+        sink.write(b"one\n");
+        assert!(sink.reopen_file().unwrap().is_none(), "it is the same still");
+        std::fs::rename(&path, &moved).unwrap();
+        sink.write(b"two\n");
+        assert!(sink.reopen_file().unwrap().is_some());
+        sink.write(b"three\n");
+        let read = |path| std::fs::read_to_string(path).unwrap();
+        assert_eq!((&*read(&moved), &*read(&path)), ("one\ntwo\n", "three\n"));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & PERMISSIONS, 0o600);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(sink.reopen_file().is_err());
+        sink.write(b"four\n");
+        let (_reader, writer) = pipe().unwrap();
+        assert!(Sink::to(writer.as_fd()).unwrap().reopen_file().unwrap().is_none());
     }
 
     #[test]
@@ -207,7 +313,7 @@ mod tests {
     #[test]
     fn what_cannot_be_opened_again_is_looked_at_before_it_is_written() {
         let (reader, writer): (PipeReader, _) = pipe().unwrap();
-        let sink = Sink { way: Way::Shared, out: writer.into(), pending: VecDeque::new(), lost: 0 };
+        let sink = Sink { way: Way::Shared, out: writer.into(), pending: VecDeque::new(), lost: 0, path: None };
         a_reader_that_stops_loses_one_gap(sink, reader);
     }
 

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rustix::stdio::dup2_stderr;
 use tracing::{Level, Metadata};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -19,7 +20,7 @@ use crate::event;
 /// How long a reader that is behind is waited for at the end: one that reads at all takes what is kept in milliseconds.
 const END_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Held for one write that does not wait; at the end, for [`END_PATIENCE`].
+/// Held for one write that does not wait; at SIGHUP, for opening a file; at the end, for [`END_PATIENCE`].
 static SINK: OnceLock<Mutex<Sink>> = OnceLock::new();
 
 /// Starts logging as the configuration says. May be called once in a process; later calls change nothing.
@@ -45,6 +46,21 @@ pub(super) fn start(config: &Config) {
         (false, true) => builder.compact().without_time().try_init(),
         (false, false) => builder.compact().try_init(),
     });
+}
+
+/// Goes on in a new file where standard error is a file that has been moved away, as those do who keep a log in several.
+pub(super) fn reopen() {
+    let Some(sink) = SINK.get() else { return };
+    let reopened = {
+        let mut sink = sink.lock();
+        // Also for what is no line of the log.
+        sink.reopen_file().and_then(|file| Ok(file.map(dup2_stderr).transpose()?))
+    };
+    match reopened {
+        Ok(None) => {}
+        Ok(Some(())) => tracing::info!(event = event::LOG_REOPENED),
+        Err(error) => tracing::warn!(event = event::LOG_REOPEN_FAILED, %error, "the log goes on where it was"),
+    }
 }
 
 /// Sends what a reader that was behind takes now, and tells one that had stopped what it has missed. Does not block; to be called

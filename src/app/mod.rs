@@ -409,6 +409,7 @@ pub fn serve_at(config: &Config, more_engines: Vec<Arc<dyn Engine>>, pace: Pace)
     let keyring = app.keys.as_ref().map(|keys| Arc::clone(keys.keyring()));
     let notifier = Arc::clone(&app.notifier);
     let renew = move || {
+        logging::reopen();
         notifier.while_reloading(|| {
             if let Some(keyring) = &keyring {
                 keyring.refresh();

@@ -1,4 +1,5 @@
-//! SIGTERM and SIGINT end the server: the first one in order, a second one at once. SIGHUP replaces the store's connections;
+//! SIGTERM and SIGINT end the server: the first one in order, a second one at once. SIGHUP replaces the store's connections, and
+//! has the log's file opened anew;
 //! a server that writes to a terminal ends by it, because the terminal is gone, and one that was started with SIGHUP
 //! ignored, as `nohup` does, goes on ignoring it.
 #![allow(unsafe_code, reason = "ctrlc catches SIGHUP even if it was ignored, and no safe crate here ignores a signal")]

@@ -21,9 +21,9 @@ pub struct Lane<J> {
     name: &'static str,
     capacity: usize,
     workers: usize,
-    /// `None` once it has been stopped. The lock is held for one `try_send`.
-    jobs: Mutex<Option<Sender<J>>>,
-    queue: Receiver<J>,
+    /// `None` once it has been stopped. The lock is held for one `try_send`. What is sent is a job, or nothing: a nudge.
+    jobs: Mutex<Option<Sender<Option<J>>>>,
+    queue: Receiver<Option<J>>,
     /// Disconnected once every thread has ended.
     ended: Receiver<()>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -109,10 +109,21 @@ impl<J: Send + 'static> Lane<J> {
     pub fn submit(&self, job: J) -> Result<(), J> {
         let submitted = match self.jobs.lock().as_ref() {
             None => Err(job),
-            Some(sender) => sender.try_send(job).map_err(TrySendError::into_inner),
+            Some(sender) => sender.try_send(Some(job)).map_err(|error| match error {
+                TrySendError::Full(job) | TrySendError::Disconnected(job) => job.expect("a job was sent"),
+            }),
         };
         self.counts.refused.fetch_add(u64::from(submitted.is_err()), Ordering::Relaxed);
         submitted
+    }
+
+    /// Has some thread beat without a job, unless a job waits that will show as well whether anybody takes it. Counts nowhere else: it
+    /// is no work.
+    pub fn nudge(&self) {
+        if let Some(sender) = self.jobs.lock().as_ref().filter(|sender| sender.is_empty()) {
+            // Full is busy; a lane that has no room for anybody has none for this.
+            let _ = sender.try_send(None);
+        }
     }
 
     /// How often each thread has taken a job and has ended one, in one number: odd while it is at a job.
@@ -139,7 +150,7 @@ impl<J> Lane<J> {
     /// `deadline`. May be called again, but not by a job.
     pub fn stop(&self, deadline: Instant, refuse: impl Fn(J)) {
         drop(self.jobs.lock().take());
-        self.queue.try_iter().for_each(refuse);
+        self.queue.try_iter().flatten().for_each(refuse);
         if matches!(self.ended.recv_deadline(deadline), Err(RecvTimeoutError::Disconnected)) {
             for thread in self.threads.lock().drain(..) {
                 // What a job throws is caught, and what that reports has been reported.
@@ -162,19 +173,25 @@ impl<J> fmt::Debug for Lane<J> {
 }
 
 impl Counts {
-    fn run<J>(&self, name: &'static str, jobs: &Receiver<J>, beat: &Beat, work: &dyn Fn(J)) {
+    fn run<J>(&self, name: &'static str, jobs: &Receiver<Option<J>>, beat: &Beat, work: &dyn Fn(J)) {
         // Ends when the sender has been dropped and nothing is queued.
         for job in jobs {
             beat.0.fetch_add(1, Ordering::Relaxed);
-            self.busy.fetch_add(1, Ordering::Relaxed);
-            if catch_unwind(AssertUnwindSafe(|| work(job))).is_err() {
-                self.panics.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(event = event::LANE_PANIC, lane = name, "a job panicked");
+            if let Some(job) = job {
+                self.work_on(name, job, work);
             }
-            self.busy.fetch_sub(1, Ordering::Relaxed);
-            self.done.fetch_add(1, Ordering::Relaxed);
             beat.0.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    fn work_on<J>(&self, name: &'static str, job: J, work: &dyn Fn(J)) {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        if catch_unwind(AssertUnwindSafe(|| work(job))).is_err() {
+            self.panics.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(event = event::LANE_PANIC, lane = name, "a job panicked");
+        }
+        self.busy.fetch_sub(1, Ordering::Relaxed);
+        self.done.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -214,6 +231,19 @@ mod tests {
         drop(release);
         lane.stop(soon(), drop);
         assert_eq!(lane.stats().panics, 0);
+    }
+
+    #[test]
+    fn a_nudge_makes_a_thread_beat_and_is_counted_as_no_job() {
+        let lane = lane(1, 1);
+        let before = lane.stats();
+        lane.nudge();
+        while lane.beats() != [2] {
+            std::thread::yield_now();
+        }
+        lane.stop(soon(), drop);
+        lane.nudge();
+        assert_eq!(lane.stats(), before);
     }
 
     #[test]

@@ -254,7 +254,7 @@ impl Runner {
     /// Registers a waiter for the end of the owner's run, wherever that is executed. An end that was stored before is
     /// noticed within a quarter of a second; [`Runner::is_executing`] says whether a look at the run finds it sooner.
     pub fn wait(&self, owner: &str, id: RunId, deadline: Instant, waiter: Box<dyn Waiter>) {
-        self.shared.waiters.add(owner, id, deadline, waiter);
+        self.shared.waiters.add(owner, id, deadline, waiter, |id| self.shared.active.contains(id));
     }
 
     /// Whether a worker here has the run: then whoever waits for it is told its end by that worker.
@@ -303,7 +303,7 @@ impl Runner {
             ended = self.workers_end_by(deadline);
         }
         drop(self.stop_pulse.lock().take());
-        self.shared.waiters.drain(|_| false);
+        self.shared.waiters.close();
         if !ended {
             let runs = self.shared.active.ids();
             tracing::warn!(

@@ -13,6 +13,9 @@ pub trait Waiter: Send {
     /// Whether there is nobody left to answer.
     fn is_gone(&self) -> bool;
 
+    /// Whether it waits through a drain also for a run that nobody here executes; asked under the lock.
+    fn outlasts_drain(&self) -> bool;
+
     /// Called once, on whichever OS thread brought the news, with no lock held; it must not block.
     fn answer(self: Box<Self>, outcome: Outcome);
 }
@@ -26,8 +29,8 @@ pub enum Outcome {
     TimedOut,
     /// The run cannot be found, or not now.
     Unknown,
-    /// The server is shutting down; the run goes on after its restart.
-    Drained,
+    /// The server is shutting down; the run goes on after its restart. As it was handed back, if it was.
+    Drained(Option<Arc<Run>>),
 }
 
 /// Every waiter by the run that it waits for.
@@ -52,19 +55,44 @@ struct Waiting {
 #[derive(Default)]
 struct Inner {
     waiting: HashMap<RunId, Waiting>,
-    /// Set by the drain: only runs that somebody waits for already may be waited for.
-    draining: bool,
+    phase: Phase,
+}
+
+/// Who may wait; it only ever grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// Everybody.
+    #[default]
+    Serving,
+    /// For a run that is executed here, or that somebody waits for already; for any other, who outlasts a drain.
+    Draining,
+    /// Nobody.
+    Drained,
 }
 
 impl Waiters {
-    pub(super) fn add(&self, owner: &str, id: RunId, deadline: Instant, waiter: Box<dyn Waiter>) {
+    /// Has somebody wait; during a drain only for a run that `executing` names, which is asked under the lock: a worker that has the
+    /// run then tells its waiters later.
+    pub(super) fn add(
+        &self,
+        owner: &str,
+        id: RunId,
+        deadline: Instant,
+        waiter: Box<dyn Waiter>,
+        executing: impl Fn(RunId) -> bool,
+    ) {
         let mut inner = self.inner.lock();
-        if inner.draining && !inner.waiting.contains_key(&id) {
-            drop(inner);
-            waiter.answer(Outcome::Drained);
-        } else {
+        let may_wait = match inner.phase {
+            Phase::Serving => true,
+            Phase::Draining => inner.waiting.contains_key(&id) || waiter.outlasts_drain() || executing(id),
+            Phase::Drained => false,
+        };
+        if may_wait {
             let none = || Waiting { owner: owner.to_owned(), entries: Vec::new() };
             inner.waiting.entry(id).or_insert_with(none).entries.push(Entry { deadline, waiter });
+        } else {
+            drop(inner);
+            waiter.answer(Outcome::Drained(None));
         }
     }
 
@@ -91,15 +119,28 @@ impl Waiters {
         }
     }
 
-    /// Answers everybody who waits for a run that `executing` does not name, and refuses further waiters for such runs.
+    /// Answers everybody who waits for a run that `executing` does not name, but for those who outlast a drain, and refuses further
+    /// waiters for such runs.
     pub(super) fn drain(&self, executing: impl Fn(RunId) -> bool) {
+        self.part(Phase::Draining, |id, waiter| executing(id) || waiter.outlasts_drain());
+    }
+
+    /// Answers everybody, and lets nobody wait any more.
+    pub(super) fn close(&self) {
+        self.part(Phase::Drained, |_, _| false);
+    }
+
+    fn part(&self, phase: Phase, stays: impl Fn(RunId, &dyn Waiter) -> bool) {
+        let mut parting = Vec::new();
         let mut inner = self.inner.lock();
-        inner.draining = true;
-        let left: Vec<RunId> = inner.waiting.keys().copied().filter(|id| !executing(*id)).collect();
-        let waiting: Vec<Waiting> = left.iter().filter_map(|id| inner.waiting.remove(id)).collect();
+        inner.phase = inner.phase.max(phase);
+        inner.waiting.retain(|id, Waiting { entries, .. }| {
+            parting.extend(entries.extract_if(.., |entry| !stays(*id, &*entry.waiter)));
+            !entries.is_empty()
+        });
         drop(inner);
-        for entry in waiting.into_iter().flat_map(|waiting| waiting.entries) {
-            entry.waiter.answer(Outcome::Drained);
+        for entry in parting {
+            entry.waiter.answer(Outcome::Drained(None));
         }
     }
 
@@ -137,6 +178,7 @@ mod tests {
 
     struct Client {
         gone: bool,
+        outlasts_drain: bool,
         answered: mpsc::Sender<String>,
     }
 
@@ -145,12 +187,16 @@ mod tests {
             self.gone
         }
 
+        fn outlasts_drain(&self) -> bool {
+            self.outlasts_drain
+        }
+
         fn answer(self: Box<Self>, outcome: Outcome) {
             let name = match outcome {
                 Outcome::Ended(run) => run.id.to_string(),
                 Outcome::TimedOut => "timed out".into(),
                 Outcome::Unknown => "unknown".into(),
-                Outcome::Drained => "drained".into(),
+                Outcome::Drained(_) => "drained".into(),
             };
             drop(self.answered.send(name));
         }
@@ -158,7 +204,7 @@ mod tests {
 
     fn client(gone: bool) -> (Box<Client>, mpsc::Receiver<String>) {
         let (answered, answers) = mpsc::channel();
-        (Box::new(Client { gone, answered }), answers)
+        (Box::new(Client { gone, outlasts_drain: false, answered }), answers)
     }
 
     fn later() -> Instant {
@@ -172,9 +218,9 @@ mod tests {
         let (late, late_answer) = client(false);
         let (patient, patient_answer) = client(false);
         let (left, left_answer) = client(true);
-        waiters.add("ann", id, Instant::now(), late);
-        waiters.add("ann", id, later(), patient);
-        waiters.add("ann", id, later(), left);
+        waiters.add("ann", id, Instant::now(), late, |_| false);
+        waiters.add("ann", id, later(), patient, |_| false);
+        waiters.add("ann", id, later(), left, |_| false);
         waiters.sweep(Instant::now());
         assert_eq!(late_answer.try_recv().as_deref(), Ok("timed out"));
         assert_eq!(patient_answer.try_recv(), Err(mpsc::TryRecvError::Empty));
@@ -187,15 +233,44 @@ mod tests {
         let (executing, queued) = (RunId::new(), RunId::new());
         let (first, first_answer) = client(false);
         let (second, second_answer) = client(false);
-        waiters.add("ann", executing, later(), first);
-        waiters.add("ann", queued, later(), second);
+        waiters.add("ann", executing, later(), first, |_| false);
+        waiters.add("ann", queued, later(), second, |_| false);
         waiters.drain(|id| id == executing);
         assert_eq!(second_answer.try_recv().as_deref(), Ok("drained"));
         assert_eq!(first_answer.try_recv(), Err(mpsc::TryRecvError::Empty));
         let (newcomer, newcomer_answer) = client(false);
-        waiters.add("ann", RunId::new(), later(), newcomer);
+        waiters.add("ann", RunId::new(), later(), newcomer, |_| false);
         assert_eq!(newcomer_answer.try_recv().as_deref(), Ok("drained"));
-        waiters.tell(executing, &Outcome::Drained);
+        waiters.tell(executing, &Outcome::Drained(None));
         assert_eq!(first_answer.try_recv().as_deref(), Ok("drained"));
+    }
+
+    #[test]
+    fn a_drain_lets_wait_for_what_is_executed_here_until_it_is_over_and_whoever_outlasts_it_for_anything() {
+        let waiters = Waiters::default();
+        let patient = || {
+            let (client, answer) = client(false);
+            (Box::new(Client { outlasts_drain: true, ..*client }), answer)
+        };
+        let (executing, elsewhere) = (RunId::new(), RunId::new());
+        let (early, early_answer) = patient();
+        waiters.add("ann", elsewhere, later(), early, |_| false);
+        waiters.drain(|id| id == executing);
+        let (newcomer, newcomer_answer) = client(false);
+        waiters.add("ann", executing, later(), newcomer, |id| id == executing);
+        let (late, late_answer) = patient();
+        waiters.add("ann", RunId::new(), later(), late, |_| false);
+        for answer in [&early_answer, &newcomer_answer, &late_answer] {
+            assert_eq!(answer.try_recv(), Err(mpsc::TryRecvError::Empty));
+        }
+        waiters.tell(elsewhere, &Outcome::Unknown);
+        assert_eq!(early_answer.try_recv().as_deref(), Ok("unknown"));
+        waiters.close();
+        waiters.drain(|_| true);
+        let (last, last_answer) = patient();
+        waiters.add("ann", executing, later(), last, |_| true);
+        for answer in [newcomer_answer, late_answer, last_answer] {
+            assert_eq!(answer.try_recv().as_deref(), Ok("drained"));
+        }
     }
 }

@@ -73,7 +73,7 @@ impl Worker {
         if !matches!(parted, Ok(Parted::Ended(_))) {
             self.shared.backlog.note();
         }
-        let drained = || self.shared.is_draining().then_some(Outcome::Drained);
+        let drained = |run| self.shared.is_draining().then_some(Outcome::Drained(run));
         match parted {
             Ok(Parted::Ended(run)) => {
                 self.shared.count_end(&run);
@@ -87,7 +87,8 @@ impl Worker {
                     self.shared.metrics.claims_handed_back.inc();
                 }
                 tracing::info!(event = event::RUN_HANDED_BACK, run_id = %id, status = %run.status, steps = run.step);
-                if run.status.is_final() { Some(Outcome::Ended(Arc::new(run))) } else { drained() }
+                let (is_final, run) = (run.status.is_final(), Arc::new(run));
+                if is_final { Some(Outcome::Ended(run)) } else { drained(Some(run)) }
             }
             Err(StoreError::Fenced(_)) => {
                 self.shared.metrics.claims_fenced.inc();
@@ -97,7 +98,7 @@ impl Worker {
             Err(error) => {
                 self.shared.metrics.claims_left.inc();
                 tracing::error!(event = event::RUN_LEFT, run_id = %id, %error, "nothing more can be stored; a rescue goes on from the last step");
-                drained()
+                drained(None)
             }
         }
     }

@@ -4,6 +4,7 @@
 //! Time is the database's clock. No operation holds its connection longer than its own transaction.
 
 pub mod postgres;
+mod recycling;
 pub mod sqlite;
 pub mod transfer;
 
@@ -501,7 +502,7 @@ pub trait Store: RunStore + CheckpointStore + ConversationStore + RetentionStore
     fn initialise(&self) -> Result<(), StoreError>;
 
     /// Replaces the connections by fresh ones without failing an operation, because the server behind them may be another
-    /// one than before; a store without a server has nothing to replace.
+    /// one than before; those of a file, for what they keep in memory.
     fn recycle(&self, reason: &'static str);
 
     /// Runs the smallest query there is. The first time, and after a write has failed for want of room or of a working

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use super::ANN;
@@ -127,7 +128,7 @@ fn a_draining_server_with_a_successor_still_serves_and_stores_what_is_asked() {
     drill.wait_for_step(&server, 1, 1);
     let mut early = server.client("bob@example.org");
     assert_eq!(early.get("/runs").status, 200);
-    server.signal(rustix::process::Signal::TERM);
+    server.signal(Signal::TERM);
     wait_until("the drain to begin", || server.health()["status"] == "draining");
     let mut stored = Vec::new();
     for mut client in [early, server.client("carol@example.org")] {
@@ -148,6 +149,75 @@ fn a_draining_server_with_a_successor_still_serves_and_stores_what_is_asked() {
         client.hang_up();
         client.wait_for_status(&id, "succeeded");
     }
+}
+
+/// As somebody asks who asks too often: each over the burst waits for its turn, or would.
+#[test]
+fn who_has_to_wait_for_a_turn_while_a_successor_is_awaited_is_let_in() {
+    let launch = Launch::drill().env("RATE_LIMIT_REQUESTS", "1").env("RATE_LIMIT_WINDOW", "1s");
+    let mut server = launch.env("RATE_LIMIT_BURST", "1").passing(kept()).start();
+    let drill = Drill::new("a run", 1).on(1, Act::Wait);
+    server.client(ANN).submit(&drill.question("a thread"));
+    drill.wait_for_step(&server, 1, 1);
+    server.signal(Signal::TERM);
+    wait_until("the drain to begin", || server.health()["status"] == "draining");
+    let mut bob = server.client("bob@example.org");
+    let statuses: Vec<u16> = (0..4).map(|_| bob.get("/runs").status).collect();
+    assert_eq!(statuses, [200; 4]);
+    let delayed = server.metric("rate_limit_delayed_total{known=\"user\"}");
+    assert!(delayed.is_some_and(|delayed| delayed >= 1.0), "none had to wait: {delayed:?}");
+    drill.open(&server, 1);
+    assert_eq!(server.wait().code, Some(0));
+}
+
+#[test]
+fn a_conversation_can_be_deleted_while_its_last_run_is_executed_and_a_successor_is_awaited() {
+    let mut server = Launch::drill().passing(kept()).start();
+    let mut ann = server.client(ANN);
+    let drill = Drill::new("a run", 1).on(1, Act::WaitDeaf);
+    let run = ann.submit(&drill.question("thread"));
+    drill.wait_for_step(&server, 1, 1);
+    server.signal(Signal::TERM);
+    wait_until("the drain to begin", || server.health()["status"] == "draining");
+    ann.send("DELETE", "/chat/thread", &[], &[]);
+    let mut watcher = server.client(ANN);
+    wait_until("the run to be told", || watcher.run(&run)["status"] == "cancelling");
+    drill.open(&server, 1);
+    let deleted = ann.receive();
+    assert_eq!((deleted.status, &deleted.json()["deleted"]["runs"]), (200, &json!(1)), "{deleted:?}");
+    assert_eq!(server.wait().code, Some(0));
+}
+
+/// More of them than the store lane takes.
+#[test]
+fn all_who_wait_as_a_drain_with_a_successor_begins_are_told_where_to_look() {
+    const WAITING: usize = 300;
+    let launch = Launch::drill().env("MAX_CONCURRENT_ANALYSES", "1").env("MAX_QUEUED_PER_USER", "1000");
+    let mut server = launch.passing(kept()).start();
+    let blocker = Drill::new("a run", 1).on(1, Act::Wait);
+    server.client("bob@example.org").submit(&blocker.question("a thread"));
+    blocker.wait_for_step(&server, 1, 1);
+    let mut clients = Vec::new();
+    while clients.len() < WAITING {
+        for _ in 0..100 {
+            let mut client = server.client(ANN);
+            client.send_post("/analyze", &[], &sql(&format!("thread {}", clients.len()), "SELECT 1"));
+            clients.push(client);
+        }
+        let all = clients.len() as f64;
+        wait_until("the clients to be waiting", || server.metric("run_waiters") == Some(all));
+    }
+    server.signal(Signal::TERM);
+    for (n, client) in clients.iter_mut().enumerate() {
+        let answer = client.receive();
+        let told = answer.json();
+        assert_eq!((answer.status, &told["status"]), (202, &json!("queued")), "{answer:?}");
+        assert_eq!((&told["thread_id"], &told["prompt"]), (&json!(format!("thread {n}")), &json!("SELECT 1")));
+        assert_eq!(told["waiting_for"]["reason"], "draining");
+        assert_eq!(answer.header("location"), Some(&*format!("/runs/{}", answer.run_id())));
+    }
+    blocker.open(&server, 1);
+    assert_eq!(server.wait().code, Some(0));
 }
 
 fn ask_unix(path: &std::path::Path) -> Response {

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use super::{ANN, Manager};
 use crate::util::drill::{Act, Drill, block_lane, unblock_lane, wait_for_stuck_lane};
-use crate::util::{Database, Launch, proxied, require_postgres, sql, wait_until};
+use crate::util::{Database, Launch, World, proxied, require_postgres, sql, wait_until};
 
 const FED: &str = "WATCHDOG=1";
 
@@ -102,6 +102,31 @@ fn a_lane_that_is_deadlocked_starves_the_watchdog_and_an_idle_one_does_not() {
     assert!(!told.contains(&FED.to_owned()), "{told:?}");
     unblock_lane(&server);
     assert_eq!(stuck.receive().status, 200);
+    manager.wait_for(FED);
+}
+
+#[test]
+fn an_http_thread_or_a_housekeeper_that_is_stuck_starves_the_watchdog() {
+    let world = World::new();
+    let manager = Manager::at_path();
+    let launch = manager.of(Launch::holdfast()).in_world(&world).env("WATCHDOG_USEC", "1000000");
+    let server = launch.start();
+    for thread in ["http-0", "http-1", "housekeeper"] {
+        manager.wait_for(FED);
+        world.set_stuck(Some(thread));
+        // What had moved until then is told once more, and an idle http thread that waits for a request looks at no clock.
+        let mut asking = Vec::new();
+        wait_until(&format!("{thread} to be missed"), || {
+            let mut client = server.anonymous();
+            client.send("GET", "/health", &[], &[]);
+            asking.push(client);
+            !manager.hear_for(Duration::from_millis(800)).contains(&FED.to_owned())
+        });
+        world.set_stuck(None);
+        for mut client in asking {
+            assert_eq!(client.receive().status, 200);
+        }
+    }
     manager.wait_for(FED);
 }
 

@@ -3,7 +3,9 @@
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
@@ -13,6 +15,8 @@
 static const volatile struct {
     int64_t clock_ahead_s;
     int64_t sync_takes_ms;
+    int64_t has_stuck_thread;
+    char stuck_thread[16];
 } *world;
 
 __attribute__((constructor)) static void begin(void) {
@@ -23,8 +27,17 @@ __attribute__((constructor)) static void begin(void) {
     close(file);
 }
 
+// A thread that stands still. Whatever goes round looks at a clock.
+static void stand_still(void) {
+    char name[16];
+    struct timespec pause = {0, 2000000};
+    if (prctl(PR_GET_NAME, name)) return;
+    while (world->has_stuck_thread && !strncmp(name, (const char *)world->stuck_thread, sizeof name)) nanosleep(&pause, NULL);
+}
+
 // The clock on the wall. The one that only goes forward stays as it is: it is what no administrator can set.
 int clock_gettime(clockid_t clock, struct timespec *now) {
+    if (world && world->has_stuck_thread) stand_still();
     int failed = (int)syscall(SYS_clock_gettime, clock, now);
     if (!failed && world && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) now->tv_sec += world->clock_ahead_s;
     return failed;

@@ -1,4 +1,4 @@
-//! What the system tells a process: a clock that jumps, a disk that is slow.
+//! What the system tells a process: a clock that jumps, a disk that is slow. And a thread of it that stands still.
 //!
 //! A library that is loaded into the process before its C library answers in its place (`world.c`, made by the C compiler
 //! that has built SQLite, too). So the program under test is the one that is shipped, and it is its real clock and its real disk
@@ -38,6 +38,7 @@ impl World {
         let world = Self { directory, file };
         world.set(0, 0);
         world.set(1, 0);
+        world.set_stuck(None);
         world
     }
 
@@ -49,6 +50,16 @@ impl World {
     /// Has whatever is to be safe on the disk take so long.
     pub(crate) fn set_sync_takes(&self, time: Duration) {
         self.set(1, time.as_millis() as i64);
+    }
+
+    /// Has the thread of this name stand still as soon as it looks at a clock, and as long as none or another is said.
+    pub(crate) fn set_stuck(&self, thread: Option<&str>) {
+        self.set(2, 0);
+        let Some(thread) = thread else { return };
+        let mut name = [0; 16];
+        name[..thread.len()].copy_from_slice(thread.as_bytes());
+        self.file.write_all_at(&name, 3 * 8).unwrap();
+        self.set(2, 1);
     }
 
     /// The environment of the processes that live in it.

@@ -45,11 +45,12 @@ use parking_lot::Mutex;
 use postgres::Row;
 use postgres::types::ToSql;
 
+use super::recycling::recycle;
 use super::{Probe, Store, StoreError};
 use crate::config::DatabaseUrl;
 use crate::domain::InstanceId;
 use crate::event;
-use crate::pool::{GuardedPool, Lease, PoolConfig, PoolError, PoolStatus, RecycleError, connector};
+use crate::pool::{GuardedPool, Lease, PoolConfig, PoolError, PoolStatus, connector};
 pub use examination::Examination;
 use manager::SessionManager;
 use probe::Identity;
@@ -343,18 +344,4 @@ impl Store for PostgresStore {
         let reports = self.all().map(|connections| connections.pool.close(deadline.saturating_sub(started.elapsed())));
         reports.iter().flat_map(|report| &report.abandoned).map(|operation| operation.name).collect()
     }
-}
-
-/// Replaces one pool, and says whether it has; otherwise the old one goes on serving, and its connections are replaced as
-/// they break.
-fn recycle(pool: &GuardedPool<SessionManager>, reason: &'static str, timeout: Duration) -> bool {
-    let why = match pool.recycle(reason, timeout) {
-        Ok(_) => return true,
-        Err(RecycleError::Refused(_) | RecycleError::InProgress) => return false,
-        // Not the error itself, which may name the host.
-        Err(RecycleError::NoConnection { .. }) => "no fresh connection could be made",
-        Err(RecycleError::Busy { .. }) => "operations in flight did not end in time",
-    };
-    tracing::warn!(event = event::POOL_RECYCLE_FAILED, reason, why, "the old connections go on serving");
-    false
 }

@@ -7,9 +7,10 @@ use postgres::Row;
 
 use super::error::Fault;
 use super::repeat::Repeatable;
-use super::{PostgresStore, Terms, health_queries as queries, patience, recycle};
+use super::{PostgresStore, Terms, health_queries as queries, patience};
 use crate::config::DatabaseUrl;
 use crate::domain::InstanceId;
+use crate::store::recycling::recycle;
 use crate::store::{Probe, StoreError};
 
 /// What every server's connections are named with, unless its URL gives them another name.

@@ -3,7 +3,7 @@
 use std::fs::{self, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use r2d2_sqlite::SqliteConnectionManager;
@@ -84,10 +84,20 @@ pub(super) fn create(path: &Path) -> Result<(), StoreError> {
         .mode(owner_only)
         .open(path)
         .and_then(|file| file.set_permissions(Permissions::from_mode(owner_only)))
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull => StoreError::DiskFull,
-            _ => StoreError::Unavailable(format!("its file cannot be opened: {error}")),
-        })
+        .map_err(|error| unopened(&error))
+}
+
+/// Device and number of the file: whether it is still the same.
+pub(super) fn identity(path: &Path) -> Result<(u64, u64), StoreError> {
+    let file = fs::metadata(path).map_err(|error| unopened(&error))?;
+    Ok((file.dev(), file.ino()))
+}
+
+fn unopened(error: &io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::StorageFull => StoreError::DiskFull,
+        _ => StoreError::Unavailable(format!("its file cannot be opened: {error}")),
+    }
 }
 
 /// Connects for writing.

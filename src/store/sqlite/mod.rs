@@ -17,7 +17,7 @@ mod tests;
 mod writer;
 
 use std::ops::Deref;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -29,9 +29,13 @@ use scheduled_thread_pool::ScheduledThreadPool;
 
 pub use self::export::Export;
 use self::writer::{Seat, Seats, Writer};
+use super::recycling;
 use super::{Probe, Schema, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::pool::{GuardedPool, Interrupt, PoolConfig, PoolStatus};
+
+/// How long replacing the readers may take, and so how long new reads may be held up by it: there is nothing to connect to.
+const RECYCLE: Duration = Duration::from_secs(1);
 
 /// The store in a SQLite file.
 ///
@@ -40,6 +44,9 @@ use crate::pool::{GuardedPool, Interrupt, PoolConfig, PoolStatus};
 pub struct SqliteStore {
     readers: GuardedPool<SqliteConnectionManager>,
     writer: Writer,
+    path: PathBuf,
+    /// Of the file that is open.
+    identity: (u64, u64),
     lease_timeout: Duration,
     /// Whether a write is known to succeed: not before the first probe, nor after one has failed for want of room or of a
     /// working disk. A store that can only be read is still worth opening.
@@ -86,7 +93,8 @@ impl SqliteStore {
         };
         let readers = GuardedPool::new(file::reader(path), config);
         let writer = Writer::new(writer);
-        Ok(Self { readers, writer, lease_timeout, write_proved: AtomicBool::new(false) })
+        let (path, identity) = (path.to_owned(), file::identity(path)?);
+        Ok(Self { readers, writer, path, identity, lease_timeout, write_proved: AtomicBool::new(false) })
     }
 
     /// How far the schema of this file is; looks without a lock, beside whoever uses it, and changes nothing.
@@ -155,8 +163,15 @@ impl Store for SqliteStore {
         Ok(())
     }
 
-    /// The file stays the same.
-    fn recycle(&self, _reason: &'static str) {}
+    /// Those who read; the one who writes is no other for it, and keeps the WAL. What somebody has put in the place of the file is
+    /// not gone over to: readers would see another store than the writer.
+    fn recycle(&self, reason: &'static str) {
+        if file::identity(&self.path).ok() == Some(self.identity) {
+            recycling::recycle(&self.readers, reason, RECYCLE);
+        } else {
+            recycling::failed(reason, "another file is in the place of the store's");
+        }
+    }
 
     fn probe(&self) -> Result<Probe, StoreError> {
         let started = Instant::now();

@@ -180,6 +180,21 @@ fn a_full_disk_is_an_answer_and_is_recovered_from() {
 }
 
 /// Goal: a close does not wait for a statement that goes on and on; its operation is told that the store is closing.
+/// Else a question would be stored in one file and looked for in the other.
+#[test]
+fn a_recycle_replaces_the_readers_but_not_by_those_of_another_file() {
+    let Opened { store, _directory } = &open();
+    let generation = || store.readers.status().generation;
+    store.recycle("test");
+    assert_eq!((generation(), store.writer.pool.status().generation), (2, 1));
+    let path = &store.path;
+    std::fs::rename(path, path.with_extension("moved")).expect("it can be moved");
+    store.recycle("test");
+    std::fs::write(path, "").expect("it can be written");
+    store.recycle("test");
+    assert_eq!(generation(), 2);
+}
+
 #[test]
 fn a_close_interrupts_what_does_not_end() {
     let Opened { store, _directory } = &open();
