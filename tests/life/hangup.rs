@@ -56,7 +56,7 @@ fn a_hangup_opens_a_log_anew_that_was_moved_away() {
     let launch = Launch::holdfast().env("LOG", "debug");
     let [path, moved] = ["log", "log.1"].map(|name| launch.home().join(name));
     let file = OpenOptions::new().append(true).create_new(true).open(&path).unwrap();
-    let mut server = launch.stderr_to(file).shell(NOT_IGNORED).start();
+    let mut server = launch.stderr_to(file).heeds_hangup().start();
     let ask = |name: &str| {
         assert_eq!(server.anonymous().request("GET", "/health", &[("X-Request-Id", name)], &[]).status, 200);
     };
@@ -81,7 +81,7 @@ fn a_hangup_opens_a_log_anew_that_was_moved_away() {
 
 #[test]
 fn a_hangup_replaces_the_connections_that_read_the_file() {
-    let server = Launch::holdfast().embedded().shell(NOT_IGNORED).start();
+    let server = Launch::holdfast().embedded().heeds_hangup().start();
     let status = || server.anonymous().get("/debug/pool-status").json();
     assert_eq!((&status()["generation"], &status()["recycles_total"]), (&1.into(), &0.into()));
     server.signal(Signal::HUP);
