@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
+use super::operations::commands;
 use crate::util::{Client, Launch, Machine, Server, program, require, sql, wait_until};
 
 const ANN: &str = "ann@example.org";
@@ -246,7 +247,7 @@ fn an_upgrade_keeps_what_was_stored_and_what_was_configured() {
 }
 
 /// Goal: an upgrade that nobody attends goes through, whatever the next version says about settings: they were edited, as
-/// everybody's are, and its example is another.
+/// everybody's are, and its example is another. So does the way back, as the manual tells it.
 #[test]
 fn an_upgrade_asks_nobody_about_settings_that_were_edited() {
     let Some(machine) = machine() else { return };
@@ -261,11 +262,16 @@ fn an_upgrade_asks_nobody_about_settings_that_were_edited() {
     let settings = "cat /etc/holdfast/holdfast.env; ls /etc/holdfast";
     let edited = machine.run(settings);
     install(&machine, NEW);
-    assert_eq!(machine.run(settings), edited);
+    let installed = "dpkg-query --show --showformat '${Version} ${Status}' holdfast";
     assert_eq!(
-        machine.run("dpkg-query --show --showformat '${Version} ${Status}' holdfast"),
-        format!("{NEW} install ok installed")
+        (machine.run(settings), machine.run(installed)),
+        (edited.clone(), format!("{NEW} install ok installed"))
     );
+    told(&machine);
+    let back = commands("roll back").replace("./holdfast_OLD_amd64.deb", &format!("/tmp/holdfast-{OLD}.deb"));
+    machine.run(&back);
+    assert_eq!((machine.run(settings), machine.run(installed)), (edited, format!("{OLD} install ok installed")));
+    assert_eq!(told(&machine).last().unwrap(), "restart holdfast.service");
 }
 
 #[test]
