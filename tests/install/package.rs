@@ -143,7 +143,7 @@ case " $* " in
     *" is-enabled "*) exec systemctl.real --root=/ is-enabled "$unit" ;;
     *) echo "$*" >>/tmp/told ;;
 esac
-case " $* " in *" restart "*) while [ -e /tmp/busy ]; do sleep 0.1; done ;; esac
+case " $* " in *" restart "*) [ ! -e /tmp/busy ] || sleep 20 ;; esac
 "#;
 
 /// It ends when it is interrupted.
@@ -168,6 +168,9 @@ fn what_is_installed_is_whole_and_serves() {
         "fish/vendor_completions.d/holdfast.fish",
         "zsh/vendor-completions/_holdfast",
         "doc/holdfast/README.md",
+        "doc/holdfast/CHANGELOG.md",
+        "doc/holdfast/LICENSE-APACHE",
+        "doc/holdfast/LICENSE-MIT",
         "doc/holdfast/docs/operations.md",
         "doc/holdfast/examples/Caddyfile.example",
         "doc/holdfast/examples/nginx.conf.example",
