@@ -11,10 +11,14 @@ use clap_mangen::roff::{Roff, bold, roman};
 
 use super::Arguments;
 use holdfast::config::{self, Variable};
+use written::{is_writing, written};
 
-/// The variable that has the files written anew instead of compared.
-const WRITE: &str = "HOLDFAST_TEST_WRITE";
 const SHELLS: &[Shell] = &[Shell::Bash, Shell::Fish, Shell::Zsh];
+
+/// The tests' own.
+mod written {
+    include!("../tests/util/written.rs");
+}
 
 /// The arguments; the version without the commit, which would change the files with every one.
 fn command() -> Command {
@@ -22,7 +26,7 @@ fn command() -> Command {
 }
 
 /// A page for the program and one for each of its commands, by the files' names.
-fn pages() -> BTreeMap<String, Vec<u8>> {
+fn pages() -> BTreeMap<String, String> {
     let mut program = command().disable_help_subcommand(true);
     program.build();
     let commands: Vec<Command> = program.get_subcommands().cloned().collect();
@@ -31,7 +35,7 @@ fn pages() -> BTreeMap<String, Vec<u8>> {
     pages
 }
 
-fn page(command: Command, variables: &[Variable]) -> (String, Vec<u8>) {
+fn page(command: Command, variables: &[Variable]) -> (String, String) {
     // `holdfast-ask`, as man(1) finds the page of `holdfast ask`.
     let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned();
     let notes = command.get_after_help().map(ToString::to_string);
@@ -59,50 +63,42 @@ fn page(command: Command, variables: &[Variable]) -> (String, Vec<u8>) {
         rest.control("TP", []).text([bold(*name), roman(default)]).text([roman(*meaning)]);
     }
     rest.to_writer(&mut page).unwrap();
-    (format!("{name}.1"), page)
+    (format!("{name}.1"), String::from_utf8(page).unwrap())
 }
 
-fn completions() -> BTreeMap<String, Vec<u8>> {
+fn completions() -> BTreeMap<String, String> {
     let script = |shell: &Shell| {
         let mut script = Vec::new();
         clap_complete::generate(*shell, &mut command(), "holdfast", &mut script);
         let name = shell.to_possible_value().unwrap().get_name().to_owned();
-        (format!("holdfast.{name}"), script)
+        (format!("holdfast.{name}"), String::from_utf8(script).unwrap())
     };
     SHELLS.iter().map(script).collect()
 }
 
-/// Compares a directory with what has to be in it, to the last byte and file.
+/// Holds a directory to have these files and no others.
 #[track_caller]
-fn holds(directory: &str, wanted: &BTreeMap<String, Vec<u8>>) {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
-    if std::env::var_os(WRITE).is_some() {
-        drop(fs::remove_dir_all(&directory));
-        fs::create_dir_all(&directory).unwrap();
-        for (name, text) in wanted {
-            fs::write(directory.join(name), text).unwrap();
+fn holds(directory: &str, wanted: &BTreeMap<String, String>) {
+    for (name, text) in wanted {
+        written(&format!("{directory}/{name}"), None, text);
+    }
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)).unwrap() {
+        let entry = entry.unwrap();
+        if !wanted.contains_key(&*entry.file_name().to_string_lossy()) {
+            assert!(is_writing(), "{} is of no arguments any more", entry.path().display());
+            fs::remove_file(entry.path()).unwrap();
         }
     }
-    let entries = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap());
-    let found = entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()));
-    let found: BTreeMap<String, Vec<u8>> = found.collect();
-    let differ: Vec<&String> =
-        wanted.keys().chain(found.keys()).filter(|name| wanted.get(*name) != found.get(*name)).collect();
-    assert!(
-        differ.is_empty(),
-        "{differ:?} of {} are not of these arguments: {WRITE}=1 cargo test --bin holdfast writes them anew",
-        directory.display()
-    );
 }
 
 #[test]
-fn the_manual_is_of_these_arguments() {
+fn the_manual_is_written_of_the_arguments() {
     let pages = pages();
     assert!(pages.contains_key("holdfast.1") && pages.contains_key("holdfast-ask.1"), "{:?}", pages.keys());
     holds("docs/man", &pages);
 }
 
 #[test]
-fn the_completions_are_of_these_arguments() {
+fn the_completions_are_written_of_the_arguments() {
     holds("docs/completions", &completions());
 }

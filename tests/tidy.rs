@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use holdfast::{config, event, metrics};
 
+use crate::util::written;
+
 /// Longer than this, a file has more than one noun, unless it is listed with its reason.
 const FILE_LINES_MAX: usize = 600;
 /// Files that may be longer.
@@ -28,12 +30,6 @@ const SERVICE_PROTOCOL: &[&str] = &[
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
 ];
-
-/// Between which the manual has its table of log events.
-const EVENTS_BEGIN: &str = "<!-- log events: written by a test -->\n";
-const EVENTS_END: &str = "<!-- end of log events -->\n";
-/// The variable that has documents written that are compared otherwise.
-const WRITE: &str = "HOLDFAST_TEST_WRITE";
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -185,9 +181,8 @@ fn levels(sources: &[(String, String)], constant: &str) -> BTreeSet<String> {
     logged.filter(|level| ["error", "warn", "info", "debug"].contains(level)).map(str::to_owned).collect()
 }
 
-/// Run with `HOLDFAST_TEST_WRITE=1` it writes the table.
 #[test]
-fn every_log_event_is_in_the_manual_with_its_level_and_its_meaning() {
+fn the_table_of_log_events_is_written_of_the_sources() {
     let sources = files("src", &[".rs"]);
     let table = &sources.iter().find(|(path, _)| path == "src/event.rs").expect("it exists").1;
     let constants = code_lines(table).filter_map(|(_, line)| line.split_once(" = \"").map(|(constant, _)| constant));
@@ -197,22 +192,12 @@ fn every_log_event_is_in_the_manual_with_its_level_and_its_meaning() {
         assert!(!levels.is_empty(), "nobody can tell at which level {event} is logged");
         rows.push_str(&format!("| `{event}` | {} | {} |\n", levels.join(", "), meaning.trim()));
     }
-    let path = root().join("docs/operations.md");
-    let manual = fs::read_to_string(&path).expect("the manual exists");
-    let (before, rest) = manual.split_once(EVENTS_BEGIN).expect("the table of events has a beginning");
-    let (written, after) = rest.split_once(EVENTS_END).expect("the table of events has an end");
-    if std::env::var_os(WRITE).is_some() {
-        fs::write(path, format!("{before}{EVENTS_BEGIN}{rows}{EVENTS_END}{after}")).expect("the manual can be written");
-    } else {
-        assert_eq!(written, rows, "docs/operations.md is written anew with {WRITE}=1");
-    }
+    written("docs/operations.md", Some("log events"), &rows);
 }
 
 #[test]
-fn every_metric_is_documented_and_counted() {
-    let document = fs::read_to_string(root().join("docs/metrics.md")).unwrap_or_default();
+fn every_metric_has_a_meaning_and_is_counted() {
     let sources = files("src", &[".rs"]);
-    let mut documented: BTreeSet<&str> = document.split('`').filter(|quoted| quoted.starts_with("holdfast_")).collect();
     for metrics::Described { field: metric, meaning, .. } in metrics::ALL {
         let is_plain = metric.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
         assert!(is_plain && meaning.trim().ends_with('.'), "{metric} means {meaning:?}");
@@ -222,10 +207,7 @@ fn every_metric_is_documented_and_counted() {
         };
         let others = sources.iter().filter(|(path, _)| path != "src/metrics.rs");
         assert!(others.into_iter().any(|(_, text)| is_counted(text)), "nothing counts {metric}");
-        let shown = [format!("holdfast_{metric}"), format!("holdfast_{metric}_total")];
-        assert!(shown.iter().any(|shown| documented.remove(&**shown)), "docs/metrics.md does not name {metric}");
     }
-    assert!(documented.is_empty(), "docs/metrics.md names {documented:?}");
 }
 
 #[test]
@@ -375,6 +357,34 @@ fn each_property_of_any_bytes_is_a_target_with_a_corpus_and_held_by_the_tests() 
     }
 }
 
+/// What people write, and what is made for them to read or installed with the program; not data, drawings and locks.
+fn everything() -> Vec<(String, String)> {
+    let ends = [
+        ".rs", ".md", ".toml", ".sql", ".html", ".js", ".css", ".txt", ".yml", ".json", ".sh", ".py", ".c", ".example",
+        ".service", ".socket", ".1", ".bash", ".zsh", ".fish",
+    ];
+    let mut all = Vec::new();
+    for directory in ["src", "tests", "docs", "bench", "fuzz/src", "fuzz/fuzz_targets", "systemd", "sample-data"] {
+        all.extend(files(directory, &ends));
+    }
+    let named =
+        "README.md ARCHITECTURE.md SECURITY.md CHANGELOG.md Cargo.toml build.rs fuzz/README.md fuzz/Cargo.toml .ci/run";
+    let named = named.split(' ').map(|file| root().join(file));
+    // Scripts, and what Debian knows by its name alone.
+    let scripts = ["tests", "bench", "systemd/debian"].map(|directory| root().join(directory));
+    let scripts = scripts.iter().flat_map(|directory| fs::read_dir(directory).expect("the sources can be read"));
+    let scripts = scripts.map(|entry| entry.expect("the sources can be read").path());
+    for path in named.chain(scripts.filter(|path| path.is_file() && path.extension().is_none())) {
+        all.push((relative(&path), fs::read_to_string(&path).expect("the sources are UTF-8")));
+    }
+    let is_there = |path: &str| all.iter().any(|(found, _)| found == path);
+    for path in ["tests/run", "bench/run", "systemd/debian/postinst", "systemd/holdfast.socket", "docs/man/holdfast.1"]
+    {
+        assert!(is_there(path), "{path} is not looked at");
+    }
+    all
+}
+
 #[test]
 fn nothing_is_left_for_later() {
     let marks = [
@@ -384,9 +394,7 @@ fn nothing_is_left_for_later() {
         concat!("TO", "DO"),
         concat!("FIX", "ME"),
     ];
-    for (path, text) in
-        ["src", "tests", "bench", "fuzz/src", "fuzz/fuzz_targets"].map(|directory| files(directory, &[".rs"])).concat()
-    {
+    for (path, text) in everything() {
         for mark in marks {
             assert!(!text.contains(mark), "{path} says {mark}");
         }
@@ -411,23 +419,7 @@ fn files_stay_readable() {
 #[test]
 fn nothing_names_a_place_on_its_authors_machine() {
     let places = [concat!("/ro", "ot/"), concat!("/ho", "me/"), concat!("/wo", "rk/"), concat!("/Us", "ers/")];
-    let ends = [".rs", ".md", ".toml", ".service", ".sql", ".html", ".js", ".css", ".txt", ".yml", ".sh"];
-    let mut all = Vec::new();
-    for directory in ["src", "tests", "docs", "bench", "fuzz/src", "fuzz/fuzz_targets", "systemd", "sample-data"] {
-        all.extend(files(directory, &ends));
-    }
-    for file in [
-        "README.md",
-        "ARCHITECTURE.md",
-        "SECURITY.md",
-        "CHANGELOG.md",
-        "Cargo.toml",
-        "fuzz/README.md",
-        "fuzz/Cargo.toml",
-    ] {
-        all.push((file.to_owned(), fs::read_to_string(root().join(file)).unwrap_or_default()));
-    }
-    for (path, text) in all {
+    for (path, text) in everything() {
         for place in places {
             assert!(!text.contains(place), "{path} names a place below {place}");
         }

@@ -95,8 +95,7 @@ fn a_flood_of_refused_tokens_does_not_flood_the_log() {
     for _ in 0..1500 {
         assert_eq!(client.get("/runs").status, 401);
     }
-    let counted = server.anonymous().get("/metrics").text();
-    assert!(counted.contains("holdfast_tokens_refused_total{reason=\"malformed\"} 1500\n"), "{counted}");
+    assert_eq!(server.metric("tokens_refused_total{reason=\"malformed\"}"), Some(1500.0));
     let log = server.terminate().stderr;
     let told = lines(&log, &["token.refused"]);
     let withheld: u64 = told.iter().map(|line| line["unlogged"].as_u64().unwrap()).sum();
@@ -114,8 +113,7 @@ fn tokens_that_are_refused_beyond_the_rate_are_told_in_the_next_line() {
     let mut guess = |from| client.request("GET", "/runs", &[("X-Forwarded-For", from)], &[]).status;
     assert_eq!([(); 5].map(|()| guess("198.51.100.7")), [401, 401, 429, 429, 429]);
     assert_eq!(guess("198.51.100.8"), 401);
-    let counted = server.anonymous().get("/metrics").text();
-    assert!(counted.contains("holdfast_tokens_refused_total{reason=\"malformed\"} 6\n"), "{counted}");
+    assert_eq!(server.metric("tokens_refused_total{reason=\"malformed\"}"), Some(6.0));
     let log = server.terminate().stderr;
     let told: Vec<Value> = lines(&log, &["token.refused"]).iter().map(|line| line["unlogged"].clone()).collect();
     assert_eq!(told, [0, 0, 3], "{log}");

@@ -34,7 +34,7 @@ fn launch_at(keys: &KeyServer) -> Launch {
     let launch = launch(&keys.url());
     let authority = launch.home().join("authority.pem");
     keys.write_authority(&authority);
-    launch.env("SSL_CERT_FILE", authority.to_str().unwrap())
+    launch.env("SSL_CERT_FILE", authority.to_str().unwrap()).heeds_hangup()
 }
 
 fn present(client: &mut Client, token: &str) -> Response {

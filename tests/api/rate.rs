@@ -8,7 +8,7 @@ use rustix::net::sockopt::set_socket_linger;
 use rustix::process::Signal;
 
 use super::{come_again, problem};
-use crate::util::{Client, Launch, Response, Server, read_response, sql, wait_until};
+use crate::util::{Client, Launch, Response, Server, read_response, series, sql, wait_until};
 
 const BURST: usize = 4;
 /// Between two requests in the long run, where a request that comes too early would wait for longer than it may.
@@ -24,18 +24,13 @@ fn launch(seconds: &str, burst: usize) -> Launch {
         .env("RATE_LIMIT_BURST", &burst.to_string())
 }
 
-/// What `/metrics` tells of this metric, over all its series; 0 of what has not happened.
-fn sum(text: &str, name: &str) -> u64 {
-    let numbers = text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit(' ').next());
-    numbers.map(|number| number.parse::<u64>().unwrap()).sum()
-}
-
+/// The value of a series; 0 of what has not happened.
 fn metric(server: &Server, name: &str) -> u64 {
-    sum(&server.anonymous().get("/metrics").text(), name)
+    server.metric(name).unwrap_or_default() as u64
 }
 
 fn waiting(server: &Server) -> u64 {
-    metric(server, "holdfast_rate_limit_waiting")
+    metric(server, "rate_limit_waiting")
 }
 
 /// Sends a request that has to wait, and gives whoever will have the answer.
@@ -43,7 +38,9 @@ fn waiting(server: &Server) -> u64 {
 fn send_waiting(server: &Server, mut client: Client, method: &str, path: &str, body: &[u8]) -> Client {
     let have_waited = || {
         let text = server.anonymous().get("/metrics").text();
-        sum(&text, "holdfast_rate_limit_waiting") + sum(&text, "holdfast_rate_limit_delayed_total")
+        let delayed = ["user", "address"].map(|known| format!("rate_limit_delayed_total{{known=\"{known}\"}}"));
+        let all = delayed.iter().map(String::as_str).chain(["rate_limit_waiting"]);
+        all.filter_map(|name| series(&text, name)).sum::<f64>() as u64
     };
     let before = have_waited();
     client.send(method, path, &[("Content-Type", "application/json")], body);
@@ -75,8 +72,8 @@ fn users_are_counted_one_by_one_and_told_when_to_come_again() {
     come_again(&other.post("/analyze", &sql("t", "SELECT 1")), 429);
     assert_eq!(bob.get("/runs").status, 200, "another user, from the same address");
     assert_eq!(server.anonymous().get("/openapi.json").status, 200, "nobody, from the same address");
-    assert_eq!(metric(&server, "holdfast_rate_limit_refused_total{known=\"user\"}"), 3);
-    assert_eq!(metric(&server, "holdfast_rate_limit_refused_total{known=\"address\"}"), 0);
+    assert_eq!(metric(&server, "rate_limit_refused_total{known=\"user\"}"), 3);
+    assert_eq!(metric(&server, "rate_limit_refused_total{known=\"address\"}"), 0);
 }
 
 #[test]
@@ -192,9 +189,9 @@ fn a_burst_passes_and_the_next_ones_wait_in_their_order() {
     for reader in readers {
         reader.join().unwrap();
     }
-    let delayed = metric(&server, "holdfast_rate_limit_delayed_total{known=\"user\"}");
+    let delayed = metric(&server, "rate_limit_delayed_total{known=\"user\"}");
     assert_eq!((waiting(&server), delayed), (0, WAITING as u64));
-    assert_eq!(metric(&server, "holdfast_rate_limit_refused_total{known=\"user\"}"), 0);
+    assert_eq!(metric(&server, "rate_limit_refused_total{known=\"user\"}"), 0);
 }
 
 /// Goal: waiting costs no thread and delays nobody, and a drain does not wait for who waits: twenty users wait at once.
@@ -250,7 +247,7 @@ fn a_client_that_breaks_off_while_it_waits_is_forgotten() {
     waiter.hang_up();
     wait_until("it to be forgotten", || waiting(&server) == 0);
     assert!(begun.elapsed() < Duration::from_secs(3), "it was forgotten, and not let in: {:?}", begun.elapsed());
-    assert_eq!(metric(&server, "holdfast_rate_limit_delayed_total{known=\"user\"}"), 0);
+    assert_eq!(metric(&server, "rate_limit_delayed_total{known=\"user\"}"), 0);
 }
 
 #[test]
@@ -314,7 +311,7 @@ fn a_client_that_half_closes_has_its_turns_all_the_same() {
         assert_eq!(answer.status, 200, "{answer:?}");
     }
     assert_eq!(connection.fill_buf().unwrap(), b"", "the connection ends");
-    assert_eq!(metric(&server, "holdfast_rate_limit_delayed_total{known=\"address\"}"), 3);
+    assert_eq!(metric(&server, "rate_limit_delayed_total{known=\"address\"}"), 3);
 }
 
 #[test]
@@ -324,7 +321,7 @@ fn a_stream_is_worth_waiting_for() {
     let run = ann.submit(&sql("t", "SELECT 1"));
     let events = ann.watch(&run, 0);
     drop(events);
-    assert_eq!(metric(&server, "holdfast_rate_limit_delayed_total{known=\"user\"}"), 1);
+    assert_eq!(metric(&server, "rate_limit_delayed_total{known=\"user\"}"), 1);
 }
 
 #[test]

@@ -1,15 +1,11 @@
 //! Connections that break: what is repeated, and what is told.
 
 use super::*;
-use crate::util::{Cluster, proxied, require_postgres, wait_until};
+use crate::util::{Cluster, require_postgres};
 
 #[test]
 fn connections_that_broke_while_idle_are_replaced_unnoticed() {
-    if !require_postgres() {
-        return;
-    }
-    let database = Database::new();
-    let store = ready(&database.url());
+    let Some((database, store)) = direct() else { return };
     for operation in [|store: &_| read(store), |store: &_| write(store).map(drop), |store: &_| delete(store)] {
         fill(&store, &database);
         assert!(database.terminate_backends() >= CONNECTIONS.into());
@@ -21,11 +17,7 @@ fn connections_that_broke_while_idle_are_replaced_unnoticed() {
 
 #[test]
 fn an_operation_whose_connection_breaks_is_repeated_if_that_is_harmless() {
-    if !require_postgres() {
-        return;
-    }
-    let database = Database::new();
-    let store = ready(&database.url());
+    let Some((database, store)) = direct() else { return };
     let standstill = standstill(&database);
     std::thread::scope(|scope| {
         let reading = scope.spawn(|| read(&store));
@@ -37,7 +29,7 @@ fn an_operation_whose_connection_breaks_is_repeated_if_that_is_harmless() {
             WHERE datname = current_database() AND wait_event_type = 'Lock'";
         assert_eq!(database.client().query_one(statement, &[]).unwrap().get::<_, i64>(0), 3);
         let deleted = deleting.join().unwrap();
-        assert!(matches!(deleted, Err(StoreError::OutcomeUnknown(_))), "{deleted:?}");
+        assert_outcome_unknown(&deleted);
         database.wait_for_blocked(2);
         drop(standstill);
         reading.join().unwrap().unwrap();
@@ -48,8 +40,7 @@ fn an_operation_whose_connection_breaks_is_repeated_if_that_is_harmless() {
 
 #[test]
 fn a_submission_that_was_not_answered_is_not_called_undone() {
-    let Some((database, proxy)) = proxied() else { return };
-    let store = ready(&proxy.url(&database));
+    let Some((database, proxy, store)) = through_proxy() else { return };
     // The statement is prepared then, and sent in one go.
     write(&store).unwrap();
     let standstill = standstill(&database);
@@ -58,9 +49,9 @@ fn a_submission_that_was_not_answered_is_not_called_undone() {
         database.wait_for_blocked(1);
         proxy.cut();
         let written = writing.join().unwrap();
-        assert!(matches!(written, Err(StoreError::OutcomeUnknown(_))), "{written:?}");
-        let refused = write(&store);
-        assert!(matches!(refused, Err(StoreError::Unavailable(_))), "nothing was sent: {refused:?}");
+        assert_outcome_unknown(&written);
+        // Nothing was sent.
+        assert_unavailable(&write(&store));
     });
     drop(standstill);
     // The server does not know that nobody listens any more.
@@ -88,11 +79,7 @@ fn a_backup_that_reads_everything_does_not_keep_a_server_from_starting() {
 
 #[test]
 fn a_statement_that_is_cancelled_did_not_happen() {
-    if !require_postgres() {
-        return;
-    }
-    let database = Database::new();
-    let store = ready(&database.url());
+    let Some((database, store)) = direct() else { return };
     let _standstill = standstill(&database);
     std::thread::scope(|scope| {
         let deleting = scope.spawn(|| delete(&store));
@@ -101,27 +88,26 @@ fn a_statement_that_is_cancelled_did_not_happen() {
             WHERE datname = current_database() AND wait_event_type = 'Lock'";
         database.client().query_one(statement, &[]).unwrap();
         let deleted = deleting.join().unwrap();
-        assert!(matches!(deleted, Err(StoreError::Unavailable(_))), "{deleted:?}");
+        assert_unavailable(&deleted);
     });
 }
 
 #[test]
 fn while_the_database_is_gone_everything_fails_fast_and_afterwards_it_is_as_before() {
-    let Some((database, proxy)) = proxied() else { return };
-    let store = ready(&proxy.url(&database));
+    let Some((database, proxy, store)) = through_proxy() else { return };
     fill(&store, &database);
     store.probe().unwrap();
     proxy.cut();
     for _ in 0..3 {
-        for outcome in [timed(|| read(&store)), timed(|| write(&store).map(drop)), timed(|| store.probe().map(drop))] {
-            let (Err(error), waited) = outcome else { panic!("the database is gone") };
-            assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+        for (outcome, waited) in
+            [timed(|| read(&store)), timed(|| write(&store).map(drop)), timed(|| store.probe().map(drop))]
+        {
+            assert_unavailable(&outcome);
             assert!(waited < Duration::from_secs(1), "{waited:?}");
         }
     }
     proxy.heal();
-    let ((), waited) = timed(|| wait_until("the store to be back", || write(&store).is_ok() && store.probe().is_ok()));
-    assert!(waited < Duration::from_secs(5), "{waited:?}");
+    assert_back(&store, write);
     assert!(store.pools().iter().all(|(_, pool)| pool.generation == 1));
 }
 
@@ -135,18 +121,13 @@ fn a_server_that_crashes_is_used_again_once_it_is_back() {
     let store = ready(&database.url());
     let before = write(&store).unwrap();
     cluster.restart_immediate();
-    let ((), waited) = timed(|| wait_until("the store to be back", || store.probe().is_ok() && read(&store).is_ok()));
-    assert!(waited < Duration::from_secs(5), "{waited:?}");
+    assert_back(&store, read);
     assert!(store.run(OWNER, before).unwrap().is_some());
 }
 
 #[test]
 fn a_hundred_recycles_are_not_noticed() {
-    if !require_postgres() {
-        return;
-    }
-    let database = Database::new();
-    let store = ready(&database.url());
+    let Some((_database, store)) = direct() else { return };
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..CONNECTIONS * 2 {
@@ -167,11 +148,7 @@ fn a_hundred_recycles_are_not_noticed() {
 /// The probe has its connection, and whoever asks would get none.
 #[test]
 fn a_database_that_has_no_connection_left_for_clients_is_not_called_there() {
-    if !require_postgres() {
-        return;
-    }
-    let database = Database::new();
-    let store = ready(&database.url());
+    let Some((database, store)) = direct() else { return };
     store.probe().unwrap();
     let limit = |count: i32| {
         let statement = format!("ALTER DATABASE {} CONNECTION LIMIT {count}", database.name());
@@ -182,11 +159,10 @@ fn a_database_that_has_no_connection_left_for_clients_is_not_called_there() {
     database.wait_for_no_sessions();
     // The other one's client is gone as well by now.
     wait_until("the probe to have the one connection", || store.probe().is_ok());
-    assert!(matches!(read(&store), Err(StoreError::Unavailable(_))), "there is no second one");
-    let probed = store.probe();
-    assert!(matches!(probed, Err(StoreError::Unavailable(_))), "{probed:?}");
+    // There is no second one.
+    assert_unavailable(&read(&store));
+    assert_unavailable(&store.probe());
     limit(-1);
-    let ((), waited) = timed(|| wait_until("the database to be there", || store.probe().is_ok()));
-    assert!(waited < Duration::from_secs(5), "{waited:?}");
+    assert_back(&store, |store| store.probe());
     read(&store).unwrap();
 }

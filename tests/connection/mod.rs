@@ -8,13 +8,14 @@ mod patience;
 mod start;
 mod tls;
 
+use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use holdfast::domain::{InstanceId, RunId};
 use holdfast::store::postgres::{Options, PostgresStore};
 use holdfast::store::{ConversationStore, Deletion, NewRun, QueueLimits, RunStore, Store, StoreError, Submission};
 
-use crate::util::Database;
+use crate::util::{Database, Proxy, proxied, require_postgres, wait_until};
 
 const CONNECTIONS: u32 = 4;
 const LIMITS: QueueLimits = QueueLimits { queued_max: 1_000_000, queued_per_user_max: 1_000_000 };
@@ -37,6 +38,23 @@ fn ready(url: &str) -> PostgresStore {
     let store = store(url);
     store.initialise().unwrap();
     store
+}
+
+/// The store in a database of its own; `None` where there is no PostgreSQL.
+fn direct() -> Option<(Database, PostgresStore)> {
+    if !require_postgres() {
+        return None;
+    }
+    let database = Database::new();
+    let store = ready(&database.url());
+    Some((database, store))
+}
+
+/// The same with a proxy between them.
+fn through_proxy() -> Option<(Database, Proxy, PostgresStore)> {
+    let (database, proxy) = proxied()?;
+    let store = ready(&proxy.url(&database));
+    Some((database, proxy, store))
 }
 
 /// Reads something.
@@ -63,6 +81,26 @@ fn write(store: &PostgresStore) -> Result<RunId, StoreError> {
 /// Deletes something that is not there: the one kind of operation that is not repeated when it may have happened.
 fn delete(store: &PostgresStore) -> Result<(), StoreError> {
     store.delete(OWNER, "another thread").map(|deletion| assert_eq!(deletion, Deletion::Unknown))
+}
+
+/// Nothing has happened, and may be tried again.
+#[track_caller]
+fn assert_unavailable<T: Debug>(outcome: &Result<T, StoreError>) {
+    assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
+}
+
+/// It may have happened.
+#[track_caller]
+fn assert_outcome_unknown<T: Debug>(outcome: &Result<T, StoreError>) {
+    assert!(matches!(outcome, Err(StoreError::OutcomeUnknown(_))), "{outcome:?}");
+}
+
+/// Once nothing is in the way any more, the store probes and this works, soon.
+#[track_caller]
+fn assert_back<T>(store: &PostgresStore, operation: impl Fn(&PostgresStore) -> Result<T, StoreError>) {
+    let is_back = || store.probe().is_ok() && operation(store).is_ok();
+    let ((), waited) = timed(|| wait_until("the store to be back", is_back));
+    assert!(waited < Duration::from_secs(5), "{waited:?}");
 }
 
 /// Runs something and says how long that took.

@@ -1,24 +1,24 @@
 //! Servers that say nothing, and closes that do not wait for them.
 
+use std::ops::Range;
+
 use holdfast::store::Lost;
 
 use super::*;
-use crate::util::{proxied, require_postgres, wait_until};
 
-fn seconds(from: f32, to: f32) -> std::ops::Range<Duration> {
+fn seconds(from: f32, to: f32) -> Range<Duration> {
     Duration::from_secs_f32(from)..Duration::from_secs_f32(to)
 }
 
 #[test]
 fn a_network_that_hangs_is_an_error_in_time_and_is_forgotten_when_it_goes_on() {
-    let Some((database, proxy)) = proxied() else { return };
-    let store = ready(&proxy.url(&database));
+    let Some((_database, proxy, store)) = through_proxy() else { return };
     read(&store).unwrap();
     store.probe().unwrap();
     proxy.freeze();
-    let unavailable = |what: &str, outcome: (Result<(), StoreError>, Duration), range: std::ops::Range<Duration>| {
-        assert!(matches!(outcome.0, Err(StoreError::Unavailable(_))), "{what}: {:?}", outcome.0);
-        assert!(range.contains(&outcome.1), "{what}: {:?}", outcome.1);
+    let unavailable = |what: &str, (outcome, waited): (Result<(), StoreError>, Duration), range: Range<Duration>| {
+        assert_unavailable(&outcome);
+        assert!(range.contains(&waited), "{what}: {waited:?}");
     };
     std::thread::scope(|scope| {
         let reading = scope.spawn(|| timed(|| read(&store)));
@@ -27,8 +27,7 @@ fn a_network_that_hangs_is_an_error_in_time_and_is_forgotten_when_it_goes_on() {
         unavailable("reading", reading.join().unwrap(), seconds(11.9, 13.5));
     });
     proxy.thaw();
-    let ((), waited) = timed(|| wait_until("the store to be back", || read(&store).is_ok() && store.probe().is_ok()));
-    assert!(waited < Duration::from_secs(5), "{waited:?}");
+    assert_back(&store, read);
 }
 
 #[test]
@@ -37,7 +36,7 @@ fn a_server_that_accepts_and_says_nothing_is_given_up_in_time() {
     let store = store(&proxy.url(&database));
     proxy.freeze();
     let (outcome, waited) = timed(|| store.initialise());
-    assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
+    assert_unavailable(&outcome);
     assert!(seconds(2.5, 4.5).contains(&waited), "{waited:?}");
 }
 
@@ -50,18 +49,14 @@ fn other_connections_are_asked_before_they_are_used_once_one_has_fallen_silent()
     assert!(read(&store).is_err());
     // Three are left, each of which would have been waited for as long as the first.
     let (outcome, waited) = timed(|| read(&store));
-    assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
+    assert_unavailable(&outcome);
     assert!(waited < Duration::from_secs(6), "{waited:?}");
 }
 
 /// Whoever locks a table for long, as its administrator may, is no reason to call the database silent.
 #[test]
 fn a_heartbeat_that_waits_for_a_lock_delays_no_probe() {
-    if !require_postgres() {
-        return;
-    }
-    let database = Database::new();
-    let store = ready(&database.url());
+    let Some((database, store)) = direct() else { return };
     let standstill = standstill(&database);
     std::thread::scope(|scope| {
         let heartbeat = scope.spawn(|| store.rescue(Lost::Expired, 5));
@@ -77,14 +72,10 @@ fn a_heartbeat_that_waits_for_a_lock_delays_no_probe() {
 /// The server's own limit comes before the wait for its answer is given up, and the connection stays.
 #[test]
 fn a_statement_that_waits_for_too_long_is_ended_by_the_server() {
-    if !require_postgres() {
-        return;
-    }
-    let database = Database::new();
-    let store = ready(&database.url());
+    let Some((database, store)) = direct() else { return };
     let standstill = standstill(&database);
     let (outcome, waited) = timed(|| read(&store));
-    assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
+    assert_unavailable(&outcome);
     assert!(seconds(9.9, 11.5).contains(&waited), "{waited:?}");
     assert_eq!(store.pools()[0].1.connections, 1, "it is of use still");
     drop(standstill);
@@ -93,11 +84,7 @@ fn a_statement_that_waits_for_too_long_is_ended_by_the_server() {
 
 #[test]
 fn a_close_cancels_what_the_server_is_still_doing() {
-    if !require_postgres() {
-        return;
-    }
-    let database = Database::new();
-    let store = ready(&database.url());
+    let Some((database, store)) = direct() else { return };
     let _standstill = standstill(&database);
     std::thread::scope(|scope| {
         let operations: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(|| read(&store))).collect();
@@ -114,8 +101,7 @@ fn a_close_cancels_what_the_server_is_still_doing() {
 
 #[test]
 fn a_close_does_not_wait_for_a_server_that_does_not_hear_it() {
-    let Some((database, proxy)) = proxied() else { return };
-    let store = ready(&proxy.url(&database));
+    let Some((database, proxy, store)) = through_proxy() else { return };
     let _standstill = standstill(&database);
     std::thread::scope(|scope| {
         let reading = scope.spawn(|| read(&store));
@@ -128,6 +114,6 @@ fn a_close_does_not_wait_for_a_server_that_does_not_hear_it() {
         let read = reading.join().unwrap();
         assert!(matches!(read, Err(StoreError::Closing)), "{read:?}");
         let deleted = deleting.join().unwrap();
-        assert!(matches!(deleted, Err(StoreError::OutcomeUnknown(_))), "{deleted:?}");
+        assert_outcome_unknown(&deleted);
     });
 }

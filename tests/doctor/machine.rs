@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::{Examined, launch, may_mount, mounted};
-use crate::util::{Launch, Server, require};
+use crate::util::require;
 
 /// Somebody whom no system has.
 const NOBODY: u32 = 54_321;
@@ -129,8 +129,8 @@ fn descriptors_are_enough_for_as_many_clients_as_may_come() {
         "may have 256",
     );
     // What counts is the running server's own limit, and not that of whoever looks.
-    let server: Server = launch().shell("ulimit -n 256").start();
-    let from_elsewhere: Launch = server.launch().clone().shell("");
+    let from_elsewhere = launch();
+    let _server = from_elsewhere.clone().shell("ulimit -n 256").start();
     Examined::of(&from_elsewhere).says("descriptors", "warning", "the running server may have 256");
 }
 

@@ -16,8 +16,7 @@ fn a_hundred_hangups_replace_the_pool_and_nobody_notices() {
         return;
     }
     let database = Database::new();
-    // Whoever runs the tests may ignore hangups, and their children with them.
-    let server = launch().shell("exec env --default-signal=HUP \"$0\" \"$@\"").on(&database).start();
+    let server = launch().heeds_hangup().on(&database).start();
     let load = Load::on(&[&server], "load", 4);
     load.wait_for_answers(8);
     let watch = Watch::over(&server);

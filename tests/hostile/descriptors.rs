@@ -72,10 +72,7 @@ fn without_descriptors_a_server_goes_on_and_accepts_again() {
     drop(connected);
     prlimit(Some(server.pid()), Resource::Nofile, Rlimit { current, maximum }).unwrap();
     // Nobody else was told, however often it was put into words.
-    let metrics = server.anonymous().get("/metrics").text();
-    let counted =
-        |line: &str| line.strip_prefix("holdfast_http_refusals_total{status=\"503\"} ")?.parse::<usize>().ok();
-    let counted = metrics.lines().find_map(counted).expect("they are counted");
+    let counted = server.metric("http_refusals_total{status=\"503\"}").expect("they are counted") as usize;
     assert!((told..=told + 1 + tries).contains(&counted), "{counted} counted, {told} told, {tries} perhaps");
     cost.assert_back(&server, "the shortage");
 }

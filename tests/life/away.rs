@@ -58,17 +58,18 @@ fn health_says(server: &Server, database: &str) -> bool {
     said
 }
 
+/// A server that was started while this was wrong with its database; `None` where there is no PostgreSQL.
+fn begun_without_its_database(fault: Fault) -> Option<(Database, Proxy, Server)> {
+    let (database, proxy) = proxied()?;
+    fault.begin(&proxy);
+    let server = Launch::holdfast().env("DATABASE_URL", &proxy.url(&database)).start_early();
+    Some((database, proxy, server))
+}
+
 #[test]
 fn a_server_answers_before_its_database_does_and_begins_when_it_is_there() {
-    if !require_postgres() {
-        return;
-    }
     for fault in [Fault::Cut, Fault::Hang] {
-        let database = Database::new();
-        let proxy = Proxy::to(Cluster::shared().address());
-        fault.begin(&proxy);
-        let launch = Launch::holdfast().env("DATABASE_URL", &proxy.url(&database));
-        let mut server = launch.start_early();
+        let Some((_database, proxy, mut server)) = begun_without_its_database(fault) else { return };
         let mut ann = server.client(ANN);
         assert!(health_says(&server, "not_initialized"));
         let ready = server.anonymous().get("/health/ready");
@@ -91,14 +92,8 @@ fn a_server_answers_before_its_database_does_and_begins_when_it_is_there() {
 
 #[test]
 fn a_server_whose_database_was_never_there_stops_at_once() {
-    if !require_postgres() {
-        return;
-    }
     for fault in [Fault::Cut, Fault::Hang] {
-        let database = Database::new();
-        let proxy = Proxy::to(Cluster::shared().address());
-        fault.begin(&proxy);
-        let mut server = Launch::holdfast().env("DATABASE_URL", &proxy.url(&database)).start_early();
+        let Some((_database, _proxy, mut server)) = begun_without_its_database(fault) else { return };
         let finished = server.terminate();
         assert_eq!(finished.code, Some(0), "{finished:?}");
         assert!(finished.took < Duration::from_secs(3), "{:?}", finished.took);

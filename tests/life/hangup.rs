@@ -8,9 +8,6 @@ use crate::util::{Launch, Server, sql};
 
 const ANN: &str = "ann@example.org";
 
-/// As whoever runs these tests may have been started to outlive a terminal, and its children with it.
-const NOT_IGNORED: &str = "exec env --default-signal=HUP \"$0\" \"$@\"";
-
 /// Asks again and again from four clients while `disturb` does its work.
 fn under_load(server: &Server, disturb: impl FnOnce()) {
     let is_over = AtomicBool::new(false);
@@ -39,7 +36,7 @@ fn under_load(server: &Server, disturb: impl FnOnce()) {
 
 #[test]
 fn a_hundred_hangups_under_load_cost_nobody_an_answer() {
-    let mut server = Launch::holdfast().shell(NOT_IGNORED).start();
+    let mut server = Launch::holdfast().heeds_hangup().start();
     under_load(&server, || {
         let mut watcher = server.anonymous();
         for _ in 0..100 {

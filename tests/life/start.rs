@@ -65,13 +65,13 @@ fn a_second_server_on_the_same_state_directory_is_refused() {
 /// What the store cannot do without is not even a page in size: the index of its log.
 #[test]
 fn a_store_on_a_disk_that_takes_nothing_says_so_at_once() {
-    let launch = used().shell("trap '' XFSZ; ulimit -f 0");
+    let launch = used();
     let store = std::fs::read(launch.state().join(STORE_FILE)).unwrap();
-    let finished = launch.run(&[]);
+    let finished = launch.clone().shell("trap '' XFSZ; ulimit -f 0").run(&[]);
     assert_refused(&finished, 3, &["the store"]);
     assert!(finished.took < Duration::from_secs(5), "{:?}", finished.took);
     assert!(std::fs::read(launch.state().join(STORE_FILE)).unwrap() == store, "the store was changed");
-    let mut server = launch.shell("").start();
+    let mut server = launch.start();
     assert_eq!(server.client("ann@example.org").get("/runs").status, 200);
     server.terminate();
 }

@@ -11,7 +11,9 @@ use serde_json::json;
 
 use super::ANN;
 use crate::util::drill::{Act, Drill};
-use crate::util::{Client, Launch, Matter, PATIENCE, Response, read_response, require, sql, wait_for, wait_until};
+use crate::util::{
+    Client, Launch, Matter, PATIENCE, Response, program, read_response, require, sql, wait_for, wait_until,
+};
 
 /// A port of this machine that stays listened on as long as the test goes on.
 fn kept() -> TcpListener {
@@ -160,7 +162,7 @@ fn ask_unix(path: &std::path::Path) -> Response {
 fn several_sockets_of_both_kinds_are_listened_on() {
     if !require(
         "systemd-socket-activate, which is not installed (tests/run installs it)",
-        super::unit::has("systemd-socket-activate"),
+        program("systemd-socket-activate").is_some(),
     ) {
         return;
     }

@@ -9,13 +9,11 @@ use crate::util::drill::{Act, Drill, block_lane, unblock_lane, wait_for_stuck_la
 use crate::util::{Database, Launch, proxied, require_postgres, sql, wait_until};
 
 const FED: &str = "WATCHDOG=1";
-/// As whoever runs these tests may have been started to outlive a terminal, and its children with it.
-const NOT_IGNORED: &str = "exec env --default-signal=HUP \"$0\" \"$@\"";
 
 #[test]
 fn a_manager_is_told_of_every_turn_of_a_servers_life() {
     let manager = Manager::at_path();
-    let mut server = manager.of(Launch::drill()).shell(NOT_IGNORED).start();
+    let mut server = manager.of(Launch::drill()).heeds_hangup().start();
     let until_ready = manager.wait_for("READY=1");
     assert!(until_ready[0].starts_with("STATUS=opening the store"), "{until_ready:?}");
     let mut ann = server.client(ANN);
@@ -56,7 +54,7 @@ fn a_server_is_ready_when_its_database_is_there_and_until_then_asks_for_time() {
     let Some((database, proxy)) = proxied() else { return };
     proxy.cut();
     let manager = Manager::at_path();
-    let launch = manager.of(Launch::drill()).env("DATABASE_URL", &proxy.url(&database)).shell(NOT_IGNORED);
+    let launch = manager.of(Launch::drill()).env("DATABASE_URL", &proxy.url(&database)).heeds_hangup();
     let server = launch.start_early();
     let mut before = manager.wait_for("STATUS=0 of 3 analyses running, 0 waiting; the store has not been reached yet");
     assert_eq!(server.health()["database"], "not_initialized", "the port answers");

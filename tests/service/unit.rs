@@ -5,12 +5,10 @@ use std::process::{Command, Output};
 
 use holdfast::config::{Kind, VARIABLES};
 
-use crate::util::{Database, Launch, require, require_postgres, wait_until};
+use crate::util::{Database, Launch, program, require, require_postgres, wait_until, written};
 
 /// A tenth of a point each: 1.5.
 const EXPOSURE_MAX: &str = "--threshold=15";
-/// With this variable set, the example of all settings is written instead of being compared.
-const WRITE: &str = "HOLDFAST_WRITE_EXAMPLE";
 
 const EXAMPLE_HEAD: &str = "\
 # Settings of Holdfast: of the service in /etc/holdfast/holdfast.env, of a server started by hand in .env in its directory.
@@ -22,14 +20,10 @@ fn file(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(name)).unwrap()
 }
 
-/// Whether this machine has that program.
-pub(super) fn has(program: &str) -> bool {
-    Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
-}
-
 /// Asks systemd-analyze about copies of the units that start the built server; `None` where there is none.
 fn analyze(arguments: &[&str], units: &[&str]) -> Option<Output> {
-    if !require("systemd-analyze, which is not installed (tests/run installs it)", has("systemd-analyze")) {
+    if !require("systemd-analyze, which is not installed (tests/run installs it)", program("systemd-analyze").is_some())
+    {
         return None;
     }
     let directory = tempfile::tempdir().unwrap();
@@ -99,7 +93,7 @@ fn tasks_are_as_many_as_the_unit_counts() {
     let cores = std::thread::available_parallelism().unwrap().get() as u64;
     let assert_has = |launch: Launch, n: u64, connectors: u64| {
         let launch = launch.env("MAX_CONCURRENT_ANALYSES", &n.to_string()).env("RETENTION_DAYS", "1");
-        let server = launch.shell("exec env --default-signal=HUP \"$0\" \"$@\"").start();
+        let server = launch.heeds_hangup().start();
         // Without keys to refresh, and with a store that is open.
         let counted = AT_MOST_ONCE - 2 + cores.clamp(2, HTTP_MAX) + connectors + n + 2;
         wait_until("the threads to be those", || server.proc_status("Threads") == counted);
@@ -112,9 +106,9 @@ fn tasks_are_as_many_as_the_unit_counts() {
     }
 }
 
-/// Every variable with its meaning, what is allowed and its default; `HOLDFAST_WRITE_EXAMPLE=1` writes it anew.
+/// Every variable with its meaning, what is allowed and its default.
 #[test]
-fn the_example_has_every_setting_with_its_default_and_bounds() {
+fn the_example_of_all_settings_is_written_of_the_variables() {
     let mut expected = EXAMPLE_HEAD.to_owned();
     for variable in VARIABLES {
         let name = variable.name;
@@ -128,9 +122,5 @@ fn the_example_has_every_setting_with_its_default_and_bounds() {
         expected +=
             &format!("\n# {}.\n# Allowed is {}.\n{from_file}#{name}={default}\n", variable.meaning, variable.kind);
     }
-    if std::env::var_os(WRITE).is_some() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/holdfast.env.example");
-        std::fs::write(path, &expected).unwrap();
-    }
-    assert_eq!(file("holdfast.env.example"), expected, "{WRITE}=1 writes it anew");
+    written("systemd/holdfast.env.example", None, &expected);
 }

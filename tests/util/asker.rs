@@ -2,19 +2,12 @@
 
 use std::net::SocketAddr;
 
-use rustix::process::{Pid, Signal, kill_process};
-
-use super::server::Process;
-use super::{Finished, Launch, wait_for};
+use super::server::Running;
+use super::{Finished, Launch};
 
 /// How `holdfast ask` is to be started.
 pub(crate) struct Asker {
     launch: Launch,
-}
-
-/// One that has been started, ended by its id when it is dropped.
-pub(crate) struct Asking {
-    process: Process,
 }
 
 impl Asker {
@@ -55,31 +48,7 @@ impl Asker {
     }
 
     /// Begins to ask.
-    pub(crate) fn begin(&self, arguments: &[&str]) -> Asking {
-        Asking { process: Process::start(&self.launch, &[&["ask"], arguments].concat()) }
-    }
-}
-
-impl Asking {
-    /// Waits until the client has written a line with this text to standard error, and gives the line.
-    #[track_caller]
-    pub(crate) fn wait_for_line(&self, text: &str) -> String {
-        wait_for(&format!("a line with {text:?}"), || {
-            self.process.stderr().lines().find(|line| line.contains(text)).map(str::to_owned)
-        })
-    }
-
-    pub(crate) fn pid(&self) -> Pid {
-        Pid::from_child(&self.process.child)
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(self.pid(), signal).unwrap();
-    }
-
-    /// Waits until it has ended.
-    #[track_caller]
-    pub(crate) fn wait(mut self) -> Finished {
-        self.process.end()
+    pub(crate) fn begin(&self, arguments: &[&str]) -> Running {
+        self.launch.begin(&[&["ask"], arguments].concat())
     }
 }

@@ -9,7 +9,8 @@
 //! let events = ann.watch(&run, 0).rest();                                      // its events to the end, numbered from 1
 //! ```
 //!
-//! Other commands run to their end (`launch.run(&["check"])`), or until they are killed (`launch.begin(&["migrate-store"])`).
+//! Other commands run to their end (`launch.run(&["check"])`), or are waited for, signalled and killed meanwhile
+//! (`launch.begin(&["migrate-store"])`).
 //!
 //! The command-line client runs in a process of its own, against a server or against what stands in front of one.
 //!
@@ -103,9 +104,11 @@ pub(crate) mod record;
 mod relay;
 mod reverse_proxy;
 pub(crate) mod secrecy;
+mod series;
 mod server;
 mod supervisor;
 mod world;
+mod written;
 
 /// Keys that sign tokens of any kind; the unit tests' own.
 #[allow(dead_code, reason = "each who includes it uses a part")]
@@ -132,8 +135,10 @@ pub(crate) use random::{Random, endurance};
 pub(crate) use relay::{Fate, Lost, Relay};
 pub(crate) use reverse_proxy::{Brand, ReverseProxy};
 pub(crate) use secrecy::{Heard, Matter};
+pub(crate) use series::series;
 pub(crate) use server::{Finished, Launch, Server};
 pub(crate) use world::World;
+pub(crate) use written::written;
 
 /// How long anything may take in a test: long enough for a busy machine, short enough to fail rather than hang.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

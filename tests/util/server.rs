@@ -38,6 +38,7 @@ pub(crate) struct Launch {
     arguments: Vec<String>,
     environment: BTreeMap<String, String>,
     prelude: String,
+    heeds_hangup: bool,
     /// Kept as long as anybody can start in it.
     home: Arc<TempDir>,
     /// What it may tell all the same.
@@ -83,6 +84,7 @@ impl Launch {
             arguments,
             environment: BTreeMap::new(),
             prelude: String::new(),
+            heeds_hangup: false,
             home,
             exceptions: Vec::new(),
             stderr: None,
@@ -162,10 +164,18 @@ impl Launch {
         Some(database.get_or_init(Database::new))
     }
 
-    /// Has a shell run these commands, such as `ulimit -n 128`, before it becomes the process.
+    /// Has a shell run these commands, such as `ulimit -n 128`, after those it was told before and before it becomes the process.
     #[must_use]
     pub(crate) fn shell(mut self, prelude: &str) -> Self {
-        prelude.clone_into(&mut self.prelude);
+        self.prelude += prelude;
+        self.prelude.push('\n');
+        self
+    }
+
+    /// Has SIGHUP do its work: whoever runs the tests may have been started to outlive a terminal, and its children with it.
+    #[must_use]
+    pub(crate) fn heeds_hangup(mut self) -> Self {
+        self.heeds_hangup = true;
         self
     }
 
@@ -293,9 +303,7 @@ impl Server {
     /// The value of a series of `GET /metrics`, such as `panics_total`; `None` of what has not happened yet.
     #[track_caller]
     pub(crate) fn metric(&self, series: &str) -> Option<f64> {
-        let text = self.anonymous().get("/metrics").text();
-        let value = |line: &str| line.strip_prefix("holdfast_")?.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
-        text.lines().find_map(value)
+        super::series(&self.anonymous().get("/metrics").text(), series)
     }
 
     /// What it has written to standard error so far.
@@ -394,8 +402,30 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.process.child)
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Waits until it has written a line with this text to standard error, and gives the line.
+    #[track_caller]
+    pub(crate) fn wait_for_line(&self, text: &str) -> String {
+        wait_for(&format!("a line with {text:?}"), || {
+            self.process.stderr().lines().find(|line| line.contains(text)).map(str::to_owned)
+        })
+    }
+
     pub(crate) fn has_ended(&mut self) -> bool {
         self.process.child.try_wait().unwrap().is_some()
+    }
+
+    /// Waits until it has ended.
+    #[track_caller]
+    pub(crate) fn wait(mut self) -> Finished {
+        self.process.end()
     }
 
     /// Kills it as a power failure would, if it still runs, and waits until it is gone.
@@ -421,8 +451,8 @@ pub(crate) struct Finished {
     pub(crate) stderr: String,
 }
 
-pub(super) struct Process {
-    pub(super) child: Child,
+struct Process {
+    child: Child,
     stdout: Arc<Mutex<Vec<u8>>>,
     stderr: Arc<Mutex<Vec<u8>>>,
     lines: Receiver<String>,
@@ -432,12 +462,13 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn start(launch: &Launch, arguments: &[&str]) -> Self {
-        let mut command = if launch.prelude.is_empty() {
+    fn start(launch: &Launch, arguments: &[&str]) -> Self {
+        let mut command = if launch.prelude.is_empty() && !launch.heeds_hangup {
             Command::new(&launch.program)
         } else {
             let mut shell = Command::new("/bin/sh");
-            shell.arg("-c").arg(format!("{}\nexec \"$0\" \"$@\"", launch.prelude)).arg(&launch.program);
+            let becomes = if launch.heeds_hangup { "exec env --default-signal=HUP" } else { "exec" };
+            shell.arg("-c").arg(format!("{}{becomes} \"$0\" \"$@\"", launch.prelude)).arg(&launch.program);
             shell
         };
         let stderr = launch.stderr.as_ref().map(|stderr| stderr.try_clone().unwrap().into());
@@ -485,7 +516,7 @@ impl Process {
         }
     }
 
-    pub(super) fn stderr(&self) -> String {
+    fn stderr(&self) -> String {
         String::from_utf8_lossy(&self.stderr.lock()).into_owned()
     }
 
@@ -502,7 +533,7 @@ impl Process {
     }
 
     #[track_caller]
-    pub(super) fn end(&mut self) -> Finished {
+    fn end(&mut self) -> Finished {
         let started = Instant::now();
         let status = wait_for("the process to end", || self.child.try_wait().unwrap());
         let took = started.elapsed();
