@@ -166,8 +166,7 @@ fn start_on(machine: &Machine, socket: &TcpListener) -> Server {
         launch = launch.env(name, value);
     }
     let command = settings(machine, "ExecStart").concat();
-    let server =
-        launch.passing(socket.try_clone().unwrap()).shell(&machine.become_there(SOMEBODY, &command)).start();
+    let server = launch.passing(socket.try_clone().unwrap()).shell(&machine.become_there(SOMEBODY, &command)).start();
     assert_eq!(server.address(), socket.local_addr().unwrap());
     server
 }
