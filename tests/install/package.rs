@@ -234,6 +234,8 @@ fn what_is_installed_is_whole_and_serves() {
         machine.run(&format!("[ -s /usr/share/{file} ]"));
     }
     machine.run("dpkg --verify holdfast");
+    let changes = machine.run("zcat /usr/share/doc/holdfast/changelog.Debian.gz");
+    assert!(changes.starts_with(concat!("holdfast (", env!("CARGO_PKG_VERSION"), "-1) ")), "{changes}");
     assert_eq!(
         machine.run("dpkg-query --show --showformat '${Conffiles}' holdfast").split_whitespace().next(),
         Some("/etc/holdfast/holdfast.env")
