@@ -370,6 +370,9 @@ fn a_store_moves_to_an_empty_database_that_nobody_uses_and_to_no_other() {
     refused(&mover(&state).run(COMMAND), 2, "DATABASE_URL is not set");
     refused(&mover(&state).on(&database).run(COMMAND), 3, "there is no SQLite store");
     assert!(!state.exists(), "looking makes nothing");
+    let file = home.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    refused(&mover(&file.join("state")).on(&database).run(COMMAND), 2, "cannot be used: Not a directory");
     filled(&state, 3);
     let launch = mover(&state).on(&database);
     refused(&launch.run(&["migrate-store", "--verify-only"]), 3, "there is nothing to compare");
