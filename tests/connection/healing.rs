@@ -163,6 +163,6 @@ fn a_database_that_has_no_connection_left_for_clients_is_not_called_there() {
     assert_unavailable(&read(&store));
     assert_unavailable(&store.probe());
     limit(-1);
-    assert_back(&store, |store| store.probe());
+    assert_back(&store, Store::probe);
     read(&store).unwrap();
 }

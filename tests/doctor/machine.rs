@@ -19,7 +19,7 @@ fn files(directory: &Path) -> BTreeMap<String, std::time::SystemTime> {
 
 #[test]
 fn a_running_server_is_found_and_neither_disturbed_nor_changed() {
-    let mut server = launch().on_one_port().start();
+    let mut server = launch().heeds_hangup().on_one_port().start();
     let before = files(&server.launch().state());
     let examined = Examined::of(server.launch());
     assert_eq!(examined.code, Some(0), "{:?}", examined.findings);
