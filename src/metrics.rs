@@ -6,6 +6,7 @@
 mod histogram;
 mod routes;
 
+use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use histogram::Histogram;
@@ -126,7 +127,7 @@ metrics! {
     /// How long answers took by `route` and `method`, from the whole request to the answer: with the wait for an analysis where one was waited for, of a stream up to its beginning.
     http_request_duration_seconds: RouteTimes = RouteTimes::of(routes);
     /// Refusals that the connection layer made by itself, by `status`; also among the requests.
-    http_refusals: Counters<u16>;
+    http_refusals: Counters<u16> = known("status", [400, 408, 413, 414, 417, 431, 500, 501, 503, 505]);
     /// Connections that were let in.
     http_connections_accepted: Counter;
     /// Connections that are open.
@@ -150,13 +151,16 @@ metrics! {
     /// Requests that were refused with 503 because too many waited for the store lane.
     store_lane_refused: Counter;
     /// Tokens that were refused, by `reason`, as in the answer; also those of an address beyond its rate, which are answered 429.
-    tokens_refused: Counters;
+    tokens_refused: Counters = known(
+        "reason",
+        ["missing", "malformed", "expired", "not_yet_valid", "signature", "algorithm", "key", "audience", "issuer", "identity"],
+    );
     /// Whether the keys of `JWT_JWKS` could not be read again when they last should have been: 1 if so; the last good ones are used on.
     keys_stale: Number;
     /// Requests that were refused because their client asks too often, by how it is `known`: `user` or `address`.
-    rate_limit_refused: Counters;
+    rate_limit_refused: Counters = known("known", ["user", "address"]);
     /// Requests that were let in after they had waited for their turn, by how their client is `known`.
-    rate_limit_delayed: Counters;
+    rate_limit_delayed: Counters = known("known", ["user", "address"]);
     /// Requests that wait for their turn.
     rate_limit_waiting: Number;
     /// Clients that are counted apart.
@@ -181,9 +185,10 @@ metrics! {
     /// Clients that wait for the end of a run, with a connection and without a thread.
     run_waiters: Number;
     /// Submissions by `outcome`: `accepted`, `repeated` under an `Idempotency-Key`, or refused as `key_reused`, `queue_full` or `user_queue_full`.
-    runs_submitted: Counters;
+    runs_submitted: Counters =
+        known("outcome", ["accepted", "repeated", "key_reused", "queue_full", "user_queue_full"]);
     /// Runs that ended by this server's workers, or when it took them over, by `status`; one that is cancelled while it is queued has no worker and is not among them.
-    runs_ended: Counters;
+    runs_ended: Counters = known("status", ["succeeded", "failed", "cancelled"]);
     /// Steps that this server's workers have stored.
     run_steps: Counter;
     /// How long runs that this server began had waited in the queue, by the store's clock.
@@ -191,7 +196,7 @@ metrics! {
     /// How long runs that ended on this server took from their first beginning to their end, by the store's clock.
     run_duration_seconds: Histogram = Histogram::new(RUN_SECONDS);
     /// Runs whose claim was lost and that this server took over, by what became of them as their `status`: `queued` again, `failed` after too many attempts, or `cancelled`.
-    claims_rescued: Counters;
+    claims_rescued: Counters = known("status", ["queued", "failed", "cancelled"]);
     /// Runs that this server's workers gave back to the queue: in a drain, or because their claim was about to expire.
     claims_handed_back: Counter;
     /// Writes of workers that the store refused, because another worker has the run by then.
@@ -294,6 +299,16 @@ impl Metrics {
     }
 }
 
+/// A counter at 0 for each of these values: `increase()` sees no more of a series that is born with its first event than that it is
+/// there.
+fn known<V: Clone + Eq + Hash, const N: usize>(label: &'static str, values: [V; N]) -> Counters<V> {
+    let counters = Counters::default();
+    for value in values {
+        drop(counters.get_or_create(&[(label, value)]));
+    }
+    counters
+}
+
 /// Has a counter show what was counted elsewhere, unless it shows more already: of two who ask at once the later may have
 /// measured sooner.
 pub fn total(counter: &Counter, count: u64) {
@@ -336,7 +351,11 @@ mod tests {
     #[test]
     fn a_route_is_shown_once_it_was_asked_for_and_under_its_own_name() {
         let metrics = metrics();
-        assert!(!metrics.text(Format::Classic).contains("holdfast_http_request"));
+        let text = metrics.text(Format::Classic);
+        assert!(
+            !text.contains("holdfast_http_request_duration_seconds{") && !text.contains("status=\"200\""),
+            "{text}"
+        );
         metrics.http_requests.count(2, 200);
         metrics.http_requests.count(2, 200);
         metrics.http_requests.count(2, 299);
@@ -354,7 +373,25 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
         }
-        assert!(!text.contains("/health"));
+        // What an alert counts has to be there before it happens.
+        let health: Vec<&str> = text.lines().filter(|line| line.contains("/health")).collect();
+        assert_eq!(health, ["holdfast_http_requests_total{route=\"/health\",method=\"GET\",status=\"500\"} 0"]);
+    }
+
+    #[test]
+    fn what_can_be_known_before_it_happens_is_shown_as_0() {
+        let text = metrics().text(Format::Classic);
+        for series in [
+            "claims_rescued_total{status=\"failed\"}",
+            "runs_ended_total{status=\"failed\"}",
+            "runs_submitted_total{outcome=\"queue_full\"}",
+            "rate_limit_refused_total{known=\"address\"}",
+            "tokens_refused_total{reason=\"signature\"}",
+            "http_refusals_total{status=\"500\"}",
+        ] {
+            let line = format!("holdfast_{series} 0");
+            assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
+        }
     }
 
     #[test]

@@ -23,6 +23,9 @@ const OTHER: RouteName = ("other", "other");
 const STATUSES: [u16; 23] =
     [200, 202, 204, 304, 400, 401, 404, 405, 408, 409, 412, 413, 414, 415, 417, 422, 429, 431, 500, 501, 503, 505, 507];
 
+/// Shown from the start, since `increase()`, by which an alert counts it, does not see a series being born with a number.
+const FAILED: u16 = 500;
+
 /// Answers by route and status; a clone counts into the same.
 #[derive(Clone, Debug)]
 pub struct RouteStatuses(Arc<[(RouteName, [AtomicU64; STATUSES.len() + 1])]>);
@@ -48,7 +51,11 @@ impl RouteStatuses {
             let name = *name;
             let counts = counts.each_ref().map(|count| count.load(Relaxed));
             let statuses = STATUSES.into_iter().map(Some).chain([None]);
-            statuses.zip(counts).filter(|(_, count)| *count > 0).map(move |(status, count)| (name, status, count))
+            let is_shown = |status: &Option<u16>, count: &u64| *count > 0 || *status == Some(FAILED);
+            statuses
+                .zip(counts)
+                .filter(move |(status, count)| is_shown(status, count))
+                .map(move |(status, count)| (name, status, count))
         };
         self.0.iter().flat_map(of_route)
     }

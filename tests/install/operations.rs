@@ -11,7 +11,7 @@ const ANN: &str = "ann@example.org";
 
 /// The commands after this mark.
 #[track_caller]
-fn commands(mark: &str) -> String {
+pub(super) fn commands(mark: &str) -> String {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
     let (_, rest) = page.split_once(&format!("<!-- run by the tests: {mark} -->\n```\n")).expect(mark);
     rest.split_once("```").unwrap().0.to_owned()

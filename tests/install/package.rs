@@ -12,6 +12,7 @@ use std::thread::ScopedJoinHandle;
 use holdfast::version::FULL;
 use serde_json::{Value, json};
 
+use super::operations::commands;
 use crate::util::{Client, Launch, Machine, Server, program, require, sql, wait_until};
 
 const ANN: &str = "ann@example.org";
@@ -185,6 +186,7 @@ case " $* " in
     *" is-enabled "*) exec systemctl.real --root=/ is-enabled "$unit" ;;
     *) echo "$*" >>/tmp/told ;;
 esac
+case " $* " in *" restart "*) while [ -e /tmp/busy ]; do sleep 0.1; done ;; esac
 "#;
 
 /// Asks until the load is over, and follows what is answered later; nothing but success is an answer.
@@ -237,11 +239,16 @@ fn what_is_installed_is_whole_and_serves() {
     let changes = machine.run("zcat /usr/share/doc/holdfast/changelog.Debian.gz");
     assert!(changes.starts_with(concat!("holdfast (", env!("CARGO_PKG_VERSION"), "-1) ")), "{changes}");
     assert_eq!(
-        machine.run("dpkg-query --show --showformat '${Conffiles}' holdfast").split_whitespace().next(),
-        Some("/etc/holdfast/holdfast.env")
+        machine.run("dpkg-query --show --showformat '${Conffiles}' holdfast"),
+        "",
+        "nothing that dpkg asks about"
     );
     assert!(machine.run("holdfast --version").starts_with(concat!("holdfast ", env!("CARGO_PKG_VERSION"), " (")));
-    for link in ["multi-user.target.wants/holdfast.service", "sockets.target.wants/holdfast.socket"] {
+    for link in [
+        "multi-user.target.wants/holdfast.service",
+        "sockets.target.wants/holdfast.socket",
+        "holdfast.service.requires/holdfast.socket",
+    ] {
         let unit = machine.run(&format!("readlink --canonicalize-existing /etc/systemd/system/{link}"));
         assert_eq!(unit, format!("/usr/lib/systemd/system/{}", link.split_once('/').unwrap().1));
     }
@@ -264,6 +271,10 @@ fn what_is_installed_is_whole_and_serves() {
     machine.run(&format!("rm {SECRET}; dpkg-reconfigure holdfast"));
     assert_ne!(machine.run(&format!("cat {SECRET}")), secret, "another one, if an administrator wants it");
     assert_eq!(told(&machine), ["start holdfast.socket", "restart holdfast.service"]);
+    // A database that is away keeps the server from being ready, and nobody from going on with the other packages.
+    machine.run("touch /tmp/busy; sed -i 's/timeout 60 /timeout 1 /' /var/lib/dpkg/info/holdfast.postinst");
+    let said = machine.run("dpkg-reconfigure holdfast 2>&1");
+    assert!(said.contains("holdfast: the server is not ready yet"), "{said}");
     let files = machine.run(&format!("stat --format '%U %a' {STATE} {STATE}/holdfast.sqlite"));
     assert_eq!(files, "nobody 700\nnobody 600", "what is stored is there");
 }
@@ -324,6 +335,34 @@ fn an_upgrade_under_load_fails_no_request_and_keeps_what_was_stored_and_configur
     ann.wait_for_status(&running, "cancelled");
 }
 
+/// Goal: an upgrade that nobody attends goes through, whatever the next version says about settings: they were edited, as
+/// everybody's are, and its example is another. So does the way back, as the manual tells it.
+#[test]
+fn an_upgrade_asks_nobody_about_settings_that_were_edited() {
+    let Some(machine) = machine() else { return };
+    install(&machine, OLD);
+    machine.run(&format!(
+        "echo LOG=debug >>/etc/holdfast/holdfast.env
+        cd /tmp && dpkg-deb --raw-extract holdfast-{NEW}.deb next
+        find next -name 'holdfast.env*' -exec sed -i '$a #NEW_VARIABLE=' {{}} +
+        [ \"$(grep --recursive --count NEW_VARIABLE next/usr/share/doc/holdfast/examples/holdfast.env.example)\" = 1 ]
+        dpkg-deb -Znone --build next holdfast-{NEW}.deb"
+    ));
+    let settings = "cat /etc/holdfast/holdfast.env; ls /etc/holdfast";
+    let edited = machine.run(settings);
+    install(&machine, NEW);
+    let installed = "dpkg-query --show --showformat '${Version} ${Status}' holdfast";
+    assert_eq!(
+        (machine.run(settings), machine.run(installed)),
+        (edited.clone(), format!("{NEW} install ok installed"))
+    );
+    told(&machine);
+    let back = commands("roll back").replace("./holdfast_OLD_amd64.deb", &format!("/tmp/holdfast-{OLD}.deb"));
+    machine.run(&back);
+    assert_eq!((machine.run(settings), machine.run(installed)), (edited, format!("{OLD} install ok installed")));
+    assert_eq!(told(&machine).last().unwrap(), "restart holdfast.service");
+}
+
 #[test]
 fn a_removal_keeps_everything_and_a_purge_asks() {
     let Some(machine) = machine() else { return };
@@ -346,12 +385,16 @@ fn a_removal_keeps_everything_and_a_purge_asks() {
     assert_eq!(machine.run(&stored), before, "whoever installs it again goes on with that");
 
     // Nobody is there to answer the question, so it is answered by its default.
+    machine.run("echo postgres://holdfast:password@db/holdfast >/etc/holdfast/database_url");
     let purge = || machine.try_run("DEBCONF_DEBUG=developer dpkg --no-triggers --purge holdfast 2>&1", &[]);
     let said = String::from_utf8(purge().stdout).unwrap();
     assert!(said.contains("INPUT high holdfast/remove-data"), "{said}");
     let sums = format!("cat {SECRET} {STATE}/instance {STATE}/holdfast.sqlite | sha256sum");
     assert_eq!(machine.run(&sums), before.lines().next().unwrap(), "{said}");
-    assert!(said.contains("were kept"), "{said}");
+    for kept in [STATE, SECRET, "/etc/holdfast/database_url"] {
+        assert!(said.contains(&format!("holdfast: {kept} was kept.")), "{said}");
+    }
+    machine.run("rm /etc/holdfast/database_url");
     let leftovers = "find /etc/systemd /var/lib/systemd /usr/bin /usr/share /etc/holdfast -name '*holdfast*' ! -path '/etc/holdfast'; dpkg -l holdfast 2>/dev/null || :";
     let left = machine.run(leftovers);
     assert_eq!(left, "", "all that is the package's is gone");
@@ -360,7 +403,10 @@ fn a_removal_keeps_everything_and_a_purge_asks() {
     let server = start(&machine);
     assert_eq!(client(&machine, &server).run(&answered)["status"], "succeeded");
     drop(server);
-    machine.run("echo holdfast holdfast/remove-data boolean true | debconf-set-selections");
+    machine.run(
+        "echo holdfast holdfast/remove-data boolean true | debconf-set-selections
+        touch /etc/holdfast/database_url /etc/holdfast/jwt_secret.new /etc/holdfast/holdfast.env.new",
+    );
     assert!(purge().status.success());
     assert_eq!(machine.run(&format!("ls -d /etc/holdfast /var/lib/holdfast {STATE} 2>/dev/null || :")), "");
 }

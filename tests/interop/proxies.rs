@@ -26,6 +26,24 @@ fn authorization() -> String {
     format!("Bearer {}", Launch::token(ANN))
 }
 
+/// What anybody may ask on the machine itself is nobody's business outside; who needs a token or a health check gets through.
+#[test]
+fn what_tells_everybody_what_the_server_does_stays_inside() {
+    for brand in brands() {
+        let server = launch().start();
+        let proxy = ReverseProxy::start(brand, server.address(), &[]);
+        let status = |path: &str| proxy.ask(HERE, "GET", path, &[], b"").status;
+        for inside in ["/metrics", "/metrics?a=b", "//metrics", "/%6detrics", "/debug/pool-status", "/debug/../metrics"]
+        {
+            assert_eq!(status(inside), 404, "{brand:?}: {inside}");
+        }
+        assert_eq!(server.anonymous().get("/metrics").status, 200, "{brand:?}");
+        assert_eq!(server.anonymous().get("/debug/pool-status").status, 200, "{brand:?}");
+        assert_eq!(["/health/live", "/health/ready"].map(status), [200, 200], "{brand:?}");
+        assert_eq!(["/debug/run-id/1", "/debug/chat/t/checkpoints"].map(status), [401, 401], "{brand:?}");
+    }
+}
+
 /// How many analyses the server has accepted of this user.
 fn accepted(server: &Server) -> usize {
     server.client(ANN).get("/runs").json()["runs"].as_array().unwrap().len()

@@ -1,11 +1,13 @@
 //! The server as a service: what it tells its manager, sockets that it is passed or makes, and the units of systemd.
 //!
 //! systemd is not process 1 where these tests run. What it does is done here: a datagram socket is told what it would be told,
-//! a listening socket is kept over two processes, and its own programs read the units.
+//! a listening socket is kept over two processes, and its own programs read the units; a manager for a user, which it has as well,
+//! starts what of them needs no machine of its own.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod activation;
+mod manager;
 mod notify;
 mod unit;
 mod unix;

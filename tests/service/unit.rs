@@ -13,10 +13,11 @@ const EXPOSURE_MAX: &str = "--threshold=15";
 const EXAMPLE_HEAD: &str = "\
 # Settings of Holdfast: of the service in /etc/holdfast/holdfast.env, of a server started by hand in .env in its directory.
 # What begins with # is the default. `holdfast check` tells what holds. The service sets STATE_DIRECTORY, JWT_SECRET_FILE and
-# DATABASE_URL_FILE by itself, and listens where holdfast.socket says as long as that is active.
+# DATABASE_URL_FILE by itself, and listens where holdfast.socket says as long as that is active; so write the secret into
+# /etc/holdfast/jwt_secret and the database into /etc/holdfast/database_url: set here as well, they keep it from starting.
 ";
 
-fn file(name: &str) -> String {
+pub(super) fn file(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(name)).unwrap()
 }
 
@@ -70,6 +71,14 @@ fn limits_of_time_and_descriptors_are_above_the_servers_own() {
     assert!(setting("WatchdogSec") >= seconds("POSTGRES_POOL_TIMEOUT") + 100);
     assert!(setting("LimitNOFILE") >= default("MAX_CONNECTIONS").parse::<u64>().unwrap() + 64 + 1024);
     assert!(setting("MemoryHigh") > setting("MemoryMax") * 9 / 10, "the server has to notice before it is slowed down");
+}
+
+#[test]
+fn the_log_is_not_lost_with_the_output() {
+    let unit = file("holdfast.service");
+    let has = |line: &str| unit.lines().any(|found| found == line);
+    // What is not said is what the output is.
+    assert!(!has("StandardOutput=null") || has("StandardError=journal"));
 }
 
 /// Threads that there may be in all besides workers, lane and cancellations, as the unit counts them.
