@@ -186,7 +186,7 @@ case " $* " in
     *" is-enabled "*) exec systemctl.real --root=/ is-enabled "$unit" ;;
     *) echo "$*" >>/tmp/told ;;
 esac
-case " $* " in *" restart "*) while [ -e /tmp/busy ]; do sleep 0.1; done ;; esac
+case " $* " in *" restart "*) [ ! -e /tmp/busy ] || sleep 20 ;; esac
 "#;
 
 /// Asks until the load is over, and follows what is answered later; nothing but success is an answer.
@@ -228,6 +228,9 @@ fn what_is_installed_is_whole_and_serves() {
         "fish/vendor_completions.d/holdfast.fish",
         "zsh/vendor-completions/_holdfast",
         "doc/holdfast/README.md",
+        "doc/holdfast/CHANGELOG.md",
+        "doc/holdfast/LICENSE-APACHE",
+        "doc/holdfast/LICENSE-MIT",
         "doc/holdfast/docs/operations.md",
         "doc/holdfast/examples/Caddyfile.example",
         "doc/holdfast/examples/nginx.conf.example",
