@@ -110,7 +110,7 @@ impl Systemd {
         }
         let output = systemctl.arg("--user").args(words.split(' ')).output().unwrap();
         // What the test prints is read when it fails.
-        println!("{words}: {output:?}\n{}", std::fs::read_to_string(self.path("log")).unwrap_or_default());
+        eprintln!("{words}: {output:?}\n{}", std::fs::read_to_string(self.path("log")).unwrap_or_default());
         String::from_utf8(output.stdout).unwrap()
     }
 
