@@ -344,7 +344,7 @@ fn say(text: &str) -> u8 {
 }
 
 fn import(config: &Config, files: &[PathBuf]) -> u8 {
-    if let Err(error) = app::make_state_directory(config) {
+    if let Err(error) = app::make_state_file(config, datasets::FILE_NAME) {
         app::complain(&error);
         return error.exit_code();
     }

@@ -73,8 +73,11 @@ fn sqlite_store(
     SqliteStore::open(&state.path().join(STORE_FILE), options, connector)
 }
 
-/// The database that a store moves to, for one operation at a time.
+/// The database that a store moves to, for one operation at a time. Its sessions have the name that the directory's own server would
+/// have, whatever `DATABASE_URL` says: that is how the move tells them from those of others.
 pub(super) fn import_target(config: &Config, instance: InstanceId) -> Option<PostgresStore> {
+    let mut url = config.database_url.clone()?;
+    url.options.application_name("holdfast");
     let options = postgres::Options {
         connections_max: 1,
         connections_min: 0,
@@ -82,5 +85,5 @@ pub(super) fn import_target(config: &Config, instance: InstanceId) -> Option<Pos
         prepares: config.statement_cache,
         instance,
     };
-    config.database_url.as_ref().map(|url| PostgresStore::new(url, options))
+    Some(PostgresStore::new(&url, options))
 }

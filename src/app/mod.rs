@@ -433,12 +433,13 @@ pub fn serve_at(config: &Config, more_engines: Vec<Arc<dyn Engine>>, pace: Pace)
     }
 }
 
-/// Makes the state directory if there is none, for commands that a running server does not mind.
+/// Makes the state directory, and this file in it for the server's user, if there is none; for commands that a running server does
+/// not mind.
 ///
 /// # Errors
 /// If it cannot be made.
-pub fn make_state_directory(config: &Config) -> Result<(), StartError> {
-    Ok(state_directory::make(&config.state_directory)?)
+pub fn make_state_file(config: &Config, name: &str) -> Result<(), StartError> {
+    Ok(state_directory::make_file(&config.state_directory, name)?)
 }
 
 /// The secret that tokens are verified and made with: the configured one, else the server's own; none where only the issuer of

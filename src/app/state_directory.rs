@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -51,6 +51,7 @@ impl StateDirectory {
         make(path)?;
         let unusable = |cause| StateDirectoryError::Unusable { path: path.display().to_string(), cause };
         let lock = private().create(true).truncate(false).open(path.join(LOCK_FILE)).map_err(unusable)?;
+        hand_over(&lock, path);
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -74,9 +75,30 @@ impl StateDirectory {
 }
 
 /// Makes the directory (0700) if there is none.
-pub(super) fn make(path: &Path) -> Result<(), StateDirectoryError> {
+fn make(path: &Path) -> Result<(), StateDirectoryError> {
     let unusable = |cause| StateDirectoryError::Unusable { path: path.display().to_string(), cause };
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)
+}
+
+/// Makes this file in the directory, empty, if there is none. SQLite gives the companions of its files to their owner by itself.
+pub(super) fn make_file(directory: &Path, name: &str) -> Result<(), StateDirectoryError> {
+    make(directory)?;
+    let path = directory.join(name);
+    let unusable = |cause| StateDirectoryError::Unusable { path: path.display().to_string(), cause };
+    let file = private().create(true).truncate(false).open(&path).map_err(unusable)?;
+    hand_over(&file, directory);
+    Ok(())
+}
+
+/// What root makes in somebody's state directory becomes that one's, since the server that comes next is not root. Where root may not
+/// do that, in a container say, the server is root as well, or says what it cannot read.
+pub(super) fn hand_over(file: &File, directory: &Path) {
+    if rustix::process::geteuid().is_root()
+        && let (Ok(file_is), Ok(directory)) = (file.metadata(), directory.metadata())
+        && file_is.uid() != directory.uid()
+    {
+        let _ = std::os::unix::fs::fchown(file, Some(directory.uid()), Some(directory.gid()));
+    }
 }
 
 fn private() -> OpenOptions {
@@ -99,6 +121,7 @@ fn instance(directory: &Path) -> Result<InstanceId, StateDirectoryError> {
             // Written aside and renamed: a crash in between leaves no half an id.
             let fresh = directory.join("instance.new");
             let mut file = private().create(true).truncate(true).open(&fresh).map_err(unusable)?;
+            hand_over(&file, directory);
             writeln!(file, "{instance}").and_then(|()| file.sync_all()).map_err(unusable)?;
             std::fs::rename(&fresh, &path).map_err(unusable)?;
             Ok(instance)

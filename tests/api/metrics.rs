@@ -177,8 +177,7 @@ fn after_work_of_every_kind_each_metric_is_there_and_right() {
     }
     // What is born with its first event is not counted by `increase()`.
     let known = |line: &&str| KNOWN.iter().any(|name| line.starts_with(&format!("holdfast_{name}_total{{")));
-    for (name, _) in text.lines().filter(known).filter_map(|line| line.rsplit_once(' ')) {
-        let name = name.trim_start_matches("holdfast_");
+    for (name, _) in text.lines().filter(known).filter_map(|line| line.strip_prefix("holdfast_")?.rsplit_once(' ')) {
         assert_eq!(series(&fresh, name), Some(0.0), "{name} is not there from the start");
     }
     assert!(!text.contains("status=\"other\""), "a status is not in the table: {text}");

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::util::{Client, Database, Launch, Server, program, require, require_postgres, sql};
 
@@ -49,9 +49,11 @@ impl Administrator {
         let remembered = format!("{home}/backup");
         let script = format!(
             "systemctl() {{ :; }}
-            [ ! -e {remembered} ] || backup=$(cat {remembered})
+            holdfast() {{ {} \"$@\"; }}
+            backup=$([ ! -e {remembered} ] || cat {remembered})
             {script}
-            echo \"$backup\" >{remembered}"
+            echo \"$backup\" >{remembered}",
+            env!("CARGO_BIN_EXE_holdfast"),
         );
         let output = Command::new("bash")
             .args(["--norc", "-euc", &script])
@@ -144,4 +146,26 @@ fn a_backup_of_a_database_in_use_gives_back_that_moment() {
     assert_eq!(seen(&mut ann), kept);
     assert_eq!(ann.get(&format!("/runs/{later}")).status, 404);
     assert_eq!(ann.post("/analyze", &sql("kept", "SELECT birds FROM seen")).status, 200);
+}
+
+#[test]
+fn what_is_imported_and_stored_moves_to_a_database_as_the_page_says() {
+    if !require_postgres() {
+        return;
+    }
+    let mut server = furnished(Launch::holdfast().embedded());
+    let administrator = Administrator::new(Vec::new());
+    let state = server.launch().state();
+    let file = server.launch().home().join("heard.csv");
+    std::fs::write(&file, "city,frogs\nOslo,4\n").unwrap();
+    administrator.does("import", &state, &[("FILE.csv", file.to_str().unwrap())]);
+    let frogs = server.client(ANN).post("/analyze", &sql("kept", "SELECT frogs FROM heard")).json();
+    assert_eq!(frogs["rows"], json!([[4]]), "{frogs}");
+    let kept = seen(&mut server.client(ANN));
+    server.terminate();
+
+    let database = Database::new();
+    administrator.does("move", &state, &[("postgres://holdfast:PASSWORD@localhost/holdfast", &database.url())]);
+    server.restart_with(|launch| launch.on(&database));
+    assert_eq!(seen(&mut server.client(ANN)), kept);
 }

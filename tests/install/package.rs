@@ -2,11 +2,15 @@
 //! which does not run here: what it is told to do is recorded, and what it would do is done by hand, setting by setting of the unit.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
 
-use serde_json::Value;
+use holdfast::version::FULL;
+use serde_json::{Value, json};
 
 use super::operations::commands;
 use crate::util::{Client, Launch, Machine, Server, program, require, sql, wait_until};
@@ -34,13 +38,36 @@ fn cargo_deb() -> Option<PathBuf> {
     installed.is_file().then_some(installed).or_else(|| program("cargo-deb"))
 }
 
-/// The package of this version, of the program that the tests have built.
+/// What the second program says that it is.
+fn next_version() -> String {
+    let next = FULL.replacen('0', "9", 1);
+    assert_ne!(next, FULL);
+    next
+}
+
+/// The program as another build: the same one, but for what it says that it is. To build a second one would take minutes.
+#[track_caller]
+fn renamed(program: &Path) -> Vec<u8> {
+    let mut sed = Command::new("sed");
+    let output = sed.arg(format!("s/{FULL}/{}/g", next_version())).arg(program).env("LC_ALL", "C").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// The package of this version, of the program that the tests have built; of the new one, of that program with another name.
 #[track_caller]
 fn package(version: &str) -> Vec<u8> {
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     // cargo-deb knows no other profile than release; its own directory keeps it from taking an older release for this program.
     fs::create_dir(home.path().join("release")).unwrap();
-    fs::hard_link(env!("CARGO_BIN_EXE_holdfast"), home.path().join("release/holdfast")).unwrap();
+    let program = home.path().join("release/holdfast");
+    fs::hard_link(env!("CARGO_BIN_EXE_holdfast"), &program).unwrap();
+    if version == NEW {
+        let renamed = renamed(&program);
+        // Not into the program that the other tests start.
+        fs::remove_file(&program).unwrap();
+        fs::write(&program, renamed).unwrap();
+    }
     let file = home.path().join("holdfast.deb");
     let output = Command::new(cargo_deb().unwrap())
         .args(["deb", "--no-build", "--offline", "--locked", "--fast", "--deb-version", version, "--output"])
@@ -98,9 +125,23 @@ fn settings(machine: &Machine, name: &str) -> Vec<String> {
     values.map(|value| value.replace("%d", CREDENTIALS)).collect()
 }
 
-/// Starts the installed program as the unit would: as its user, in its environment, with its state directory and credentials.
+/// A socket as systemd would have it, but for the port, which may be somebody else's here.
+#[track_caller]
+fn socket(machine: &Machine) -> TcpListener {
+    let unit = machine.run("cat /usr/lib/systemd/system/holdfast.socket");
+    assert!(unit.lines().any(|line| line == "ListenStream=127.0.0.1:8000"), "{unit}");
+    TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+/// Starts the installed program as the unit would, on a socket of its own.
 #[track_caller]
 fn start(machine: &Machine) -> Server {
+    start_on(machine, &socket(machine))
+}
+
+/// Starts it on this socket: as the unit's user, in its environment, with its state directory and credentials.
+#[track_caller]
+fn start_on(machine: &Machine, socket: &TcpListener) -> Server {
     machine.run(&format!(
         "mkdir -p -m 0700 {STATE} {CREDENTIALS}
         ln -sfn private/holdfast /var/lib/holdfast
@@ -126,7 +167,9 @@ fn start(machine: &Machine) -> Server {
         launch = launch.env(name, value);
     }
     let command = settings(machine, "ExecStart").concat();
-    launch.shell(&machine.become_there(SOMEBODY, &command)).start()
+    let server = launch.passing(socket.try_clone().unwrap()).shell(&machine.become_there(SOMEBODY, &command)).start();
+    assert_eq!(server.address(), socket.local_addr().unwrap());
+    server
 }
 
 /// A client with a token that this machine's administrator has made.
@@ -145,6 +188,23 @@ case " $* " in
 esac
 case " $* " in *" restart "*) [ ! -e /tmp/busy ] || sleep 20 ;; esac
 "#;
+
+/// Asks until the load is over, and follows what is answered later; nothing but success is an answer.
+fn ask_on(mut client: Client, thread: &str, comes_anew: bool, is_over: &AtomicBool, answered: &AtomicUsize) {
+    while !is_over.load(Ordering::Relaxed) {
+        let answer = client.try_post("/analyze", &[], &sql(thread, "SELECT 6 * 7"));
+        let mut answer = answer.expect("nobody is refused, and no request fails");
+        while answer.status == 202 {
+            let path = format!("/runs/{}/wait", answer.run_id());
+            answer = client.try_request("GET", &path, &[], &[]).expect("no request fails");
+        }
+        assert_eq!((answer.status, &answer.json()["rows"]), (200, &json!([[42]])), "{answer:?}");
+        answered.fetch_add(1, Ordering::Relaxed);
+        if comes_anew {
+            client.hang_up();
+        }
+    }
+}
 
 /// It ends when it is interrupted.
 const ENDLESS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
@@ -179,6 +239,8 @@ fn what_is_installed_is_whole_and_serves() {
         machine.run(&format!("[ -s /usr/share/{file} ]"));
     }
     machine.run("dpkg --verify holdfast");
+    let changes = machine.run("zcat /usr/share/doc/holdfast/changelog.Debian.gz");
+    assert!(changes.starts_with(concat!("holdfast (", env!("CARGO_PKG_VERSION"), "-1) ")), "{changes}");
     assert_eq!(
         machine.run("dpkg-query --show --showformat '${Conffiles}' holdfast"),
         "",
@@ -200,13 +262,15 @@ fn what_is_installed_is_whole_and_serves() {
 
     let server = start(&machine);
     let mut ann = client(&machine, &server);
-    let open = "/ /docs /openapi.json /metrics /debug/pool-status /health /health/live /health/ready /health/database \
-                /health/memory /health/rate-limits";
-    for path in open.split_whitespace() {
+    let document = server.anonymous().get("/openapi.json").json();
+    let paths = document["paths"].as_object().unwrap().iter();
+    let open: Vec<_> = paths.filter(|(_, item)| item["get"].is_object() && item["get"]["security"].is_null()).collect();
+    assert!(open.len() >= 10, "{open:?}");
+    for (path, _) in open {
         assert_eq!(server.anonymous().get(path).status, 200, "{path}");
     }
     let answer = ann.post("/analyze", &sql("t", "SELECT 6 * 7"));
-    assert_eq!(answer.json()["rows"], serde_json::json!([[42]]), "{answer:?}");
+    assert_eq!(answer.json()["rows"], json!([[42]]), "{answer:?}");
     machine.run(&format!("rm {SECRET}; dpkg-reconfigure holdfast"));
     assert_ne!(machine.run(&format!("cat {SECRET}")), secret, "another one, if an administrator wants it");
     assert_eq!(told(&machine), ["start holdfast.socket", "restart holdfast.service"]);
@@ -219,31 +283,56 @@ fn what_is_installed_is_whole_and_serves() {
 }
 
 #[test]
-fn an_upgrade_keeps_what_was_stored_and_what_was_configured() {
+fn an_upgrade_under_load_fails_no_request_and_keeps_what_was_stored_and_configured() {
     let Some(machine) = machine() else { return };
     install(&machine, OLD);
     machine.run("echo DRAIN_TIMEOUT=1s >>/etc/holdfast/holdfast.env && chmod 0750 /etc/holdfast");
     let kept = "cat /etc/holdfast/holdfast.env /etc/holdfast/jwt_secret; stat --format %a /etc/holdfast";
     let configured = machine.run(kept);
-    let mut server = start(&machine);
+    let socket = socket(&machine);
+    let server = start_on(&machine, &socket);
     let mut ann = client(&machine, &server);
-    let answered = ann.post("/analyze", &sql("before", "SELECT 6 * 7")).run_id();
-    let before = ann.run(&answered);
+    let before_id = ann.post("/analyze", &sql("before", "SELECT 6 * 7")).run_id();
+    let before = ann.run(&before_id);
     let running = ann.submit(&sql("meanwhile", ENDLESS));
     wait_until("it to run", || ann.run(&running)["status"] == "running");
     told(&machine);
 
-    install(&machine, NEW);
-    assert_eq!(told(&machine), ["start holdfast.socket", "restart holdfast.service"], "and no stop");
-    assert_eq!(machine.run(kept), configured);
-    assert_eq!(ann.get("/health/ready").status, 200, "until it is restarted the old program goes on");
-    // What the restart is: the unit's program has to leave within its time, and the new one goes on.
-    let finished = server.terminate();
-    assert_eq!(finished.code, Some(0), "{finished:?}");
-    let server = start(&machine);
+    let (is_over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let server = std::thread::scope(|scope| {
+        let mut server = server;
+        let clients: Vec<_> = (0..4)
+            .map(|n| {
+                let (client, is_over, answered) = (client(&machine, &server), &is_over, &answered);
+                scope.spawn(move || ask_on(client, &format!("load {n}"), n % 2 == 0, is_over, answered))
+            })
+            .collect();
+        let wait_for_answers = || {
+            let enough = answered.load(Ordering::Relaxed) + 12;
+            wait_until("the load to be answered", || {
+                assert!(!clients.iter().any(ScopedJoinHandle::is_finished), "a client failed");
+                answered.load(Ordering::Relaxed) >= enough
+            });
+        };
+        wait_for_answers();
+        install(&machine, NEW);
+        assert_eq!(told(&machine), ["start holdfast.socket", "restart holdfast.service"], "and no stop");
+        assert_eq!(machine.run("holdfast --version"), format!("holdfast {}", next_version()));
+        assert_eq!(machine.run(kept), configured);
+        wait_for_answers();
+        assert!(server.stderr().contains(FULL), "until it is restarted the old program goes on");
+        // What the restart is: the unit's program has to leave within its time, and the new one goes on.
+        let finished = server.terminate();
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        let server = start_on(&machine, &socket);
+        assert!(server.stderr().contains(&next_version()), "{}", server.stderr());
+        wait_for_answers();
+        is_over.store(true, Ordering::Relaxed);
+        server
+    });
     let mut ann = client(&machine, &server);
     let same = |run: &Value| ["status", "result", "rows", "started_at", "finished_at"].map(|field| run[field].clone());
-    assert_eq!(same(&ann.run(&answered)), same(&before));
+    assert_eq!(same(&ann.run(&before_id)), same(&before));
     wait_until("the run to be resumed", || ann.run(&running)["status"] == "running");
     assert_eq!(ann.post(&format!("/runs/{running}/cancel"), &Value::Null).status, 202);
     ann.wait_for_status(&running, "cancelled");

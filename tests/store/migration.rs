@@ -1,6 +1,7 @@
 //! `holdfast migrate-store`: everything arrives, whatever happens on the way, and nothing is accepted where it would be lost.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,8 +21,8 @@ use super::postgres::{database, initialised, options};
 use super::sqlite;
 use crate::util::drill::{Act, Drill};
 use crate::util::{
-    Client, Cluster, Database, Finished, Launch, PgBouncer, Proxy, Random, Server, require_pgbouncer, require_postgres,
-    sql, wait_until,
+    Client, Cluster, Database, Finished, Launch, PgBouncer, Proxy, Random, Server, require, require_pgbouncer,
+    require_postgres, sql, wait_until,
 };
 
 const ANN: &str = "ann@example.org";
@@ -355,7 +356,9 @@ fn a_row_that_arrives_otherwise_is_found_and_the_old_store_still_counts() {
         ("UPDATE checkpoint_blobs SET blob = '\\x00' WHERE ctid = '(0,1)'", "channels: 30 rows"),
     ] {
         client.batch_execute(change).unwrap();
-        refused(&launch.run(&["migrate-store", "--verify-only"]), 3, found);
+        let compared = launch.run(&["migrate-store", "--verify-only"]);
+        refused(&compared, 3, found);
+        refused(&compared, 3, "change nothing, the SQLite store is what it was before");
     }
     assert!(state.join(STORE_FILE).exists());
     std::fs::remove_file(state.join(MARK)).unwrap();
@@ -373,10 +376,20 @@ fn a_store_moves_to_an_empty_database_that_nobody_uses_and_to_no_other() {
     refused(&mover(&state).run(COMMAND), 2, "DATABASE_URL is not set");
     refused(&mover(&state).on(&database).run(COMMAND), 3, "there is no SQLite store");
     assert!(!state.exists(), "looking makes nothing");
+    let file = home.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    refused(&mover(&file.join("state")).on(&database).run(COMMAND), 2, "cannot be used: Not a directory");
     filled(&state, 3);
     let launch = mover(&state).on(&database);
     refused(&launch.run(&["migrate-store", "--verify-only"]), 3, "there is nothing to compare");
 
+    // Its name is its own in one case, and the one that DATABASE_URL has for everybody in the other.
+    let named = format!("{}?application_name=mine", database.url());
+    let server = Launch::holdfast().embedded().env("DATABASE_URL", &named).start();
+    refused(&launch.run(COMMAND), 3, "another Holdfast is connected");
+    refused(&launch.clone().env("DATABASE_URL", &named).run(COMMAND), 3, "another Holdfast is connected");
+    drop(server);
+    database.wait_for_no_sessions();
     let server = Launch::holdfast().on(&database).start();
     refused(&launch.run(COMMAND), 3, "another Holdfast is connected");
     server.client(ANN).submit(&sql("t", "SELECT 1"));
@@ -393,11 +406,41 @@ fn a_store_moves_to_an_empty_database_that_nobody_uses_and_to_no_other() {
         .execute("UPDATE runs SET prompt = 'a' || char(0) || 'b' WHERE prompt = 'question 2'", [])
         .unwrap();
     let empty = super::postgres::database();
-    let launch = mover(&state).on(&empty);
+    let launch = mover(&state).env("DATABASE_URL", &format!("{}?application_name=mine", empty.url()));
     refused(&launch.run(COMMAND), 3, "has U+0000 in its prompt");
     Connection::open(state.join(STORE_FILE)).unwrap().execute("UPDATE runs SET prompt = 'ab'", []).unwrap();
     moves(&launch);
     refused(&mover(&state).on(&super::postgres::database()).run(COMMAND), 3, "moved to another database at 2");
+}
+
+/// Goal: root works in the directory of a service's user, and the service starts on it all the same.
+#[test]
+fn what_root_makes_in_a_state_directory_belongs_to_whom_the_directory_does() {
+    if !require_postgres() || !require("root", rustix::process::geteuid().is_root()) {
+        return;
+    }
+    let database = database();
+    let home = tempfile::tempdir().unwrap();
+    let state = home.path().join("state");
+    filled(&state, 1);
+    let files = || std::fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path());
+    let nobody = 65_534;
+    for path in files().chain([state.clone()]) {
+        chown(path, Some(nobody), Some(nobody)).unwrap();
+    }
+    let table = home.path().join("birds.csv");
+    std::fs::write(&table, "city,birds\nOslo,3\n").unwrap();
+    let imported = mover(&state).run(&["import", table.to_str().unwrap()]);
+    assert_eq!(imported.code, Some(0), "{imported:?}");
+    moves(&mover(&state).on(&database));
+    // While it is open it has its companions.
+    let open = Connection::open(state.join(STORE_FILE)).unwrap();
+    open.execute("UPDATE runs SET prompt = 'another'", []).unwrap();
+    let owners = files().map(|path| (path.metadata().unwrap().uid(), path)).collect::<BTreeSet<_>>();
+    assert!(owners.iter().all(|(uid, _)| *uid == nobody), "{owners:?}");
+    for name in ["lock", "instance", MARK, "datasets.sqlite", "holdfast.sqlite-wal"] {
+        assert!(owners.contains(&(nobody, state.join(name))), "{name} is not in {owners:?}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use uuid::Uuid;
 
+use crate::app::state_directory::hand_over;
 use crate::store::StoreError;
 
 /// The file of the mark, in the state directory.
@@ -52,6 +53,7 @@ impl Mark {
         };
         let fresh = directory.join(format!("{FILE}.new"));
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        hand_over(&file, directory);
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&fresh, directory.join(FILE))?;

@@ -14,6 +14,7 @@ use self::comparison::{Content, Difference};
 use self::mark::Mark;
 pub(crate) use self::mark::refuse_moved;
 use super::{CLOSE_RESERVE, STORE_FILE, StateDirectory, StateDirectoryError, backend};
+use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::store::postgres::{ImportState, PostgresStore};
 use crate::store::sqlite::Export;
@@ -44,7 +45,10 @@ pub enum MigrationError {
     #[error("{0}, which marks that the store moves, cannot be used: {1}")]
     Mark(String, io::Error),
     /// Servers are there.
-    #[error("another Holdfast is connected to the database of DATABASE_URL: stop it until the store has moved")]
+    #[error(
+        "another Holdfast is connected to the database of DATABASE_URL, or somebody else as its user: have them leave until the \
+         store has moved"
+    )]
     TargetInUse,
     /// There is something already.
     #[error(
@@ -86,9 +90,25 @@ pub enum MigrationError {
     #[error(
         "the database of DATABASE_URL does not hold what the SQLite store does ({}): the SQLite store is the one that counts; create \
          the database anew, and run this again",
-        .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        listed(.0)
     )]
     Different(Vec<Difference>),
+    /// They no longer are, as is to be expected.
+    #[error(
+        "the database of DATABASE_URL is the store since {at}, and has changed since ({}): change nothing, the SQLite store is what it \
+         was before",
+        listed(.differences)
+    )]
+    Outdated {
+        /// When the store had moved.
+        at: Timestamp,
+        /// What is different by now.
+        differences: Vec<Difference>,
+    },
+}
+
+fn listed(differences: &[Difference]) -> String {
+    differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl MigrationError {
@@ -124,13 +144,13 @@ pub fn migrate_store(config: &Config, only_compare: bool) -> u8 {
 fn run(config: &Config, only_compare: bool) -> Result<(), MigrationError> {
     crate::memory::bound_arenas();
     crate::memory::keep_no_large_blocks();
-    let no_source = || MigrationError::NoSource(config.state_directory.display().to_string());
     let path = config.state_directory.join(STORE_FILE);
     if config.database_url.is_none() {
         return Err(MigrationError::NoTarget);
     }
-    if !path.exists() {
-        return Err(no_source());
+    let unusable = |cause| StateDirectoryError::Unusable { path: config.state_directory.display().to_string(), cause };
+    if !path.try_exists().map_err(unusable)? {
+        return Err(MigrationError::NoSource(config.state_directory.display().to_string()));
     }
     let state = StateDirectory::open(&config.state_directory)?;
     let target = backend::import_target(config, state.instance()).ok_or(MigrationError::NoTarget)?;
@@ -151,8 +171,15 @@ impl Migration {
         };
         let found = self.target.import(id).map_err(MigrationError::Target)?;
         let position = match (found.state, mark) {
-            (ImportState::Unfinished(_) | ImportState::Finished(_), _) if only_compare => {
-                return self.compare().map(|rows| say(&format!("Both stores hold the same {rows} rows.")));
+            (state @ (ImportState::Unfinished(_) | ImportState::Finished(_)), _) if only_compare => {
+                let rows = self.compare().map_err(|error| match (error, state) {
+                    (MigrationError::Different(differences), ImportState::Finished(at)) => {
+                        MigrationError::Outdated { at, differences }
+                    }
+                    (error, _) => error,
+                })?;
+                say(&format!("Both stores hold the same {rows} rows."));
+                return Ok(());
             }
             _ if only_compare => return Err(MigrationError::NotBegun),
             (ImportState::Finished(at), mark) => {

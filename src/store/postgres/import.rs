@@ -25,7 +25,8 @@ pub struct Import {
     pub state: ImportState,
     /// A table of those that move which has rows.
     pub occupied: Option<&'static Table>,
-    /// How many other servers are connected, as far as this user may see.
+    /// How many sessions there are that may be another server's: by their name, or as the same user's, since `DATABASE_URL` may name
+    /// them otherwise. Those of this one's name are the move's own, also of a move before: whoever has it holds the state directory.
     pub servers: u64,
 }
 
@@ -74,9 +75,10 @@ static STATEMENTS: LazyLock<Statements> = LazyLock::new(|| {
     let state = format!(
         "SELECT i.table_name, i.row_count, i.finished_at,
             EXISTS (SELECT FROM imports WHERE finished_at IS NULL AND import_id <> $1), ({filled} LIMIT 1),
-            (SELECT count(DISTINCT application_name) FROM pg_stat_activity
-                WHERE datname = current_database() AND application_name LIKE 'holdfast-%'
-                AND application_name <> current_setting('application_name'))
+            (SELECT count(*) FROM pg_stat_activity
+                WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+                AND (application_name LIKE 'holdfast-%' OR usename = current_user)
+                AND NOT (application_name LIKE 'holdfast-%' AND application_name = current_setting('application_name')))
         FROM (VALUES (1)) one LEFT JOIN imports i ON import_id = $1"
     );
     let begin = format!(
