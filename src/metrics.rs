@@ -188,7 +188,7 @@ metrics! {
     runs_submitted: Counters =
         known("outcome", ["accepted", "repeated", "key_reused", "queue_full", "user_queue_full"]);
     /// Runs that ended by this server's workers, or when it took them over, by `status`; one that is cancelled while it is queued has no worker and is not among them.
-    runs_ended: Counters = known("status", ["succeeded", "failed", "cancelled"]);
+    runs_ended: Counters = known("status", ["succeeded", "failed", "timed_out", "cancelled"]);
     /// Steps that this server's workers have stored.
     run_steps: Counter;
     /// How long runs that this server began had waited in the queue, by the store's clock.

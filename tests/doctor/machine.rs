@@ -161,7 +161,10 @@ fn an_administrator_looks_at_the_service_with_what_it_has() {
     let server = launch().start();
     let etc = server.launch().home().join("etc");
     std::fs::create_dir(&etc).unwrap();
-    std::fs::write(etc.join("holdfast.env"), "# Of the service\nDRAIN_TIMEOUT=20s\n").unwrap();
+    // As systemd takes it, and no shell would.
+    let settings =
+        "# Of the service\nDRAIN_TIMEOUT=20s\nTRUSTED_PROXIES=127.0.0.1, 10.0.0.0/8\nJWT_ISSUER=$(exit 7)`exit 8`;&\n";
+    std::fs::write(etc.join("holdfast.env"), settings).unwrap();
     std::fs::write(etc.join("jwt_secret"), "a secret that is long enough for anybody").unwrap();
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
     let (_, rest) = page.split_once("<!-- run by the tests: doctor -->\n```\n").unwrap();

@@ -389,6 +389,11 @@ fn a_store_moves_to_an_empty_database_that_nobody_uses_and_to_no_other() {
     refused(&launch.run(COMMAND), 3, "another Holdfast is connected");
     refused(&launch.clone().env("DATABASE_URL", &named).run(COMMAND), 3, "another Holdfast is connected");
     drop(server);
+    // PostgreSQL shows little of the sessions of other roles.
+    let mut superuser = database.client();
+    superuser.batch_execute("SET application_name = 'holdfast-of-another-role'").unwrap();
+    refused(&launch.run(COMMAND), 3, "another Holdfast is connected");
+    drop(superuser);
     database.wait_for_no_sessions();
     let server = Launch::holdfast().on(&database).start();
     refused(&launch.run(COMMAND), 3, "another Holdfast is connected");

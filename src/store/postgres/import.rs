@@ -72,11 +72,13 @@ static STATEMENTS: LazyLock<Statements> = LazyLock::new(|| {
     let filled: Vec<_> =
         TABLES.iter().map(|table| format!("('{}', EXISTS (SELECT FROM {}))", table.name, table.name)).collect();
     let filled = format!("SELECT name FROM (VALUES {}) t (name, is_filled) WHERE is_filled", filled.join(", "));
+    // Of another role's session the kind is not shown, its name is.
     let state = format!(
         "SELECT i.table_name, i.row_count, i.finished_at,
             EXISTS (SELECT FROM imports WHERE finished_at IS NULL AND import_id <> $1), ({filled} LIMIT 1),
             (SELECT count(*) FROM pg_stat_activity
-                WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+                WHERE datname = current_database() AND coalesce(backend_type, 'client backend') = 'client backend'
+                AND pid <> pg_backend_pid()
                 AND (application_name LIKE 'holdfast-%' OR usename = current_user)
                 AND NOT (application_name LIKE 'holdfast-%' AND application_name = current_setting('application_name')))
         FROM (VALUES (1)) one LEFT JOIN imports i ON import_id = $1"
