@@ -556,6 +556,21 @@ fn a_store_moves_through_a_pooler() {
     moves(&launch.env("STATEMENT_CACHE", "off"));
 }
 
+#[test]
+fn idle_connections_of_a_pooler_are_in_the_way_of_a_move_until_it_pauses() {
+    if !require_pgbouncer() {
+        return;
+    }
+    let (database, pooler, home) = (database(), PgBouncer::shared(), tempfile::tempdir().unwrap());
+    filled(home.path(), 1);
+    postgres::Client::connect(&pooler.url(&database), postgres::NoTls).unwrap().batch_execute("SELECT 1").unwrap();
+    let launch = mover(home.path()).on(&database);
+    refused(&launch.run(COMMAND), 3, "a PgBouncer with an idle connection");
+    let name = pooler.url(&database).rsplit('/').next().unwrap().to_owned();
+    pooler.tell(&format!("PAUSE {name}"));
+    moves(&launch);
+}
+
 /// A new column of PostgreSQL's schema moves too, or is made there and named here. Nothing counts up by itself there, so nothing
 /// has to be told where what was copied ends.
 #[test]
