@@ -13,6 +13,7 @@ pub mod config;
 pub mod event;
 pub mod metrics;
 pub mod os_thread;
+pub mod ownership;
 pub mod sync;
 pub mod trust;
 pub mod version;

@@ -1,13 +1,14 @@
 //! The directory that is this instance: its data and its identity. One process at a time holds it.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
 use crate::domain::InstanceId;
+use crate::ownership;
 
 /// The lock file, in the state directory; the kernel gives up the lock when the process ends, however it ends.
 pub const LOCK_FILE: &str = "lock";
@@ -50,8 +51,7 @@ impl StateDirectory {
     pub fn open(path: &Path) -> Result<Self, StateDirectoryError> {
         make(path)?;
         let unusable = |cause| StateDirectoryError::Unusable { path: path.display().to_string(), cause };
-        let lock = private().create(true).truncate(false).open(path.join(LOCK_FILE)).map_err(unusable)?;
-        hand_over(&lock, path);
+        let lock = kept(path, LOCK_FILE).map_err(unusable)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -83,26 +83,47 @@ fn make(path: &Path) -> Result<(), StateDirectoryError> {
 /// Makes this file in the directory, empty, if there is none. SQLite gives the companions of its files to their owner by itself.
 pub(super) fn make_file(directory: &Path, name: &str) -> Result<(), StateDirectoryError> {
     make(directory)?;
-    let path = directory.join(name);
-    let unusable = |cause| StateDirectoryError::Unusable { path: path.display().to_string(), cause };
-    let file = private().create(true).truncate(false).open(&path).map_err(unusable)?;
-    hand_over(&file, directory);
-    Ok(())
+    let unusable = |cause| StateDirectoryError::Unusable { path: directory.join(name).display().to_string(), cause };
+    kept(directory, name).map(drop).map_err(unusable)
 }
 
-/// What root makes in somebody's state directory becomes that one's, since the server that comes next is not root. Where root may not
-/// do that, in a container say, the server is root as well, or says what it cannot read.
-pub(super) fn hand_over(file: &File, directory: &Path) {
-    if rustix::process::geteuid().is_root()
+/// Opens this file of the directory, as it is or empty.
+fn kept(directory: &Path, name: &str) -> std::io::Result<File> {
+    let path = directory.join(name);
+    ownership::refuse_link(&path)?;
+    let file = private(directory).create(true).truncate(false).open(path)?;
+    hand_over(&file, directory);
+    Ok(file)
+}
+
+/// Makes this file of the directory, in place of what has its name: that may be left of a crash, or be a link, which is not followed.
+pub(super) fn fresh(directory: &Path, name: &str) -> std::io::Result<File> {
+    let path = directory.join(name);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = private(directory).create_new(true).open(path)?;
+    hand_over(&file, directory);
+    Ok(file)
+}
+
+/// What root makes in somebody's state directory becomes that one's, since the server that comes next is not root. What has a second
+/// name elsewhere, or was another's, is not given away. Where root may not give, in a container say, the server is root as well, or
+/// says what it cannot read.
+fn hand_over(file: &File, directory: &Path) {
+    if ownership::is_anothers(directory)
         && let (Ok(file_is), Ok(directory)) = (file.metadata(), directory.metadata())
-        && file_is.uid() != directory.uid()
+        && file_is.is_file()
+        && file_is.uid() == 0
+        && file_is.nlink() == 1
     {
         let _ = std::os::unix::fs::fchown(file, Some(directory.uid()), Some(directory.gid()));
     }
 }
 
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
+fn private(directory: &Path) -> OpenOptions {
+    let mut options = ownership::options(directory);
     options.read(true).write(true).mode(0o600);
     options
 }
@@ -110,20 +131,19 @@ fn private() -> OpenOptions {
 fn instance(directory: &Path) -> Result<InstanceId, StateDirectoryError> {
     let path = directory.join(INSTANCE);
     let unusable = |cause| StateDirectoryError::Unusable { path: path.display().to_string(), cause };
-    match File::open(&path) {
+    match ownership::options(directory).read(true).open(&path) {
         Ok(mut file) => {
             let mut text = String::new();
             file.read_to_string(&mut text).map_err(unusable)?;
             text.trim().parse().map_err(|_| StateDirectoryError::BadInstance(path.display().to_string()))
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
             let instance = InstanceId::new();
             // Written aside and renamed: a crash in between leaves no half an id.
-            let fresh = directory.join("instance.new");
-            let mut file = private().create(true).truncate(true).open(&fresh).map_err(unusable)?;
-            hand_over(&file, directory);
+            let aside = "instance.new";
+            let mut file = fresh(directory, aside).map_err(unusable)?;
             writeln!(file, "{instance}").and_then(|()| file.sync_all()).map_err(unusable)?;
-            std::fs::rename(&fresh, &path).map_err(unusable)?;
+            std::fs::rename(directory.join(aside), &path).map_err(unusable)?;
             Ok(instance)
         }
         Err(error) => Err(unusable(error)),

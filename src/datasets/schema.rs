@@ -11,6 +11,7 @@ use super::field::Field;
 use super::name::quoted;
 use super::table::{Column, Table};
 use super::{DatasetsError, Fault};
+use crate::ownership;
 
 /// The bookkeeping's version, in `user_version`.
 const VERSION: i64 = 1;
@@ -46,7 +47,9 @@ impl Origin {
 
 /// Opens the file for writing and makes its bookkeeping if it is new.
 pub(super) fn open(path: &Path) -> Result<Connection, DatasetsError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let (path, no_follow) = ownership::for_sqlite(path);
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX | no_follow;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(WRITER_WAIT)?;
     if version(&connection)? == 0 {

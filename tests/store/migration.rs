@@ -1,7 +1,7 @@
 //! `holdfast migrate-store`: everything arrives, whatever happens on the way, and nothing is accepted where it would be lost.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,10 +10,11 @@ use holdfast::domain::{
     ChannelBlob, ChannelValue, Checkpoint, CheckpointRef, ListCheckpoints, NewCheckpoint, PendingWrite, RunId,
     new_checkpoint_id,
 };
+use holdfast::ownership;
 use holdfast::store::postgres::ImportState;
 use holdfast::store::transfer::{Position, TABLES, Value as Cell};
 use holdfast::store::{CheckpointStore, StoreError};
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -448,6 +449,64 @@ fn what_root_makes_in_a_state_directory_belongs_to_whom_the_directory_does() {
     }
 }
 
+/// Goal: who owns a state directory gets nothing of root's by it. Each name that root opens there leads to a file of root's, in turn.
+#[test]
+fn root_follows_no_link_in_a_state_directory_of_somebody_else() {
+    if !require_postgres() || !require("root", rustix::process::geteuid().is_root()) {
+        return;
+    }
+    let database = database();
+    let home = tempfile::tempdir().unwrap();
+    let (state, victim) = (home.path().join("state"), home.path().join("victim"));
+    filled(&state, 1);
+    let nobody = Some(65_534);
+    for path in [state.clone(), state.join(STORE_FILE)] {
+        chown(path, nobody, nobody).unwrap();
+    }
+    let table = home.path().join("birds.csv");
+    std::fs::write(&table, "city,birds\nOslo,3\n").unwrap();
+    let import = || mover(&state).run(&["import", table.to_str().unwrap()]);
+    // Empty, it would become a database.
+    for text in ["", "root's\n"] {
+        let is_as_it_was = || {
+            assert_eq!(std::fs::read_to_string(&victim).unwrap(), text);
+            assert_eq!(victim.metadata().unwrap().uid(), 0);
+        };
+        std::fs::write(&victim, text).unwrap();
+        symlink(&victim, state.join("datasets.sqlite")).unwrap();
+        refused(&import(), 2, "datasets.sqlite is a link");
+        let (path, flag) = ownership::for_sqlite(&state.join("datasets.sqlite"));
+        let opened = Connection::open_with_flags(path, flag | OpenFlags::SQLITE_OPEN_READ_WRITE);
+        assert!(opened.is_err(), "exchanged in between, it is not followed either");
+        is_as_it_was();
+        for name in ["lock", STORE_FILE] {
+            let aside = state.join("aside");
+            let moved_aside = std::fs::rename(state.join(name), &aside);
+            symlink(&victim, state.join(name)).unwrap();
+            refused(&mover(&state).on(&database).run(COMMAND), 2, &format!("{name} is a link"));
+            is_as_it_was();
+            std::fs::remove_file(state.join(name)).unwrap();
+            let _ = moved_aside.and_then(|()| std::fs::rename(&aside, state.join(name)));
+        }
+        std::fs::remove_file(state.join("datasets.sqlite")).unwrap();
+    }
+    for aside in ["instance.new", "moved-to-postgresql.new"] {
+        symlink(&victim, state.join(aside)).unwrap();
+    }
+    // A link to the directory is the choice of whoever named it, as /var/lib/holdfast is.
+    let named = home.path().join("named");
+    symlink(&state, &named).unwrap();
+    std::fs::remove_file(state.join("instance")).unwrap_or_default();
+    moves(&mover(&named).on(&database));
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "root's\n");
+    assert_eq!(victim.metadata().unwrap().uid(), 0);
+    // A second name of a file is as good as a link.
+    std::fs::remove_file(state.join("lock")).unwrap();
+    std::fs::hard_link(&victim, state.join("lock")).unwrap();
+    moves(&mover(&named).on(&database));
+    assert_eq!(victim.metadata().unwrap().uid(), 0);
+}
+
 #[test]
 fn a_batch_that_is_sent_twice_arrives_once_and_of_two_moves_one_begins() {
     if !require_postgres() {
@@ -500,6 +559,21 @@ fn a_store_moves_through_a_pooler() {
     filled(home.path(), 5);
     let launch = mover(home.path()).env("DATABASE_URL", &PgBouncer::shared().url(&database));
     moves(&launch.env("STATEMENT_CACHE", "off"));
+}
+
+#[test]
+fn idle_connections_of_a_pooler_are_in_the_way_of_a_move_until_it_pauses() {
+    if !require_pgbouncer() {
+        return;
+    }
+    let (database, pooler, home) = (database(), PgBouncer::shared(), tempfile::tempdir().unwrap());
+    filled(home.path(), 1);
+    postgres::Client::connect(&pooler.url(&database), postgres::NoTls).unwrap().batch_execute("SELECT 1").unwrap();
+    let launch = mover(home.path()).on(&database);
+    refused(&launch.run(COMMAND), 3, "a PgBouncer with an idle connection");
+    let name = pooler.url(&database).rsplit('/').next().unwrap().to_owned();
+    pooler.tell(&format!("PAUSE {name}"));
+    moves(&launch);
 }
 
 /// A new column of PostgreSQL's schema moves too, or is made there and named here. Nothing counts up by itself there, so nothing

@@ -64,6 +64,14 @@ impl PgBouncer {
         database.url_at(self.address)
     }
 
+    /// Says this in the console.
+    #[track_caller]
+    pub(crate) fn tell(&self, command: &str) {
+        let mut config = postgres::Config::new();
+        config.host("127.0.0.1").port(self.address.port()).user(ROLE).dbname("pgbouncer").connect_timeout(PATIENCE);
+        config.connect(NoTls).and_then(|mut console| console.batch_execute(command)).unwrap();
+    }
+
     fn configure(&self, cluster: &Cluster, user: User) {
         let (home, port, server) = (self.home.display(), self.address.port(), cluster.address());
         let settings = format!(
@@ -78,6 +86,7 @@ auth_file = {home}/users
 pool_mode = transaction
 default_pool_size = {POOL}
 max_client_conn = 500
+admin_users = {ROLE}
 server_login_retry = 0.2
 ",
             server.ip(),

@@ -1,13 +1,13 @@
 //! The mark of a store that moves or has moved: a file beside it, so that the store itself stays as it is.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use uuid::Uuid;
 
-use crate::app::state_directory::hand_over;
+use crate::app::state_directory;
+use crate::ownership;
 use crate::store::StoreError;
 
 /// The file of the mark, in the state directory.
@@ -28,7 +28,8 @@ impl Mark {
     /// # Errors
     /// If it cannot be read, or says something else.
     pub(super) fn read(directory: &Path) -> std::io::Result<Option<Self>> {
-        let text = match std::fs::read_to_string(directory.join(FILE)) {
+        let opened = ownership::options(directory).read(true).open(directory.join(FILE));
+        let text = match opened.and_then(std::io::read_to_string) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -51,12 +52,11 @@ impl Mark {
             Self::Begun(id) => format!("begun {id}\n"),
             Self::Ended(id, at) => format!("ended {id} {at}\n"),
         };
-        let fresh = directory.join(format!("{FILE}.new"));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        hand_over(&file, directory);
+        let aside = format!("{FILE}.new");
+        let mut file = state_directory::fresh(directory, &aside)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        std::fs::rename(&fresh, directory.join(FILE))?;
+        std::fs::rename(directory.join(aside), directory.join(FILE))?;
         File::open(directory)?.sync_all()
     }
 }

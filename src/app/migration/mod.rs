@@ -16,6 +16,7 @@ pub(crate) use self::mark::refuse_moved;
 use super::{CLOSE_RESERVE, STORE_FILE, StateDirectory, StateDirectoryError, backend};
 use crate::clock::Timestamp;
 use crate::config::Config;
+use crate::ownership;
 use crate::store::postgres::{ImportState, PostgresStore};
 use crate::store::sqlite::Export;
 use crate::store::transfer::{Position, TABLES};
@@ -46,8 +47,8 @@ pub enum MigrationError {
     Mark(String, io::Error),
     /// Servers are there.
     #[error(
-        "another Holdfast is connected to the database of DATABASE_URL, or somebody else as its user: have them leave until the \
-         store has moved"
+        "another Holdfast is connected to the database of DATABASE_URL, or somebody else as its user, if only a PgBouncer with an \
+         idle connection: have them leave until the store has moved"
     )]
     TargetInUse,
     /// There is something already.
@@ -152,6 +153,7 @@ fn run(config: &Config, only_compare: bool) -> Result<(), MigrationError> {
     if !path.try_exists().map_err(unusable)? {
         return Err(MigrationError::NoSource(config.state_directory.display().to_string()));
     }
+    ownership::refuse_link(&path).map_err(unusable)?;
     let state = StateDirectory::open(&config.state_directory)?;
     let target = backend::import_target(config, state.instance()).ok_or(MigrationError::NoTarget)?;
     let migration = Migration { source: Export::open(&path)?, state, target, bar: bar() };

@@ -1,6 +1,6 @@
 //! The database file: whether it is ours, who may read it, how connections are set up, and its schema.
 
-use std::fs::{self, OpenOptions, Permissions};
+use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -11,6 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::json;
+use crate::ownership;
 use crate::store::{Schema, StoreError};
 
 mod embedded {
@@ -61,7 +62,8 @@ pub(super) fn check(path: &Path) -> Result<Schema, StoreError> {
 /// Opens the file for reading without leaving a trace. SQLite's read-only connections leave an empty WAL and its index
 /// behind, unless the file is declared immutable; where there is a WAL already, it has to be read too.
 fn look_at(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let (path, no_follow) = ownership::for_sqlite(path);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | no_follow;
     let mut wal = path.as_os_str().to_owned();
     wal.push("-wal");
     if fs::metadata(wal).is_ok_and(|wal| wal.len() > 0) {
@@ -77,7 +79,7 @@ fn look_at(path: &Path) -> rusqlite::Result<Connection> {
 /// Makes the file if there is none, and for its owner's eyes only either way; SQLite gives its companions the same mode.
 pub(super) fn create(path: &Path) -> Result<(), StoreError> {
     let owner_only = 0o600;
-    OpenOptions::new()
+    ownership::options(path.parent().unwrap_or(path))
         .write(true)
         .create(true)
         .truncate(false)
@@ -102,8 +104,9 @@ fn unopened(error: &io::Error) -> StoreError {
 
 /// Connects for writing.
 pub(super) fn writer(path: &Path) -> SqliteConnectionManager {
+    let (path, no_follow) = ownership::for_sqlite(path);
     SqliteConnectionManager::file(path)
-        .with_flags(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .with_flags(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | no_follow)
         .with_init(|connection| {
             set_up(connection, WRITER_CACHE_KIB)?;
             connection.pragma_update(None, "journal_mode", "WAL")?;
