@@ -62,6 +62,8 @@ events! {
     CODE_PANICKED = "code.panicked";
     /// A thread of the runner, or one that does chores, met a bug; it goes on with what comes next.
     THREAD_PANICKED = "thread.panicked";
+    /// Threads have stood still for most of the watchdog's period; the manager is about to end this process. Logged once a series.
+    THREAD_STUCK = "thread.stuck";
     /// An engine panicked; its run failed.
     RUN_PANICKED = "run.panicked";
     /// The store could not be used; logged once a series of tries.

@@ -227,6 +227,7 @@ impl Arrival {
             call: Call::new(route, request, params, user, address),
             envelope,
             way: Way::Direct(responder),
+            is_last_try: false,
         }));
         match route.lane {
             Lane::Here => task.run(),

@@ -236,10 +236,15 @@ pub(super) fn ended_or_accepted(api: &Api, run: &Run) -> Result<Response, Proble
     Ok(accepted(&RunView::new(run).placed(api, place)))
 }
 
-/// A run that a successor goes on with, as it was when it was last seen here.
-pub(super) fn handed_over(run: &Run) -> Response {
+/// A run that was handed back here, for a successor to go on with.
+pub(super) fn handed_back(run: &Run) -> Response {
     let waiting_for = (run.status == Status::Queued).then_some(WaitingFor::RESTART);
     accepted(&RunView { waiting_for, ..RunView::new(run) })
+}
+
+/// A run as it was last seen here, which says nothing of what it waits for: another server may execute it by now.
+pub(super) fn last_seen(run: &Run) -> Response {
+    accepted(&RunView::new(run))
 }
 
 fn accepted(run: &RunView<'_>) -> Response {

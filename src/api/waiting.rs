@@ -11,7 +11,7 @@ use super::events;
 use super::precondition::{self, Condition};
 use super::problem::Problem;
 use super::routes::{Lane, Route};
-use super::runs::{ended_or_accepted, handed_over};
+use super::runs::{ended_or_accepted, handed_back, last_seen};
 use crate::domain::{Run, RunId};
 use crate::http::{Parked, Refusal, Responder, Response};
 use crate::runner::{Outcome, Waiter};
@@ -79,6 +79,8 @@ pub(super) struct Handling {
     pub(super) call: Call,
     pub(super) envelope: Envelope,
     pub(super) way: Way,
+    /// Whether it is handled once more because nobody may wait any longer.
+    pub(super) is_last_try: bool,
 }
 
 impl Handling {
@@ -149,10 +151,10 @@ impl Handling {
     }
 
     fn suspend(self, id: RunId, at_most: Duration) {
-        let Handling { api, route, call, envelope, way } = self;
+        let Handling { api, route, call, envelope, way, is_last_try } = self;
         let user = call.user.clone();
         let way = Way::Parked(way.park());
-        let suspended = Suspended(Handling { api: Arc::clone(&api), route, call, envelope, way });
+        let suspended = Suspended(Handling { api: Arc::clone(&api), route, call, envelope, way, is_last_try });
         api.runner.wait(&user, id, Instant::now() + at_most, Box::new(suspended));
         look_again(&api, &user, id);
     }
@@ -232,12 +234,12 @@ impl Waiter for WaitingClient {
                 let answer = ended_or_accepted(&self.api, &run);
                 self.send(answer);
             }
-            Outcome::Drained(handed_back) => {
-                let known = self.known.take();
-                let answer = match handed_back.as_deref().or(known.as_deref()).filter(|_| self.api.has_successor) {
-                    // Who asks a successor does not have to wait until it is there.
-                    Some(run) => Ok(handed_over(run)),
-                    None => Err(Problem::draining(Some(self.id))),
+            Outcome::Drained(run) => {
+                // Who asks a successor does not have to wait until it is there.
+                let answer = match (run, self.known.take()) {
+                    (Some(run), Some(_)) => Ok(handed_back(&run)),
+                    (None, Some(known)) => Ok(last_seen(&known)),
+                    (_, None) => Err(Problem::draining(Some(self.id))),
                 };
                 self.send(answer);
             }
@@ -251,7 +253,7 @@ impl Waiter for WaitingClient {
     }
 }
 
-/// A request that is handled again once a run has ended.
+/// A request that is handled again once a run has ended, and once more when nobody may wait any longer.
 struct Suspended(Handling);
 
 impl Waiter for Suspended {
@@ -266,15 +268,17 @@ impl Waiter for Suspended {
     }
 
     fn answer(self: Box<Self>, outcome: Outcome) {
-        let handling = self.0;
+        let mut handling = self.0;
         match outcome {
-            Outcome::Ended(_) | Outcome::Unknown => {
+            Outcome::Drained(_) if handling.is_last_try => handling.answer(Err(Problem::draining(None))),
+            Outcome::Ended(_) | Outcome::Unknown | Outcome::Drained(_) => {
+                // The run may have ended before this came to waiting, or elsewhere and not been looked at since.
+                handling.is_last_try |= matches!(outcome, Outcome::Drained(_));
                 let api = Arc::clone(&handling.api);
                 if let Err(task) = api.lane.submit(Task::Handle(Box::new(handling))) {
                     task.refuse();
                 }
             }
-            Outcome::Drained(_) => handling.answer(Err(Problem::draining(None))),
             Outcome::TimedOut => {
                 handling.answer(Err(Problem::busy("The analysis that has to stop first is still stopping.")));
             }

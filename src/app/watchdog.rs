@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::notifier::Notifier;
 use crate::api::Api;
+use crate::event;
 use crate::http::Server;
 
 /// How many signs of life there are in one period of the watchdog: one may get lost, and one be late.
 const SIGNS_PER_PERIOD: u32 = 4;
+/// How many of them are missing when the log says so: the manager is told nothing more unless that ends.
+const MISSING_TOLD: u32 = 3;
 /// What a job of the store lane may take beyond its wait for a connection: the longest answer (62 s), and some room.
 const JOB_MARGIN: Duration = Duration::from_secs(100);
 
@@ -23,6 +26,8 @@ pub(super) struct Watchdog {
     fed_at: Instant,
     /// As it was when it was fed last.
     fed: Progress,
+    /// Whether the log has said who stands still since.
+    is_told: bool,
 }
 
 /// How far everybody has come.
@@ -43,19 +48,31 @@ impl Watchdog {
     /// One that has this period.
     pub(super) fn new(period: Duration, http: Arc<Server>, api: Arc<Api>, notifier: Arc<Notifier>) -> Self {
         let fed = Progress::of(&http, &api);
-        Self { http, api, notifier, feed_every: period / SIGNS_PER_PERIOD, fed_at: Instant::now(), fed }
+        Self { http, api, notifier, feed_every: period / SIGNS_PER_PERIOD, fed_at: Instant::now(), fed, is_told: false }
     }
 
     /// Looks, and feeds when it is time and everybody has come further since. To be called a few times a second.
     pub(super) fn look(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.fed_at) < self.feed_every {
+        let unfed_for = now.saturating_duration_since(self.fed_at);
+        if unfed_for < self.feed_every {
             return;
         }
         let progress = Progress::of(&self.http, &self.api);
-        if !progress.is_further_than(&self.fed) {
-            self.api.nudge_lane();
-        } else if self.notifier.alive() {
-            (self.fed_at, self.fed) = (now, progress);
+        let stuck = progress.stuck_since(&self.fed);
+        if stuck.is_empty() {
+            if self.notifier.alive() {
+                (self.fed_at, self.fed, self.is_told) = (now, progress, false);
+            }
+            return;
+        }
+        self.api.nudge_lane();
+        if unfed_for >= self.feed_every * MISSING_TOLD && !self.is_told {
+            self.is_told = true;
+            tracing::error!(
+                event = event::THREAD_STUCK,
+                threads = stuck.join(", "),
+                "the manager is told no sign of life"
+            );
         }
     }
 }
@@ -65,16 +82,18 @@ impl Progress {
         Self { http: http.rounds(), lane: api.lane_beats() }
     }
 
-    /// Whether each has come further, but for threads of the lane that have nothing to do while others of it have come further.
-    fn is_further_than(&self, before: &Self) -> bool {
-        let moved = |now: &[u64], before: &[u64]| -> Vec<bool> {
-            now.iter().zip(before).map(|(now, before)| now != before).collect()
+    /// The names of the threads that have not come further, but for those of the lane that have nothing to do while others of it have
+    /// come further.
+    fn stuck_since(&self, before: &Self) -> Vec<String> {
+        let standing = |now: &[u64], before: &[u64]| -> Vec<usize> {
+            (0..now.len()).filter(|&number| now[number] == before[number]).collect()
         };
-        let lane = moved(&self.lane, &before.lane);
-        let is_idle = |beat: &u64| beat.is_multiple_of(2);
-        moved(&self.http, &before.http).into_iter().all(|has_moved| has_moved)
-            && lane.iter().any(|has_moved| *has_moved)
-            && lane.iter().zip(&self.lane).all(|(has_moved, beat)| *has_moved || is_idle(beat))
+        let mut lane = standing(&self.lane, &before.lane);
+        if lane.len() < self.lane.len() {
+            lane.retain(|&number| !self.lane[number].is_multiple_of(2));
+        }
+        let http = standing(&self.http, &before.http).into_iter().map(|number| format!("http-{number}"));
+        http.chain(lane.into_iter().map(|number| format!("store-lane-{number}"))).collect()
     }
 }
 
@@ -86,16 +105,16 @@ mod tests {
     fn whoever_stands_still_is_found_and_an_idle_thread_is_not_taken_for_one() {
         let progress = |http: [u64; 2], lane: [u64; 2]| Progress { http: http.into(), lane: lane.into() };
         let before = progress([5, 9], [2, 7]);
-        for (now, is_further, why) in [
-            (progress([6, 10], [4, 8]), true, "everybody has moved"),
-            (progress([6, 10], [2, 9]), true, "a thread of the lane has nothing to do, and another works"),
-            (progress([6, 10], [2, 8]), true, "the second has ended its job"),
-            (progress([6, 10], [4, 7]), false, "the second is at the same job still"),
-            (progress([6, 10], [2, 7]), false, "nobody has taken a job"),
-            (progress([6, 9], [4, 8]), false, "the second http thread has not gone round"),
-            (progress([5, 10], [4, 8]), false, "the first http thread has not gone round"),
+        for (now, stuck, why) in [
+            (progress([6, 10], [4, 8]), &[][..], "everybody has moved"),
+            (progress([6, 10], [2, 9]), &[], "a thread of the lane has nothing to do, and another works"),
+            (progress([6, 10], [2, 8]), &[], "the second has ended its job"),
+            (progress([6, 10], [4, 7]), &["store-lane-1"], "the second is at the same job still"),
+            (progress([6, 10], [2, 7]), &["store-lane-0", "store-lane-1"], "nobody has taken a job"),
+            (progress([6, 9], [4, 8]), &["http-1"], "the second http thread has not gone round"),
+            (progress([5, 10], [4, 7]), &["http-0", "store-lane-1"], "one of each"),
         ] {
-            assert_eq!(now.is_further_than(&before), is_further, "{why}");
+            assert_eq!(now.stuck_since(&before), stuck, "{why}");
         }
     }
 }

@@ -179,8 +179,7 @@ fn a_full_disk_is_an_answer_and_is_recovered_from() {
     submit(store, &prompt).expect("there is room");
 }
 
-/// Goal: a close does not wait for a statement that goes on and on; its operation is told that the store is closing.
-/// Else a question would be stored in one file and looked for in the other.
+/// Goal: readers and writer are of one file; else a question would be stored in one and looked for in the other.
 #[test]
 fn a_recycle_replaces_the_readers_but_not_by_those_of_another_file() {
     let Opened { store, _directory } = &open();
@@ -195,6 +194,7 @@ fn a_recycle_replaces_the_readers_but_not_by_those_of_another_file() {
     assert_eq!(generation(), 2);
 }
 
+/// Goal: a close does not wait for a statement that goes on and on; its operation is told that the store is closing.
 #[test]
 fn a_close_interrupts_what_does_not_end() {
     let Opened { store, _directory } = &open();
