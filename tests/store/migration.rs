@@ -1,7 +1,6 @@
 //! `holdfast migrate-store`: everything arrives, whatever happens on the way, and nothing is accepted where it would be lost.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,11 +9,10 @@ use holdfast::domain::{
     ChannelBlob, ChannelValue, Checkpoint, CheckpointRef, ListCheckpoints, NewCheckpoint, PendingWrite, RunId,
     new_checkpoint_id,
 };
-use holdfast::ownership;
 use holdfast::store::postgres::ImportState;
 use holdfast::store::transfer::{Position, TABLES, Value as Cell};
 use holdfast::store::{CheckpointStore, StoreError};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -22,22 +20,22 @@ use super::postgres::{database, initialised, options};
 use super::sqlite;
 use crate::util::drill::{Act, Drill};
 use crate::util::{
-    Client, Cluster, Database, Finished, Launch, PgBouncer, Proxy, Random, Server, require, require_pgbouncer,
-    require_postgres, sql, wait_until,
+    Client, Cluster, Database, Finished, Launch, PgBouncer, Proxy, Random, Server, require_pgbouncer, require_postgres,
+    sql, wait_until,
 };
 
 const ANN: &str = "ann@example.org";
 const BOB: &str = "bob@example.org";
-const COMMAND: &[&str] = &["migrate-store"];
-const MARK: &str = "moved-to-postgresql";
+pub(super) const COMMAND: &[&str] = &["migrate-store"];
+pub(super) const MARK: &str = "moved-to-postgresql";
 
 /// The command, for the store in this directory.
-fn mover(state: &Path) -> Launch {
+pub(super) fn mover(state: &Path) -> Launch {
     Launch::holdfast().embedded().env("STATE_DIRECTORY", state.to_str().unwrap())
 }
 
 #[track_caller]
-fn moves(launch: &Launch) -> Finished {
+pub(super) fn moves(launch: &Launch) -> Finished {
     let finished = launch.run(COMMAND);
     assert_eq!(finished.code, Some(0), "{finished:?}");
     finished
@@ -45,7 +43,7 @@ fn moves(launch: &Launch) -> Finished {
 
 /// It says why in one sentence, and the sentence has these words.
 #[track_caller]
-fn refused(finished: &Finished, code: i32, words: &str) {
+pub(super) fn refused(finished: &Finished, code: i32, words: &str) {
     assert_eq!(finished.code, Some(code), "{finished:?}");
     let lines: Vec<&str> = finished.stderr.lines().filter(|line| line.starts_with("holdfast: ")).collect();
     assert!(lines.len() == 1 && lines[0].contains(words), "{words:?} is not in {finished:?}");
@@ -211,7 +209,7 @@ fn a_store_moves_with_everything_that_its_users_know_and_wait_for() {
 }
 
 /// A store of so many runs, events, checkpoints and channels, made past the server.
-fn filled(state: &Path, runs: u32) {
+pub(super) fn filled(state: &Path, runs: u32) {
     std::fs::create_dir_all(state).unwrap();
     drop(sqlite::open_in(state));
     let connection = Connection::open(state.join(STORE_FILE)).unwrap();
@@ -417,94 +415,6 @@ fn a_store_moves_to_an_empty_database_that_nobody_uses_and_to_no_other() {
     Connection::open(state.join(STORE_FILE)).unwrap().execute("UPDATE runs SET prompt = 'ab'", []).unwrap();
     moves(&launch);
     refused(&mover(&state).on(&super::postgres::database()).run(COMMAND), 3, "moved to another database at 2");
-}
-
-/// Goal: root works in the directory of a service's user, and the service starts on it all the same.
-#[test]
-fn what_root_makes_in_a_state_directory_belongs_to_whom_the_directory_does() {
-    if !require_postgres() || !require("root", rustix::process::geteuid().is_root()) {
-        return;
-    }
-    let database = database();
-    let home = tempfile::tempdir().unwrap();
-    let state = home.path().join("state");
-    filled(&state, 1);
-    let files = || std::fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path());
-    let nobody = 65_534;
-    for path in files().chain([state.clone()]) {
-        chown(path, Some(nobody), Some(nobody)).unwrap();
-    }
-    let table = home.path().join("birds.csv");
-    std::fs::write(&table, "city,birds\nOslo,3\n").unwrap();
-    let imported = mover(&state).run(&["import", table.to_str().unwrap()]);
-    assert_eq!(imported.code, Some(0), "{imported:?}");
-    moves(&mover(&state).on(&database));
-    // While it is open it has its companions.
-    let open = Connection::open(state.join(STORE_FILE)).unwrap();
-    open.execute("UPDATE runs SET prompt = 'another'", []).unwrap();
-    let owners = files().map(|path| (path.metadata().unwrap().uid(), path)).collect::<BTreeSet<_>>();
-    assert!(owners.iter().all(|(uid, _)| *uid == nobody), "{owners:?}");
-    for name in ["lock", "instance", MARK, "datasets.sqlite", "holdfast.sqlite-wal"] {
-        assert!(owners.contains(&(nobody, state.join(name))), "{name} is not in {owners:?}");
-    }
-}
-
-/// Goal: who owns a state directory gets nothing of root's by it. Each name that root opens there leads to a file of root's, in turn.
-#[test]
-fn root_follows_no_link_in_a_state_directory_of_somebody_else() {
-    if !require_postgres() || !require("root", rustix::process::geteuid().is_root()) {
-        return;
-    }
-    let database = database();
-    let home = tempfile::tempdir().unwrap();
-    let (state, victim) = (home.path().join("state"), home.path().join("victim"));
-    filled(&state, 1);
-    let nobody = Some(65_534);
-    for path in [state.clone(), state.join(STORE_FILE)] {
-        chown(path, nobody, nobody).unwrap();
-    }
-    let table = home.path().join("birds.csv");
-    std::fs::write(&table, "city,birds\nOslo,3\n").unwrap();
-    let import = || mover(&state).run(&["import", table.to_str().unwrap()]);
-    // Empty, it would become a database.
-    for text in ["", "root's\n"] {
-        let is_as_it_was = || {
-            assert_eq!(std::fs::read_to_string(&victim).unwrap(), text);
-            assert_eq!(victim.metadata().unwrap().uid(), 0);
-        };
-        std::fs::write(&victim, text).unwrap();
-        symlink(&victim, state.join("datasets.sqlite")).unwrap();
-        refused(&import(), 2, "datasets.sqlite is a link");
-        let (path, flag) = ownership::for_sqlite(&state.join("datasets.sqlite"));
-        let opened = Connection::open_with_flags(path, flag | OpenFlags::SQLITE_OPEN_READ_WRITE);
-        assert!(opened.is_err(), "exchanged in between, it is not followed either");
-        is_as_it_was();
-        for name in ["lock", STORE_FILE] {
-            let aside = state.join("aside");
-            let moved_aside = std::fs::rename(state.join(name), &aside);
-            symlink(&victim, state.join(name)).unwrap();
-            refused(&mover(&state).on(&database).run(COMMAND), 2, &format!("{name} is a link"));
-            is_as_it_was();
-            std::fs::remove_file(state.join(name)).unwrap();
-            let _ = moved_aside.and_then(|()| std::fs::rename(&aside, state.join(name)));
-        }
-        std::fs::remove_file(state.join("datasets.sqlite")).unwrap();
-    }
-    for aside in ["instance.new", "moved-to-postgresql.new"] {
-        symlink(&victim, state.join(aside)).unwrap();
-    }
-    // A link to the directory is the choice of whoever named it, as /var/lib/holdfast is.
-    let named = home.path().join("named");
-    symlink(&state, &named).unwrap();
-    std::fs::remove_file(state.join("instance")).unwrap_or_default();
-    moves(&mover(&named).on(&database));
-    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "root's\n");
-    assert_eq!(victim.metadata().unwrap().uid(), 0);
-    // A second name of a file is as good as a link.
-    std::fs::remove_file(state.join("lock")).unwrap();
-    std::fs::hard_link(&victim, state.join("lock")).unwrap();
-    moves(&mover(&named).on(&database));
-    assert_eq!(victim.metadata().unwrap().uid(), 0);
 }
 
 #[test]

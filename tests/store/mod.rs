@@ -11,6 +11,7 @@ mod feedback;
 mod histories;
 mod life;
 mod migration;
+mod ownership;
 mod pgbouncer;
 mod postgres;
 mod retention;
