@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags};
@@ -82,6 +83,15 @@ impl Listener {
     /// Whether somebody may have been accepted who has no place yet.
     pub(super) fn is_admitting(&self) -> bool {
         self.admitting.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whether somebody has connected whom nobody has accepted. Does not block.
+    pub(super) fn has_waiting(&self) -> bool {
+        let socket = self.socket.lock();
+        socket.as_ref().is_some_and(|socket| {
+            let mut look = [PollFd::new(socket, PollFlags::IN)];
+            poll(&mut look, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+        })
     }
 
     fn admit_some(&self, front: &Arc<Front>) {

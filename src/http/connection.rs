@@ -54,6 +54,13 @@ pub(super) enum Phase {
     Lingering,
 }
 
+impl Phase {
+    /// Whether it waits for a request, or for the rest of one.
+    pub(super) fn is_reading(self) -> bool {
+        matches!(self, Phase::Idle | Phase::Head | Phase::Body)
+    }
+}
+
 /// What one look at the socket gave.
 #[derive(Debug)]
 pub(super) enum Received {

@@ -151,6 +151,22 @@ impl Server {
         self.shared.listeners.iter().for_each(|listener| listener.close(&self.shared.front));
     }
 
+    /// Returns when everything that clients have sent has been read, and everybody who has connected has been let in, at most at
+    /// `deadline`: a busy machine may have kept the threads from it.
+    pub fn catch_up(&self, deadline: Instant) {
+        let front = &self.shared.front;
+        let is_unread = |connection: &Connection| connection.phase.is_reading() && connection.has_unread();
+        // In this order: whoever is let in between the two looks is seen by the second.
+        while self.shared.listeners.iter().any(|listener| listener.has_waiting() || listener.is_admitting())
+            || front.slots.count(is_unread) > 0
+        {
+            if Instant::now() >= deadline {
+                break;
+            }
+            std::thread::sleep(CATCH_UP_LOOK);
+        }
+    }
+
     /// Leaves the listeners to whoever else has them, and parts with the clients: requests are still read, each answer is its
     /// connection's last, and a connection that brings none for half a second is closed. Returns when nobody waits for an
     /// answer any more, streams aside, at most at `deadline`.
@@ -183,12 +199,11 @@ impl Server {
         let deadline = Instant::now() + grace;
         self.stop_accepting();
         front.enter(Stage::Closing);
-        let is_waiting = |phase| matches!(phase, Phase::Idle | Phase::Head | Phase::Body);
         while front.slots.used() > 0 && Instant::now() < deadline {
             let streams = front.slots.take_all(|connection| connection.phase == Phase::Streaming);
             streams.for_each(|connection| front.end_stream(connection));
             // Again and again, because an answer that was begun while serving may leave its connection waiting.
-            front.slots.take_all(|connection| is_waiting(connection.phase)).for_each(drop);
+            front.slots.take_all(|connection| connection.phase.is_reading()).for_each(drop);
             front.slots.wait_all_vacant(SWEEP_WHILE_STOPPING.min(deadline.saturating_duration_since(Instant::now())));
             self.sweep(Instant::now());
         }
@@ -246,6 +261,9 @@ impl Server {
 
 /// While the application's housekeeper may have stopped already.
 const SWEEP_WHILE_STOPPING: Duration = Duration::from_millis(50);
+
+/// How often it is looked whether there is still something to read.
+const CATCH_UP_LOOK: Duration = Duration::from_millis(1);
 
 /// How often it is looked whether everybody has been parted with.
 const PARTING_LOOK: Duration = Duration::from_millis(10);

@@ -86,6 +86,7 @@ impl Person {
             let asked = Instant::now();
             match self.ask(&mut client) {
                 Asked::Answered => drop(answered.fetch_add(1, Ordering::SeqCst)),
+                Asked::Accepted => {}
                 Asked::Told => return None,
                 Asked::Refused(answer) => {
                     assert_refused(&answer);
@@ -135,7 +136,7 @@ impl Person {
                 self.open = None;
                 Asked::Answered
             }
-            (202, Some(_)) => self.ask(client),
+            (202, Some(_)) => Asked::Accepted,
             (503, Some(id)) => {
                 assert_eq!(answer.header("location"), Some(&*format!("/runs/{id}")), "{answer:?}");
                 assert!(answer.header("retry-after").is_some(), "{answer:?}");
@@ -156,6 +157,8 @@ impl Person {
 /// What came of a question.
 enum Asked {
     Answered,
+    /// The run is stored; its answer has to be asked for.
+    Accepted,
     /// The run is stored, and goes on after the restart.
     Told,
     Refused(Response),

@@ -221,6 +221,33 @@ fn parting_answers_everybody_who_has_asked_and_waits_for_nobody_who_is_silent() 
     parting.join().expect("nothing panics");
 }
 
+/// A busy machine, here a handler, keeps the threads from reading: what was sent is read before the end all the same, and who has
+/// connected is let in.
+#[test]
+fn catching_up_lets_in_who_has_connected_and_reads_what_was_sent() {
+    for is_known in [true, false] {
+        let harness = Harness::start(Limits::default());
+        let mut known = harness.client();
+        assert_eq!(known.get("/").status, 200);
+        let mut holding_up = [harness.client(), harness.client()];
+        let blocked = holding_up.each_mut().map(|client| {
+            client.send(get("/block"));
+            harness.blocked.recv().expect("the request is handled")
+        });
+        let mut late = if is_known { known } else { harness.client() };
+        late.send(get("/late"));
+        let deadline = Instant::now() + Duration::from_millis(50);
+        harness.server.catch_up(deadline);
+        assert!(Instant::now() >= deadline, "something is left to read: {is_known}");
+        drop(blocked);
+        let deadline = Instant::now() + PATIENCE;
+        harness.server.catch_up(deadline);
+        assert!(Instant::now() < deadline, "nothing is left to read: {is_known}");
+        harness.server.stop(PATIENCE);
+        assert_eq!(late.answer().text(), "GET /late ");
+    }
+}
+
 #[test]
 fn every_thread_goes_round_its_loop_although_nobody_comes() {
     let harness = Harness::start(Limits::default());
