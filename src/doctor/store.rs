@@ -56,7 +56,8 @@ fn embedded(config: &Config) -> Vec<Finding> {
     };
     match SqliteStore::schema_of(&file) {
         Ok(schema) => {
-            let said = format!("SQLite {} reads it; it has {}", SqliteStore::version(), size(metadata.len()));
+            let bytes = metadata.len() + SqliteStore::wal_bytes(&file);
+            let said = format!("SQLite {} reads it; it has {}", SqliteStore::version(), size(bytes));
             vec![Finding::ok(SUBJECT, said), judge_schema(&schema, true)]
         }
         Err(error) => vec![unusable(&error)],

@@ -140,6 +140,7 @@ impl RateLimiter {
 impl<C: Clock + Clone> RateLimiter<C> {
     fn with_clock(quota: RateQuota, clock: C) -> Self {
         let pace = Pace::of(quota);
+        let quota = RateQuota { burst: pace.burst(), ..quota };
         let limited = |clients_max| {
             let clients = Clients::new(clients_max, quota.window, clock.clone());
             let limiter = |quota| Limiter::<C>::new(quota, clients.clone(), clock.clone());
@@ -414,5 +415,14 @@ mod tests {
             limiter.forget_idle();
             assert_eq!(check(&limiter, Client::User("ann")), Ok(()), "{requests} in {window_s} s, {burst} at once");
         }
+    }
+
+    #[test]
+    fn a_burst_beyond_what_can_be_counted_is_told_as_it_is_counted() {
+        let (limiter, _) = limiter(quota(1, 86_400, 1_000_000));
+        let pass = limiter.check(Client::User("ann"), Manner::AtOnce).expect("the first of a burst");
+        let told = pass.standing.remaining + 1;
+        assert!(told < 1_000_000);
+        assert_eq!(limiter.policy(), format!("\"default\";q=1;w=86400;holdfast-burst={told}"));
     }
 }

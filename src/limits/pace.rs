@@ -41,6 +41,11 @@ impl Pace {
         Self { cell, request, burst: burst as u32, patience: patience as u32 }
     }
 
+    /// Requests that are let in at once to whoever has been away.
+    pub(super) fn burst(self) -> NonZeroU32 {
+        NonZeroU32::new(self.burst / self.request).expect("a burst is at least one request")
+    }
+
     /// For requests that are let in at once or not at all.
     pub(super) fn prompt(self) -> Quota {
         self.quota(self.burst)

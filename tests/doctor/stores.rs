@@ -28,6 +28,8 @@ fn a_file_is_ours_and_of_our_time() {
         "warning",
         &format!("the next start brings it to {newest}"),
     );
+    store.execute_batch("PRAGMA wal_autocheckpoint = 0; CREATE TABLE large AS SELECT zeroblob(5 << 20)").unwrap();
+    Examined::of(server.launch()).says("store", "ok", "it has 5.");
     drop(store);
     std::fs::write(&file, "no database").unwrap();
     Examined::of(server.launch()).says("store", "fault", "the store failed");

@@ -59,14 +59,19 @@ pub(super) fn check(path: &Path) -> Result<Schema, StoreError> {
     }
 }
 
+/// What has been written and is not in the file yet, since the last checkpoint.
+pub(super) fn wal_bytes(path: &Path) -> u64 {
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    fs::metadata(wal).map_or(0, |wal| wal.len())
+}
+
 /// Opens the file for reading without leaving a trace. SQLite's read-only connections leave an empty WAL and its index
 /// behind, unless the file is declared immutable; where there is a WAL already, it has to be read too.
 fn look_at(path: &Path) -> rusqlite::Result<Connection> {
     let (path, no_follow) = ownership::for_sqlite(path);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | no_follow;
-    let mut wal = path.as_os_str().to_owned();
-    wal.push("-wal");
-    if fs::metadata(wal).is_ok_and(|wal| wal.len() > 0) {
+    if wal_bytes(&path) > 0 {
         return Connection::open_with_flags(path, flags);
     }
     let uri = path.as_os_str().as_bytes().iter().fold("file:".to_owned(), |uri, byte| match byte {

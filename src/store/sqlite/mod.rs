@@ -97,6 +97,11 @@ impl SqliteStore {
         Ok(Self { readers, writer, path, identity, lease_timeout, write_proved: AtomicBool::new(false) })
     }
 
+    /// The bytes beside the file, which were written since its last checkpoint.
+    pub fn wal_bytes(path: &Path) -> u64 {
+        file::wal_bytes(path)
+    }
+
     /// How far the schema of this file is; looks without a lock, beside whoever uses it, and changes nothing.
     ///
     /// # Errors
