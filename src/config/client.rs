@@ -1,9 +1,8 @@
 //! The variables of the client. They are apart from the server's, which a machine with a client alone does not have.
 
-use std::collections::HashMap;
 use std::path::Path;
 
-use super::{DOTENV, Fault, Kind, Reader, Secret, Value, Variable, environment};
+use super::{DOTENV, Environment, Fault, Kind, Reader, Secret, Value, Variable, environment};
 
 /// The variables that `holdfast ask` reads.
 pub const CLIENT_VARIABLES: &[Variable] = &[URL, TOKEN];
@@ -40,7 +39,7 @@ impl Client {
         Self::read(&environment(), Path::new(DOTENV))
     }
 
-    fn read(environment: &HashMap<String, String>, dotenv: &Path) -> Result<Self, Vec<Fault>> {
+    fn read(environment: &Environment, dotenv: &Path) -> Result<Self, Vec<Fault>> {
         let mut reader = Reader::new(environment, dotenv);
         let url = match reader.value(&URL) {
             Some(Value::Text(url)) => Some(url),
@@ -56,6 +55,8 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     #[test]
@@ -68,7 +69,7 @@ mod tests {
         std::fs::write(&file, "a-token\n").unwrap();
         let text = format!("MAX_ATTEMPTS=none\nHOLDFAST_URL=http://a\nHOLDFAST_TOKEN_FILE={}\n", file.display());
         std::fs::write(&dotenv, text).unwrap();
-        let environment = HashMap::from([("HOLDFAST_URL".to_owned(), "http://b".to_owned())]);
+        let environment = HashMap::from([("HOLDFAST_URL".to_owned(), "http://b".into())]);
         let client = Client::read(&environment, &dotenv).unwrap();
         assert_eq!(client.url.as_deref(), Some("http://b"));
         assert_eq!(client.token.as_ref().unwrap().expose(), b"a-token");
@@ -77,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_token_that_cannot_be_read_is_told() {
-        let environment = HashMap::from([("HOLDFAST_TOKEN_FILE".to_owned(), "/nonexistent/token".to_owned())]);
+        let environment = HashMap::from([("HOLDFAST_TOKEN_FILE".to_owned(), "/nonexistent/token".into())]);
         let faults = Client::read(&environment, Path::new("/nonexistent/.env")).unwrap_err();
         assert!(faults[0].0.starts_with("HOLDFAST_TOKEN_FILE is /nonexistent/token, which cannot"), "{}", faults[0]);
     }

@@ -8,6 +8,7 @@ mod client;
 mod database_url;
 mod key_location;
 mod proxies;
+mod sources;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,6 +20,8 @@ pub use client::{CLIENT_VARIABLES, Client};
 pub use database_url::{DatabaseUrl, SslMode};
 pub use key_location::{KeyLocation, KeyLocationError};
 pub use proxies::Proxies;
+pub use sources::Environment;
+use sources::{DOTENV, environment};
 
 /// One variable that Holdfast reads.
 #[derive(Debug)]
@@ -423,27 +426,18 @@ pub fn load_despite_faults() -> (Config, Vec<Effective>, Vec<Fault>) {
     (config, reader.effective, reader.faults)
 }
 
-/// The file beside the environment, in the current directory.
-const DOTENV: &str = ".env";
-
-fn environment() -> HashMap<String, String> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect()
-}
-
 /// The configuration that these variables over this `.env` file give; the file need not exist.
 ///
 /// # Errors
 /// Every fault there is.
-pub fn read(environment: &HashMap<String, String>, dotenv: &Path) -> Result<(Config, Vec<Effective>), Vec<Fault>> {
+pub fn read(environment: &Environment, dotenv: &Path) -> Result<(Config, Vec<Effective>), Vec<Fault>> {
     let mut reader = Reader::new(environment, dotenv);
     let config = reader.config();
     if reader.faults.is_empty() { Ok((config, reader.effective)) } else { Err(reader.faults) }
 }
 
 struct Reader<'a> {
-    environment: &'a HashMap<String, String>,
+    environment: &'a Environment,
     dotenv: HashMap<String, String>,
     faults: Vec<Fault>,
     effective: Vec<Effective>,
@@ -461,10 +455,12 @@ enum Value {
 }
 
 impl<'a> Reader<'a> {
-    fn new(environment: &'a HashMap<String, String>, dotenv: &Path) -> Self {
-        let mut reader = Self { environment, dotenv: HashMap::new(), faults: Vec::new(), effective: Vec::new() };
-        reader.read_dotenv(dotenv);
-        reader
+    fn new(environment: &'a Environment, dotenv: &Path) -> Self {
+        let (dotenv, faults) = match sources::dotenv(dotenv) {
+            Ok(entries) => (entries, Vec::new()),
+            Err(fault) => (HashMap::new(), vec![fault]),
+        };
+        Self { environment, dotenv, faults, effective: Vec::new() }
     }
 
     fn config(&mut self) -> Config {
@@ -602,38 +598,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn read_dotenv(&mut self, path: &Path) {
-        let entries = match dotenvy::from_path_iter(path) {
-            Ok(entries) => entries,
-            Err(dotenvy::Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => return,
-            Err(error) => {
-                self.faults.push(Fault(format!("the .env file cannot be read: {error}")));
-                return;
-            }
-        };
-        for entry in entries {
-            match entry {
-                Ok((name, value)) => drop(self.dotenv.insert(name, value)),
-                // The text of the line may hold a secret, so it is not repeated.
-                Err(dotenvy::Error::LineParse(text, _)) => {
-                    let written = std::fs::read_to_string(path).unwrap_or_default();
-                    let number = written.lines().position(|line| text.starts_with(line) && !line.is_empty());
-                    let place = number.map_or_else(String::new, |n| format!(" {}", n + 1));
-                    self.faults.push(Fault(format!("line{place} of the .env file is not NAME=VALUE")));
-                    return;
-                }
-                Err(error) => {
-                    self.faults.push(Fault(format!("the .env file cannot be read: {error}")));
-                    return;
-                }
-            }
-        }
-    }
-
     /// What is written in the variable, and where; an empty value counts as none.
-    fn lookup(&self, name: &str) -> Option<(String, &'static str)> {
-        let environment = self.environment.get(name).map(|value| (value, "environment"));
-        let found = environment.or_else(|| self.dotenv.get(name).map(|value| (value, ".env")));
+    fn lookup(&mut self, name: &str) -> Option<(String, &'static str)> {
+        let found = match self.environment.get(name) {
+            Some(value) => value.to_str().map(|value| (value, "environment")),
+            None => self.dotenv.get(name).map(|value| (value.as_str(), ".env")),
+        };
+        if found.is_none() && self.environment.contains_key(name) {
+            self.faults.push(Fault(format!("{name} has bytes that are no UTF-8; allowed is text")));
+        }
         found.map(|(value, origin)| (value.trim().to_owned(), origin)).filter(|(value, _)| !value.is_empty())
     }
 
@@ -804,10 +777,13 @@ fn split_unit(text: &str) -> Option<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
 
     fn read_from(pairs: &[(&str, &str)]) -> Result<(Config, Vec<Effective>), Vec<Fault>> {
-        let environment = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let environment = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
         read(&environment, Path::new("/nonexistent/.env"))
     }
 
@@ -941,10 +917,20 @@ mod tests {
         std::fs::write(&secret_file, "a-secret-that-is-long-enough-to-be-one\n").unwrap();
         let text = format!("MAX_ATTEMPTS=7\nMAX_QUEUED=9\nJWT_SECRET_FILE={}\n", secret_file.display());
         std::fs::write(&dotenv, text).unwrap();
-        let environment = HashMap::from([("MAX_QUEUED".to_owned(), "8".to_owned())]);
+        let environment = HashMap::from([("MAX_QUEUED".to_owned(), "8".into())]);
         let (config, _) = read(&environment, &dotenv).unwrap();
         assert_eq!((config.max_attempts, config.max_queued), (7, 8));
         assert_eq!(config.jwt_secret.unwrap().expose(), b"a-secret-that-is-long-enough-to-be-one");
+    }
+
+    #[test]
+    fn a_value_that_is_no_text_is_a_fault_and_not_none() {
+        let no_text = || OsString::from_vec(b"/caf\xe9-secret".to_vec());
+        for name in ["DATABASE_URL", "DATABASE_URL_FILE", "DATA_DIR", "JWT_SECRET"] {
+            let environment = HashMap::from([(name.to_owned(), no_text()), ("OF_ANOTHER".to_owned(), no_text())]);
+            let faults = read(&environment, Path::new("/nonexistent/.env")).unwrap_err();
+            assert_eq!(faults, [Fault(format!("{name} has bytes that are no UTF-8; allowed is text"))]);
+        }
     }
 
     #[test]

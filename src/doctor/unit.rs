@@ -28,7 +28,8 @@ pub(super) fn look(patient: &Patient) -> Vec<Finding> {
         )];
     }
     let timeout = service.first("TimeoutStopUSec").and_then(duration);
-    timeout.map(|timeout| judge(timeout, patient.config.drain_timeout)).into_iter().collect()
+    let is_notified = matches!(service.first("Type"), Some("notify" | "notify-reload"));
+    timeout.map(|timeout| judge(timeout, patient.config.drain_timeout, is_notified)).into_iter().collect()
 }
 
 /// Where the socket that is passed to the service listens while it is active: everywhere if the service is what is looked at, else
@@ -44,7 +45,7 @@ pub(super) fn passed(patient: &Patient) -> Vec<Bind> {
 
 /// `None` where there is no systemd, or it has no such service.
 fn service() -> Option<Properties> {
-    let service = Properties::of(SERVICE, "LoadState,TimeoutStopUSec,StateDirectory")?;
+    let service = Properties::of(SERVICE, "LoadState,Type,TimeoutStopUSec,StateDirectory")?;
     (service.first("LoadState") == Some("loaded")).then_some(service)
 }
 
@@ -88,12 +89,13 @@ impl Properties {
     }
 }
 
-fn judge(timeout: Duration, drain: Duration) -> Finding {
+/// A unit that is notified is asked for more time by the server itself.
+fn judge(timeout: Duration, drain: Duration, is_notified: bool) -> Finding {
     let (timeout_s, drain_s) = (timeout.as_secs(), drain.as_secs());
     let said = format!("{SERVICE} is given {timeout_s} s to stop, and DRAIN_TIMEOUT is {drain_s} s");
-    if timeout < drain + BEYOND {
-        let advice =
-            format!("set TimeoutStopSec= of the unit to {} s: else a drain is cut off", (drain + BEYOND).as_secs());
+    if timeout < drain + BEYOND && !is_notified {
+        let needed_s = (drain + BEYOND).as_secs();
+        let advice = format!("set Type=notify of the unit, or TimeoutStopSec={needed_s}: else a drain is cut off");
         return Finding::warning(SUBJECT, said, advice);
     }
     Finding::ok(SUBJECT, said)
@@ -153,8 +155,10 @@ mod tests {
 
     #[test]
     fn a_drain_needs_its_time_and_a_little_more() {
-        let level = |timeout, drain| judge(Duration::from_secs(timeout), Duration::from_secs(drain)).level;
-        assert_eq!([level(35, 25), level(30, 25), level(29, 25)], [Level::Ok, Level::Ok, Level::Warning]);
-        assert_eq!(judge(Duration::MAX, Duration::from_secs(25)).level, Level::Ok);
+        let drain = Duration::from_secs(25);
+        let level = |timeout| judge(Duration::from_secs(timeout), drain, false).level;
+        assert_eq!([35, 30, 29].map(level), [Level::Ok, Level::Ok, Level::Warning]);
+        assert_eq!(judge(Duration::MAX, drain, false).level, Level::Ok);
+        assert_eq!(judge(Duration::from_secs(1), drain, true).level, Level::Ok, "the server asks for more");
     }
 }

@@ -92,8 +92,13 @@ fn who_can_read_a_secret_is_looked_at() {
 fn a_unit_leaves_a_drain_its_time() {
     let launch = launch().env("DRAIN_TIMEOUT", "60s");
     assert_eq!(Examined::of(&launch).about("unit"), [], "there is no systemd here");
-    for (answer, level) in [("1min", "warning"), ("1min 30s", "ok"), ("infinity", "ok")] {
-        let service = format!("LoadState=loaded\\nTimeoutStopUSec={answer}\\n");
+    for (kind, answer, level) in [
+        ("simple", "1min", "warning"),
+        ("simple", "1min 30s", "ok"),
+        ("exec", "infinity", "ok"),
+        ("notify", "35s", "ok"),
+    ] {
+        let service = format!("LoadState=loaded\\nType={kind}\\nTimeoutStopUSec={answer}\\n");
         Examined::of(&under_systemd(&launch, &service, "")).says("unit", level, "DRAIN_TIMEOUT is 60 s");
     }
 }

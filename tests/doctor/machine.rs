@@ -162,8 +162,8 @@ fn an_administrator_looks_at_the_service_with_what_it_has() {
     let etc = server.launch().home().join("etc");
     std::fs::create_dir(&etc).unwrap();
     // As systemd takes it, and no shell would.
-    let settings =
-        "# Of the service\nDRAIN_TIMEOUT=20s\nTRUSTED_PROXIES=127.0.0.1, 10.0.0.0/8\nJWT_ISSUER=$(exit 7)`exit 8`;&\n";
+    let settings = "# Of the service\nLOG_FORMAT=\"json\"\nTRUSTED_PROXIES=127.0.0.1, 10.0.0.0/8\nJWT_ISSUER=$(exit 7)`exit 8`;&\n\
+                    CORS_ALLOWED_ORIGINS='https://a.example, https://b.example'\nDRAIN_TIMEOUT=20s";
     std::fs::write(etc.join("holdfast.env"), settings).unwrap();
     std::fs::write(etc.join("jwt_secret"), "a secret that is long enough for anybody").unwrap();
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
@@ -184,6 +184,12 @@ fn an_administrator_looks_at_the_service_with_what_it_has() {
         );
     };
     look("DRAIN_TIMEOUT is 20 s");
+    let findings = Examined::of(&administrator);
+    assert!(
+        findings.about("configuration").iter().all(|(level, _)| *level == "ok"),
+        "{:?}",
+        findings.about("configuration")
+    );
     // Where there is a database, it is that of the service.
     std::fs::write(etc.join("database_url"), "postgres://holdfast@192.0.2.1:x/").unwrap();
     let administrator = administrator.tells(Matter::Dsn, "it says how one is written");

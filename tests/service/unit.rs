@@ -13,9 +13,10 @@ const EXPOSURE_MAX: &str = "--threshold=15";
 
 const EXAMPLE_HEAD: &str = "\
 # Settings of Holdfast: of the service in /etc/holdfast/holdfast.env, of a server started by hand in .env in its directory.
-# What begins with # is the default. `holdfast check` tells what holds. The service sets STATE_DIRECTORY, JWT_SECRET_FILE and
-# DATABASE_URL_FILE by itself, and listens where holdfast.socket says as long as that is active; so write the secret into
-# /etc/holdfast/jwt_secret and the database into /etc/holdfast/database_url: set here as well, they keep it from starting.
+# What begins with # is the default. Put a value that has a space into single quotes. `holdfast check` tells what holds. The service sets
+# STATE_DIRECTORY, JWT_SECRET_FILE and DATABASE_URL_FILE by itself, and listens where holdfast.socket says as long as that is active; so
+# write the secret into /etc/holdfast/jwt_secret and the database into /etc/holdfast/database_url: set here as well, they keep it from
+# starting.
 ";
 
 pub(super) fn file(name: &str) -> String {
@@ -85,12 +86,13 @@ fn the_log_is_not_lost_with_the_output() {
 #[test]
 fn tasks_are_as_many_as_the_unit_counts() {
     let config = |variables: &[(&str, &str)]| {
-        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
         config::read(&variables, Path::new("/nowhere")).unwrap().0
     };
-    let most = |n: u64| {
+    let most = |n: &str, p: &str| {
         let everything = [
-            ("MAX_CONCURRENT_ANALYSES", &*n.to_string()),
+            ("MAX_CONCURRENT_ANALYSES", n),
+            ("POSTGRES_POOL_MAX", p),
             ("DATABASE_URL", "postgres://holdfast@localhost/holdfast"),
             ("RETENTION_DAYS", "1"),
             ("JWT_JWKS", "https://issuer.example.org/keys"),
@@ -99,10 +101,11 @@ fn tasks_are_as_many_as_the_unit_counts() {
         app::threads(&config(&everything), app::HTTP_THREADS_MAX).at_most
     };
     let unit = file("holdfast.service");
-    for n in [3, 64] {
-        assert!(unit.contains(&format!("= {}", most(n))), "the comment's sum for {n} workers is {}", most(n));
+    for (n, p) in [("3", ""), ("64", ""), ("1", "256"), ("64", "256")] {
+        let most = most(n, p);
+        assert!(unit.contains(&format!("= {most}")), "the comment's sum for {n} workers and a pool of {p} is {most}");
+        assert!(setting("TasksMax") >= most);
     }
-    assert!(setting("TasksMax") >= most(64));
 
     let assert_has = |launch: Launch, n: &str, url: &[(&str, &str)]| {
         let variables = [("MAX_CONCURRENT_ANALYSES", n), ("RETENTION_DAYS", "1")];
