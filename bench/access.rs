@@ -3,12 +3,17 @@
 #![allow(missing_docs, clippy::print_stdout, reason = "a program, whose output is its purpose")]
 
 use std::hint::black_box;
+use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use figure::{median, tell, verdict};
 use holdfast::auth::{KeySet, Keyring, Secret, Verifier, VerifierOptions};
 use issuer::Key;
 use serde_json::json;
 
+#[path = "peers/src/figure.rs"]
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "each who includes it uses a part")]
+mod figure;
 #[path = "../src/auth/issuer.rs"]
 #[allow(dead_code, reason = "each who includes it uses a part")]
 mod issuer;
@@ -21,14 +26,8 @@ const SEEN_TARGET_US: f64 = 15.0;
 /// Of RS256, which nearly all issuers use.
 const NEW_TARGET_US: f64 = 120.0;
 
-fn main() {
-    tokens();
-}
-
 /// Verifying the `Authorization` header of a request, as large as identity providers write it.
-fn tokens() {
-    println!("a token, us for each (median of {ROUNDS} rounds taken in turn)\n");
-    println!("{:>6} {:>6} {:>8} {:>8}", "", "bytes", "seen", "new");
+fn main() -> ExitCode {
     let keys = [Key::secret(SECRET), Key::rsa(Some("rsa")), Key::p256(Some("p256")), Key::ed25519(Some("ed25519"))];
     let jwks: Vec<_> = keys[1..].iter().map(Key::jwk).collect();
     let set = KeySet::parse(json!({"keys": jwks}).to_string().as_bytes()).expect("usable keys");
@@ -76,20 +75,16 @@ fn tokens() {
             seen[at].push(begun.elapsed().as_secs_f64() * 1e6 / (10 * TOKENS) as f64);
         }
     }
-    for (at, key) in keys.iter().enumerate() {
-        let (seen, new) = (median(&mut seen[at]), median(&mut new[at]));
+    let mut met = true;
+    for ((key, seen), new) in keys.iter().zip(seen).zip(new) {
         let algorithm = key.algorithm();
-        let verdict = |value: f64, target: f64| {
-            format!("at most {target:.0}: {}", if value <= target { "met" } else { "missed" })
-        };
-        let of_seen = verdict(seen, SEEN_TARGET_US);
-        let of_new =
-            if algorithm == "RS256" { format!(", new {}", verdict(new, NEW_TARGET_US)) } else { String::new() };
-        println!("{algorithm:>6} {:>6} {seen:>8.2} {new:>8.1}  seen {of_seen}{of_new}", known[at].len());
+        met &= verdict(&format!("a token that was seen before, {algorithm}"), median(seen), "us", SEEN_TARGET_US);
+        let (what, new) = (format!("a new token, {algorithm}"), median(new));
+        if algorithm == "RS256" {
+            met &= verdict(&what, new, "us", NEW_TARGET_US);
+        } else {
+            tell(&what, new, "us");
+        }
     }
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    if met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

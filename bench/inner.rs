@@ -2,7 +2,6 @@
 
 #![allow(missing_docs, reason = "a program")]
 
-use std::convert::Infallible;
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -15,29 +14,13 @@ use holdfast::pool::{GuardedPool, PoolConfig, connector};
 use holdfast::runner::inner::Chain;
 use holdfast::store::sqlite::{Options, SqliteStore};
 use holdfast::store::{Claim, ClaimRequest, Ending, NewRun, QueueLimits, RunStore, StepRecord};
+use nothing::Nothing;
 use serde_json::json;
+
+mod nothing;
 
 fn main() {
     divan::main();
-}
-
-struct Nothing;
-
-impl r2d2::ManageConnection for Nothing {
-    type Connection = u64;
-    type Error = Infallible;
-
-    fn connect(&self) -> Result<u64, Infallible> {
-        Ok(0)
-    }
-
-    fn is_valid(&self, _: &mut u64) -> Result<(), Infallible> {
-        Ok(())
-    }
-
-    fn has_broken(&self, _: &mut u64) -> bool {
-        false
-    }
 }
 
 /// Borrowing a connection and giving it back.

@@ -17,7 +17,8 @@ limit_to() {
     own=/sys/fs/cgroup/memory$(sed -n 's/^[0-9]*:memory://p' /proc/self/cgroup)
     if group_with memory.limit_in_bytes "${own%/}" $((mib << 20)); then return; fi
     limited=(sh -c 'ulimit -d "$0" && exec "$@"' $((mib * 1024)))
-    limited_by="ulimit -d $((mib * 1024)): heap, stacks and whatever else is private and writable, touched or not, since no cgroup with a limit can be made here"
+    # Heap, stacks and whatever else is private and writable, touched or not.
+    limited_by="ulimit -d $((mib * 1024))"
 }
 
 # Makes a group with this limit below that one, if that can be done.

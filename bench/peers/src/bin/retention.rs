@@ -17,7 +17,7 @@ use holdfast::domain::{
 use holdfast::pool::connector;
 use holdfast::store::sqlite::{Options, SqliteStore};
 use holdfast::store::{Claim, ClaimRequest, Ending, NewRun, QueueLimits, StepRecord, Store};
-use holdfast_peers::figure::{median, quantile, verdict};
+use holdfast_peers::figure::{median, quantile, tell, verdict};
 use holdfast_peers::server::{Server, exchange, unlimited};
 use holdfast_peers::store;
 use postgres::NoTls;
@@ -112,11 +112,9 @@ fn judge(what: &str, turns: &[(Turn, Turn)], figures: fn(&Turn) -> &Vec<f64>) ->
     let neighbours = turns.windows(2).map(|pair| p(&pair[0].0, 0.99) / p(&pair[1].0, 0.99));
     let mut apart: Vec<f64> = neighbours.map(|ratio| ratio.max(1.0 / ratio)).collect();
     apart.push(1.0);
-    let apart = median(apart);
-    println!("{what}: neighbouring turns without removal are {apart:.2} x apart (median)");
     let store = if std::env::var_os("DATABASE_URL").is_some() { "PostgreSQL" } else { "SQLite" };
-    let what = format!("removal: p99 of {what} by that without it, {store}");
-    verdict(&what, median(ratios(0.99)), "x", RATIO_MAX.max(apart))
+    tell(&format!("removal: p99 of {what} by that of the turn before, both without it, {store}"), median(apart), "x");
+    verdict(&format!("removal: p99 of {what} by that without it, {store}"), median(ratios(0.99)), "x", RATIO_MAX)
 }
 
 /// One turn of a server that keeps what has ended for so many days, or everything.

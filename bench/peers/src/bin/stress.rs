@@ -87,7 +87,8 @@ fn main() -> ExitCode {
     judge(is_measured, "/health, p99", quantile(&health_ms, 0.99), "ms", HEALTH_P99_MS_MAX);
     judge(is(&["postgres"]), "idle, resident", idle.resident_mib, "MiB", 16.0);
     let peak_mib_max = if is(&["limited"]) { LIMIT_MIB } else { PEAK_MIB_MAX };
-    judge(is_measured, "resident at most", peak_mib, "MiB", peak_mib_max);
+    let kept_by = std::env::var("LIMITED_BY").map(|by| format!(", kept by {by}")).unwrap_or_default();
+    judge(is_measured, &format!("resident at most{kept_by}"), peak_mib, "MiB", peak_mib_max);
     if !rest.is_zero() {
         let kept = rested.resident_mib - idle.resident_mib;
         judge(
