@@ -75,8 +75,8 @@ const SUCCESSION_MAX: Duration = Duration::from_secs(3);
 const PARTING_MIN: Duration = Duration::from_secs(1);
 /// How long whoever has asked may keep a successor waiting, and with it whoever comes next.
 const PARTING_MAX: Duration = Duration::from_secs(5);
-/// How long a shutdown without a successor goes on reading what comes.
-const CATCH_UP_MAX: Duration = Duration::from_millis(250);
+/// How long a shutdown without a successor goes on reading what comes, if something always does.
+const CATCH_UP_MAX: Duration = Duration::from_secs(1);
 /// How long a shutdown sends what clients have not taken yet.
 const SEND_GRACE: Duration = Duration::from_secs(1);
 /// The user of the token that the first start prints, and of who asks on this machine without a token.
@@ -349,7 +349,7 @@ impl App {
             self.http.part(Instant::now() + left().saturating_sub(for_closing).min(PARTING_MAX));
         } else {
             // Whoever has asked by now is told where to look, however busy the machine is.
-            self.http.catch_up(Instant::now() + left().min(CATCH_UP_MAX));
+            self.http.catch_up(Instant::now() + CATCH_UP_MAX.min(left() / 4));
         }
         self.http.stop_accepting();
         drop(self.socket_file.take());

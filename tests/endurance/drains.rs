@@ -78,12 +78,11 @@ impl Person {
         Self { name: format!("user-{n}@example.org"), random, open: None, accepted: Vec::new(), told: 0 }
     }
 
-    /// Asks until the server drains. Gives when it asked what was not answered, if anything.
+    /// Asks until the server drains. Gives by when it had asked what was not answered, if anything.
     fn ask_until_it_drains(&mut self, mut client: Client, answered: &AtomicUsize) -> Option<Instant> {
         let limit = Limit::begin();
         loop {
             limit.check();
-            let asked = Instant::now();
             match self.ask(&mut client) {
                 Asked::Answered => drop(answered.fetch_add(1, Ordering::SeqCst)),
                 Asked::Accepted => {}
@@ -96,7 +95,7 @@ impl Person {
                     // The store of a server that has just begun may not be there yet.
                     std::thread::sleep(COME_AGAIN);
                 }
-                Asked::Unanswered => return Some(asked),
+                Asked::Unanswered => return client.sent(),
             }
         }
     }

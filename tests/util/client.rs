@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -14,6 +15,7 @@ pub(crate) struct Client {
     address: SocketAddr,
     token: Option<String>,
     connection: Option<BufReader<Heard>>,
+    sent: Option<Instant>,
 }
 
 /// An answer as it was read.
@@ -31,7 +33,7 @@ impl Client {
         if let Some(token) = &token {
             secrecy::note_token(token);
         }
-        Self { address, token, connection: None }
+        Self { address, token, connection: None, sent: None }
     }
 
     pub(crate) fn get(&mut self, path: &str) -> Response {
@@ -72,6 +74,7 @@ impl Client {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> std::io::Result<Response> {
+        self.sent = None;
         self.try_connection()?;
         self.send(method, path, headers, body);
         self.read_answer(method)
@@ -102,7 +105,8 @@ impl Client {
     /// Sends exactly these bytes.
     pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
         // The server may refuse and close before it has read everything; what it said is read all the same.
-        drop(self.connection().get_mut().write_all(bytes));
+        let written = self.connection().get_mut().write_all(bytes);
+        self.sent = written.is_ok().then(Instant::now);
     }
 
     /// Watches a run's events on a connection of its own; the answer has to be a stream.
@@ -155,6 +159,11 @@ impl Client {
             self.connection = Some(BufReader::new(Heard::new(stream)));
         }
         Ok(self.connection.as_mut().expect("it was just made"))
+    }
+
+    /// By when the last request was sent; `None` if the server was gone before.
+    pub(crate) fn sent(&self) -> Option<Instant> {
+        self.sent
     }
 
     /// Closes the connection without a word.
