@@ -209,6 +209,14 @@ fn ask_on(mut client: Client, thread: &str, comes_anew: bool, is_over: &AtomicBo
 /// It ends when it is interrupted.
 const ENDLESS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
 
+/// Tells links between installed pages that lead nowhere.
+const DEAD_LINKS: &str = "cd /usr/share/doc/holdfast
+    find . -name '*.md' | while read -r page; do
+        grep --only-matching '](\\([^)#]*\\)' $page | cut -c 3- | while read -r link; do
+            case $link in '' | *:*) ;; *) [ -e ${page%/*}/$link ] || echo $page: $link ;; esac
+        done || :
+    done";
+
 #[test]
 fn what_is_installed_is_whole_and_serves() {
     let Some(machine) = machine() else { return };
@@ -238,6 +246,8 @@ fn what_is_installed_is_whole_and_serves() {
     ] {
         machine.run(&format!("[ -s /usr/share/{file} ]"));
     }
+    let dead = machine.run(DEAD_LINKS);
+    assert_eq!(dead, "", "pages that were not installed with those that name them");
     machine.run("dpkg --verify holdfast");
     let changes = machine.run("zcat /usr/share/doc/holdfast/changelog.Debian.gz");
     assert!(changes.starts_with(concat!("holdfast (", env!("CARGO_PKG_VERSION"), "-1) ")), "{changes}");

@@ -24,8 +24,7 @@ kill "$!"
 wait "$!" || :
 "#;
 /// What of the service is left to this manager.
-const SETTINGS: [&str; 6] =
-    ["Type", "Restart", "RestartPreventExitStatus", "StandardOutput", "StandardError", "ExecReload"];
+const SETTINGS: [&str; 5] = ["Type", "Restart", "StandardOutput", "StandardError", "ExecReload"];
 
 /// A manager with both units, and what they have told the journal.
 struct Systemd {
