@@ -1,13 +1,15 @@
 //! Where the server listens: on the sockets that a service manager passed, else where `BIND` says.
 
-use std::fs::{Permissions, set_permissions, symlink_metadata};
+use std::fs::symlink_metadata;
 use std::io::{self, ErrorKind};
 use std::net::TcpListener;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use rustix::fd::OwnedFd;
+use rustix::fs::{FileType, Mode, OFlags, chmod, fstat, open};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, connect, getsockname, socket_with, sockopt,
@@ -19,7 +21,7 @@ use crate::config::{Bind, Config};
 use crate::http::Server;
 
 /// Everybody on this machine may connect, as to a port of its loopback address; tokens say who may come in.
-const MODE: u32 = 0o666;
+const MODE: Mode = Mode::from_raw_mode(0o666);
 
 /// Sockets that are listened on.
 #[derive(Debug)]
@@ -108,9 +110,8 @@ fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
         }
         bound => bound?,
     };
-    set_permissions(path, Permissions::from_mode(MODE))?;
-    let file = symlink_metadata(path)?;
-    Ok((listener, SocketFile { path: path.to_owned(), identity: (file.dev(), file.ino()) }))
+    let file = SocketFile::open_to_all(path)?;
+    Ok((listener, file))
 }
 
 /// Whether nobody listens on a socket's file any more. Does not wait: who does not come to accepting is there all the same.
@@ -118,6 +119,20 @@ fn is_left(path: &Path) -> io::Result<bool> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let probe = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     Ok(connect(&probe, &SocketAddrUnix::new(path)?) == Err(Errno::CONNREFUSED))
+}
+
+impl SocketFile {
+    /// Lets everybody connect to the socket of this name. Whoever owns the directory may have put something else there since the
+    /// socket was made: no link is followed, and a second name of another file is as good as one.
+    fn open_to_all(path: &Path) -> io::Result<Self> {
+        let file = open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let found = fstat(&file)?;
+        if FileType::from_raw_mode(found.st_mode) != FileType::Socket || found.st_nlink != 1 {
+            return Err(io::Error::other("somebody has put another file in the place of the socket"));
+        }
+        chmod(format!("/proc/self/fd/{}", file.as_raw_fd()), MODE)?;
+        Ok(Self { path: path.to_owned(), identity: (found.st_dev, found.st_ino) })
+    }
 }
 
 /// Removes the file, unless somebody has put another in its place.
@@ -134,6 +149,7 @@ impl Drop for SocketFile {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
     use std::sync::mpsc::channel;
     use std::time::Duration;
 
@@ -143,6 +159,30 @@ mod tests {
 
     fn socket() -> OwnedFd {
         socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None).unwrap()
+    }
+
+    fn mode(path: &Path) -> Mode {
+        Mode::from_raw_mode(symlink_metadata(path).unwrap().permissions().mode())
+    }
+
+    #[test]
+    fn what_has_taken_the_place_of_a_socket_is_not_opened_to_anybody() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, file, private] = ["socket", "file", "private"].map(|name| directory.path().join(name));
+        std::fs::write(&file, "somebody's").unwrap();
+        let _private = UnixListener::bind(&private).unwrap();
+        let put_there: [fn(&Path, &Path) -> io::Result<()>; 2] =
+            [|of, path| symlink(of, path), |of, path| std::fs::hard_link(of, path)];
+        for of in [&file, &private] {
+            let before = mode(of);
+            for put in put_there {
+                put(of, &path).unwrap();
+                let refused = SocketFile::open_to_all(&path).unwrap_err();
+                assert!(refused.to_string().contains("another file"), "{refused}");
+                assert_eq!(mode(of), before);
+                std::fs::remove_file(&path).unwrap();
+            }
+        }
     }
 
     #[test]
@@ -167,7 +207,7 @@ mod tests {
         // Dropped without having been removed, as by a process that was killed.
         drop(UnixListener::bind(&path).unwrap());
         let (_living, file) = bind_unix(&path).unwrap();
-        assert_eq!(symlink_metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+        assert_eq!(mode(&path), MODE);
         assert_eq!(bind_unix(&path).unwrap_err().kind(), ErrorKind::AddrInUse);
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "somebody's").unwrap();

@@ -1,4 +1,5 @@
-//! Standard error as the log writes to it: whoever reads it may stop reading, and nobody here waits for that.
+//! Standard error as the log writes to it, and standard output as the welcome does: whoever reads them may stop reading, and nobody
+//! here waits for that.
 //!
 //! What is not taken at once is kept, up to a limit, and sent as soon as it is taken. Past the limit lines are lost: all of them
 //! from then on, so that the gap is one gap, until somebody reads again and is told how many there were.
@@ -83,6 +84,16 @@ impl Sink {
         }
         self.out = file;
         Ok(Some(self.out.as_fd()))
+    }
+
+    /// Whether it leads where this does.
+    pub(super) fn leads_where(&self, other: BorrowedFd<'_>) -> bool {
+        matches!((fstat(&self.out), fstat(other)), (Ok(one), Ok(other)) if is_same(&one, &other))
+    }
+
+    /// Whether there is something that has not been taken yet.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     /// Whether a person may be looking.

@@ -22,6 +22,8 @@ const END_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Held for one write that does not wait; at SIGHUP, for opening a file; at the end, for [`END_PATIENCE`].
 static SINK: OnceLock<Mutex<Sink>> = OnceLock::new();
+/// Standard output, until it has taken what was said there. Held as long.
+static SAID: Mutex<Option<Sink>> = Mutex::new(None);
 
 /// Starts logging as the configuration says. May be called once in a process; later calls change nothing.
 pub(super) fn start(config: &Config) {
@@ -63,9 +65,23 @@ pub(super) fn reopen() {
     }
 }
 
-/// Sends what a reader that was behind takes now, and tells one that had stopped what it has missed. Does not block; to be called
-/// again and again.
+/// Says this on standard output, which nobody may be reading either. Does not block: what is not taken at once is sent by [`tend`].
+pub(super) fn say(text: &str) {
+    let stdout = io::stdout();
+    let log = SINK.get().map(Mutex::lock).filter(|log| log.leads_where(stdout.as_fd()));
+    if let Some(mut log) = log {
+        // One queue for one reader: neither comes in between the other's half of a line.
+        log.write(text.as_bytes());
+    } else if let Ok(mut sink) = Sink::to(stdout.as_fd()) {
+        sink.write(text.as_bytes());
+        *SAID.lock() = Some(sink).filter(Sink::is_behind);
+    }
+}
+
+/// Sends what readers that were behind take now, and tells one of the log that had stopped what it has missed. Does not block; to be
+/// called again and again.
 pub(super) fn tend() {
+    send_said(Sink::flush);
     if let Some(sink) = SINK.get() {
         let lost = {
             let mut sink = sink.lock();
@@ -76,12 +92,22 @@ pub(super) fn tend() {
     }
 }
 
-/// The same at the end, when a reader that is behind is waited for, a little, and not beyond `deadline`.
+/// The same at the end, when each reader that is behind is waited for, a little, and not beyond `deadline`.
 pub(super) fn finish(deadline: Instant) {
+    let settle = |sink: &mut Sink| sink.settle(deadline.min(Instant::now() + END_PATIENCE));
+    send_said(settle);
     if let Some(sink) = SINK.get() {
-        sink.lock().settle(deadline.min(Instant::now() + END_PATIENCE));
-        tend();
+        settle(&mut sink.lock());
     }
+    tend();
+}
+
+fn send_said(send: impl FnOnce(&mut Sink)) {
+    let mut said = SAID.lock();
+    if let Some(sink) = &mut *said {
+        send(sink);
+    }
+    *said = said.take().filter(Sink::is_behind);
 }
 
 fn tell_lost(lines: u64) {

@@ -43,7 +43,7 @@ use crate::engine::analyst::Analyst;
 use crate::event;
 use crate::http::{Limits, Server};
 use crate::limits::{RateLimiter, RateQuota};
-use crate::memory::{Limit, Memory, Pace, Pressure};
+use crate::memory::{self, Limit, Memory, Pressure};
 use crate::metrics::Metrics;
 use crate::pool::connector;
 use crate::runner::{Runner, Settings};
@@ -148,6 +148,22 @@ impl StartError {
     }
 }
 
+/// How often the server looks at itself, and how long it waits for itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// How often memory is looked at.
+    pub memory: memory::Pace,
+    /// What a job of the store lane may take beyond its wait for a connection before its thread is missed.
+    pub job_margin: Duration,
+}
+
+impl Default for Pace {
+    /// As it is for users.
+    fn default() -> Self {
+        Self { memory: memory::Pace::default(), job_margin: watchdog::JOB_MARGIN }
+    }
+}
+
 /// A running server.
 pub struct App {
     http: Arc<Server>,
@@ -175,10 +191,9 @@ pub struct App {
 }
 
 impl App {
-    /// Starts everything. `more_engines` answer to their names beside the built-in analyst; memory is looked at as often as `pace`
-    /// says; what was `inherited` goes before where the configuration says to listen; `metrics` are those of `api::route_names`. A
-    /// store that is a server's need
-    /// not be there yet: requests that need it are refused until it is.
+    /// Starts everything. `more_engines` answer to their names beside the built-in analyst; it looks at itself at this `pace`;
+    /// what was `inherited` goes before where the configuration says to listen; `metrics` are those of `api::route_names`. A
+    /// store that is a server's need not be there yet: requests that need it are refused until it is.
     ///
     /// # Errors
     /// See [`StartError`]; whatever was started ends by itself.
@@ -189,9 +204,9 @@ impl App {
         inherited: Inherited,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StartError> {
-        crate::memory::bound_arenas();
-        let period_min = watchdog::period_min(config.pool_timeout);
-        let longer = inherited.watchdog.and(Some(period_min)).filter(|min| Some(*min) > inherited.watchdog);
+        memory::bound_arenas();
+        let period_min = watchdog::period_min(config.pool_timeout, pace.job_margin);
+        let longer = inherited.watchdog.filter(|period| *period < period_min).map(|_| period_min);
         let notifier = Arc::new(Notifier::to(inherited.manager.as_deref(), longer));
         notifier.starting("opening the store and the tables of data");
         let state = StateDirectory::open(&config.state_directory)?;
@@ -208,7 +223,7 @@ impl App {
             dataset_connections(config),
             connector,
         )?);
-        let memory = Arc::new(Memory::new(Limit::find(config.memory_limit, config.web_memory), pace));
+        let memory = Arc::new(Memory::new(Limit::find(config.memory_limit, config.web_memory), pace.memory));
         let mut engines: Vec<Arc<dyn Engine>> = vec![Arc::new(Analyst::new(Arc::clone(&datasets)))];
         engines.extend(more_engines);
         let pressure = Arc::clone(&memory);
@@ -268,9 +283,9 @@ impl App {
         let prober = Prober::start(Arc::clone(&api))?;
         let http = Arc::new(Server::start(sockets, limits, http_threads(), Front(Arc::clone(&api)))?);
         api.counts_connections_at(http.meter());
-        let watchdog = inherited
-            .watchdog
-            .map(|period| Watchdog::new(period, Arc::clone(&http), Arc::clone(&api), Arc::clone(&notifier)));
+        let watchdog = inherited.watchdog.map(|period| {
+            Watchdog::new(period, period_min, Arc::clone(&http), Arc::clone(&api), Arc::clone(&notifier))
+        });
         let housekeeper = Housekeeper::start(housekeeper::Chores {
             http: Arc::clone(&http),
             api: Arc::clone(&api),
@@ -388,7 +403,7 @@ pub fn serve(config: &Config, more_engines: Vec<Arc<dyn Engine>>) -> u8 {
     serve_at(config, more_engines, Pace::default())
 }
 
-/// The same, with memory looked at as often as `pace` says.
+/// The same at this pace.
 pub fn serve_at(config: &Config, more_engines: Vec<Arc<dyn Engine>>, pace: Pace) -> u8 {
     let inherited = Inherited::take();
     logging::start(config);

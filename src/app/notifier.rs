@@ -52,7 +52,8 @@ struct Told {
 enum Phase {
     Starting,
     Ready,
-    Stopping,
+    /// For at most so long.
+    Stopping(Duration),
 }
 
 impl Notifier {
@@ -82,9 +83,7 @@ impl Notifier {
 
     /// The drain begins, and may take so long.
     pub(super) fn stopping(&self, drain_timeout: Duration) {
-        let mut told = self.told.lock();
-        told.enter(self, Phase::Stopping);
-        self.send(&format!("EXTEND_TIMEOUT_USEC={}", (drain_timeout + STOP_MARGIN).as_micros()));
+        self.told.lock().enter(self, Phase::Stopping(drain_timeout + STOP_MARGIN));
     }
 
     /// Tells of what `work` does as of a reload; before the server is ready and when it ends, of nothing.
@@ -112,7 +111,7 @@ impl Notifier {
         }
         if told.phase == Phase::Starting && is_due(told.extended_at, EXTEND_EVERY, now) {
             told.extended_at = Some(now);
-            self.send(&format!("EXTEND_TIMEOUT_USEC={}", EXTENSION.as_micros()));
+            self.send(&extend_by(EXTENSION));
         }
         if told.status != status && is_due(told.status_at, STATUS_EVERY, now) {
             told.tell_status(self, status, now);
@@ -138,7 +137,7 @@ impl Told {
         self.phase = phase;
         self.is_known = match phase {
             Phase::Starting => true,
-            Phase::Stopping => notifier.send("STOPPING=1"),
+            Phase::Stopping(within) => notifier.send(&format!("STOPPING=1\n{}", extend_by(within))),
             Phase::Ready => {
                 let longer = self.watchdog.map(|period| format!("\nWATCHDOG_USEC={}", period.as_micros()));
                 notifier.send(&format!("READY=1{}", longer.unwrap_or_default()))
@@ -152,6 +151,10 @@ impl Told {
         }
         self.status_at = Some(now);
     }
+}
+
+fn extend_by(time: Duration) -> String {
+    format!("EXTEND_TIMEOUT_USEC={}", time.as_micros())
 }
 
 fn is_due(last: Option<Instant>, every: Duration, now: Instant) -> bool {
@@ -223,19 +226,26 @@ mod tests {
         });
         let begin = messages[1].strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
         assert!(begin.parse::<u64>().is_ok(), "{messages:?}");
-        assert_eq!(messages[2..], ["STOPPING=1", "EXTEND_TIMEOUT_USEC=35000000"], "it is not ready again");
+        assert_eq!(messages[2..], ["STOPPING=1\nEXTEND_TIMEOUT_USEC=35000000"], "it is not ready again");
     }
 
     #[test]
-    fn who_does_not_read_is_told_later_that_the_server_is_ready() {
+    fn who_does_not_read_is_told_later_that_the_server_is_ready_or_how_long_it_stops() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notify");
         let notifier = Notifier::to(Some(path.as_os_str()), None);
-        notifier.ready();
-        let manager = UnixDatagram::bind(&path).unwrap();
-        notifier.keep_informed("", Instant::now());
-        let mut buffer = [0; 64];
-        let length = manager.recv(&mut buffer).unwrap();
-        assert_eq!(&buffer[..length], b"READY=1");
+        let told_later = |enter: &dyn Fn()| {
+            enter();
+            let manager = UnixDatagram::bind(&path).unwrap();
+            manager.set_nonblocking(true).unwrap();
+            notifier.keep_informed("", Instant::now());
+            std::fs::remove_file(&path).unwrap();
+            let mut buffer = [0; 64];
+            let length = manager.recv(&mut buffer).unwrap();
+            String::from_utf8_lossy(&buffer[..length]).into_owned()
+        };
+        assert_eq!(told_later(&|| notifier.ready()), "READY=1");
+        let stopping = told_later(&|| notifier.stopping(Duration::from_secs(25)));
+        assert_eq!(stopping, "STOPPING=1\nEXTEND_TIMEOUT_USEC=35000000");
     }
 }

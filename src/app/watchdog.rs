@@ -15,7 +15,7 @@ const SIGNS_PER_PERIOD: u32 = 4;
 /// How many of them are missing when the log says so: the manager is told nothing more unless that ends.
 const MISSING_TOLD: u32 = 3;
 /// What a job of the store lane may take beyond its wait for a connection: the longest answer (62 s), and some room.
-const JOB_MARGIN: Duration = Duration::from_secs(100);
+pub(super) const JOB_MARGIN: Duration = Duration::from_secs(100);
 
 /// Feeds the manager's watchdog as long as everything makes progress.
 pub(super) struct Watchdog {
@@ -23,6 +23,8 @@ pub(super) struct Watchdog {
     api: Arc<Api>,
     notifier: Arc<Notifier>,
     feed_every: Duration,
+    /// How long nobody has fed it when the log says who stands still.
+    missed_after: Duration,
     fed_at: Instant,
     /// As it was when it was fed last.
     fed: Progress,
@@ -39,16 +41,26 @@ struct Progress {
     lane: Vec<u64>,
 }
 
-/// The least period with which nothing is taken for stuck that only waits, where operations wait so long for a connection.
-pub(super) fn period_min(pool_timeout: Duration) -> Duration {
-    pool_timeout + JOB_MARGIN
+/// The least period with which nothing is taken for stuck that only waits, where jobs wait so long for a connection, and take so much
+/// more.
+pub(super) fn period_min(pool_timeout: Duration, job_margin: Duration) -> Duration {
+    pool_timeout + job_margin
 }
 
 impl Watchdog {
-    /// One that has this period.
-    pub(super) fn new(period: Duration, http: Arc<Server>, api: Arc<Api>, notifier: Arc<Notifier>) -> Self {
+    /// One that was given this period, for a manager that has been asked to wait for `period_min` if that is longer. Whether it does is
+    /// not known: it is fed as the given period wants it, and a thread is missed as the longer one allows it.
+    pub(super) fn new(
+        period: Duration,
+        period_min: Duration,
+        http: Arc<Server>,
+        api: Arc<Api>,
+        notifier: Arc<Notifier>,
+    ) -> Self {
         let fed = Progress::of(&http, &api);
-        Self { http, api, notifier, feed_every: period / SIGNS_PER_PERIOD, fed_at: Instant::now(), fed, is_told: false }
+        let feed_every = period / SIGNS_PER_PERIOD;
+        let missed_after = period.max(period_min) / SIGNS_PER_PERIOD * MISSING_TOLD;
+        Self { http, api, notifier, feed_every, missed_after, fed_at: Instant::now(), fed, is_told: false }
     }
 
     /// Looks, and feeds when it is time and everybody has come further since. To be called a few times a second.
@@ -66,7 +78,7 @@ impl Watchdog {
             return;
         }
         self.api.nudge_lane();
-        if unfed_for >= self.feed_every * MISSING_TOLD && !self.is_told {
+        if unfed_for >= self.missed_after && !self.is_told {
             self.is_told = true;
             tracing::error!(
                 event = event::THREAD_STUCK,

@@ -1,8 +1,9 @@
 //! What the main job prints once it can be asked: a summary for a terminal, one line for a pipe.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::Duration;
 
+use super::logging;
 use crate::api::page::FIRST_QUESTION;
 use crate::auth;
 use crate::config::{Bind, Config};
@@ -10,7 +11,7 @@ use crate::config::{Bind, Config};
 /// How long the printed token is good for.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
 
-/// Prints it to standard output. For a Unix socket, which no browser opens, and with a configured secret or published keys no token is made: its users have theirs.
+/// Prints it to standard output, and waits for no reader. For a Unix socket, which no browser opens, and with a configured secret or published keys no token is made: its users have theirs.
 pub(super) fn print(config: &Config, place: &Bind) {
     let (base, token) = match place {
         Bind::Net(address) => {
@@ -43,8 +44,7 @@ pub(super) fn print(config: &Config, place: &Bind) {
         (None, false) if matches!(place, Bind::Unix(_)) => format!("{base}\n"),
         (None, false) => format!("{base}/\n"),
     };
-    // Whoever started the server may have closed its output; it serves all the same.
-    drop(std::io::stdout().write_all(text.as_bytes()));
+    logging::say(&text);
 }
 
 fn first_token(config: &Config) -> Option<String> {

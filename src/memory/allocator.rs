@@ -52,13 +52,13 @@ pub fn bound_arenas() {
 
 /// Has the threads keep no freed blocks for themselves, by starting the program once more in this process, because glibc reads this
 /// setting at the start only. Blocks that threads keep hold the pages that they lie in, which nothing gives back while the thread
-/// lives: after a load, 4 MiB of them. Whoever sets the same in `GLIBC_TUNABLES` has decided otherwise. To be called before
-/// anything else is done.
+/// lives: after a load, 4 MiB of them. Whoever sets the same in `GLIBC_TUNABLES` has decided otherwise; where the dynamic
+/// loader was executed, with the program as its argument, nothing is started again. To be called before anything else is done.
 pub fn keep_no_thread_caches() {
     const VARIABLE: &str = "GLIBC_TUNABLES";
     const SETTING: &str = "glibc.malloc.tcache_count";
     let tunables = std::env::var_os(VARIABLE).unwrap_or_default();
-    if tunables.to_string_lossy().contains(SETTING) || is_privileged() {
+    if tunables.to_string_lossy().contains(SETTING) || is_privileged() || is_started_by_loader() {
         return;
     }
     // By its path and not by /proc/self/exe, which would be its name from then on.
@@ -87,11 +87,18 @@ fn is_privileged() -> bool {
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
+/// Whether the dynamic loader is what was executed, and so what would be started again, without its argument. For a program the kernel
+/// loads a loader, and tells where; for a loader it loads none.
+fn is_started_by_loader() -> bool {
+    // SAFETY: as above.
+    unsafe { libc::getauxval(libc::AT_BASE) == 0 }
+}
+
 /// Has each block of a quarter of a mebibyte or more go back to the system when it is freed. By itself the allocator keeps what is as
 /// large as something that was freed before, which pays for a server and not for a program that copies rows of all lengths.
 pub fn keep_no_large_blocks() {
     const LARGE_BYTES: libc::c_int = 256 << 10;
-    // SAFETY: as above.
+    // SAFETY: mallopt stores a number.
     unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES) };
 }
 

@@ -4,14 +4,16 @@ use std::io::{BufRead, BufReader, PipeReader, Read, Write, pipe};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::fs::{OFlags, fcntl_setfl, fstat};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::util::secrecy::{Place, judge};
-use crate::util::{Intruder, Launch, Server, sql, wait_for, wait_until};
+use crate::util::{Intruder, Launch, Running, Server, sql, wait_for, wait_until};
 
 const ANN: &str = "ann@example.org";
 /// What systemd does: it says what standard error is.
@@ -173,6 +175,18 @@ fn full_pipe() -> (PipeReader, std::io::PipeWriter) {
     (reader, writer)
 }
 
+/// Reads a pipe from now on: its lines, and who reads them.
+fn read_on(reader: PipeReader) -> (Arc<Mutex<String>>, JoinHandle<()>) {
+    let said = Arc::new(Mutex::new(String::new()));
+    let into = Arc::clone(&said);
+    let reading = std::thread::spawn(move || {
+        for line in BufReader::new(reader).lines().map(Result::unwrap).filter(|line| !line.is_empty()) {
+            into.lock().push_str(&(line + "\n"));
+        }
+    });
+    (said, reading)
+}
+
 /// A server whose log nobody reads, which has answered many requests, each within a moment.
 fn unread() -> (PipeReader, Server) {
     let (reader, writer) = full_pipe();
@@ -196,16 +210,37 @@ fn a_log_that_nobody_reads_holds_up_neither_requests_nor_the_end() {
     drop(reader);
 }
 
+/// Standard output is the log's pipe, or has it for itself.
+#[test]
+fn a_server_whose_output_nobody_reads_serves_and_ends_and_says_everything_to_who_reads_again() {
+    for prelude in ["exec >&2", "exec >&2 2>/dev/null"] {
+        let (reader, writer) = full_pipe();
+        let launch = Launch::holdfast().embedded().stderr_to(writer).shell(prelude);
+        let path = launch.home().join("socket");
+        let welcome = format!("unix:{}", path.display());
+        let launch = launch.env("BIND", &welcome);
+        let listening = || {
+            let server = launch.begin(&[]);
+            wait_until("it to listen", || UnixStream::connect(&path).is_ok());
+            server
+        };
+        let assert_ends = |server: Running| {
+            server.signal(Signal::TERM);
+            assert_eq!(server.wait().code, Some(0), "{prelude}");
+        };
+        assert_ends(listening());
+        let server = listening();
+        let (said, _) = read_on(reader);
+        wait_until("it to say where it is", || said.lock().lines().any(|line| line == welcome));
+        assert_ends(server);
+        judge("a server", Place::Output, said.lock().as_bytes(), &[]);
+    }
+}
+
 #[test]
 fn whoever_reads_the_log_again_is_told_how_many_lines_are_missing_and_where() {
     let (reader, server) = unread();
-    let log = Arc::new(Mutex::new(String::new()));
-    let into = Arc::clone(&log);
-    let reading = std::thread::spawn(move || {
-        for line in BufReader::new(reader).lines().map(Result::unwrap).filter(|line| !line.is_empty()) {
-            into.lock().push_str(&(line + "\n"));
-        }
-    });
+    let (log, reading) = read_on(reader);
     wait_until("the gap to be told", || log.lock().contains("log.lines.lost"));
     server.anonymous().request("GET", "/health", &[("X-Request-Id", "comes-after-it")], &[]);
     wait_until("the log to go on", || log.lock().contains("comes-after-it"));

@@ -291,6 +291,16 @@ fn a_servers_threads_keep_no_freed_memory_unless_it_is_told_otherwise() {
     assert_eq!(tunables(&start(otherwise)), [otherwise]);
 }
 
+/// What is executed is the loader then, and not the program.
+#[test]
+fn a_server_that_is_started_by_the_dynamic_loader_starts() {
+    let by_loader = r#"exec "$(ldd "$0" | sed -n 's/^[[:space:]]*\(\/[^ ]*\/ld-[^ ]*\).*/\1/p')" "$0" "$@""#;
+    let server = Launch::holdfast().shell(by_loader).start();
+    let executed = std::fs::read_link(format!("/proc/{}/exe", server.pid().as_raw_nonzero())).unwrap();
+    assert!(executed.file_name().unwrap().to_string_lossy().starts_with("ld-"), "{}", executed.display());
+    assert_eq!(server.client(ANN).get("/runs").status, 200);
+}
+
 /// So many KiB of each stack of this size were ever touched.
 fn touched_kib(server: &Server, stack_bytes: usize) -> Vec<u64> {
     let smaps = std::fs::read_to_string(format!("/proc/{}/smaps", server.pid().as_raw_nonzero())).unwrap();

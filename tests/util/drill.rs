@@ -11,9 +11,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use holdfast::app::Pace;
 use holdfast::domain::{Answer, ErrorKind};
 use holdfast::engine::{Engine, EngineError, Next, State, StepContext, Turn};
-use holdfast::memory::Pace;
+use holdfast::memory;
 use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -23,7 +24,8 @@ use super::{Server, wait_until};
 /// The variable that names the directory of journals and gates; without it [`server_process`] does nothing.
 pub(super) const DIRECTORY: &str = "HOLDFAST_DRILL";
 
-/// The variable with which the server looks at its memory as often as it can, and takes each look for growth.
+/// The variable with which the server looks at its memory as often as it can, takes each look for growth, and expects of a job of its
+/// lane that it takes no time but the wait for a connection.
 pub(super) const HURRY: &str = "HOLDFAST_DRILL_HURRY";
 
 /// What makes this test binary a server.
@@ -297,7 +299,8 @@ fn server_process() {
     let directory = PathBuf::from(directory);
     let engine = |remembers| -> Arc<dyn Engine> { Arc::new(DrillEngine { directory: directory.clone(), remembers }) };
     let pace = if std::env::var_os(HURRY).is_some() {
-        Pace { sample_every: Duration::ZERO, samples_per_growth: 1 }
+        let memory = memory::Pace { sample_every: Duration::ZERO, samples_per_growth: 1 };
+        Pace { memory, job_margin: Duration::ZERO }
     } else {
         Pace::default()
     };

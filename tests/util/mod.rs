@@ -136,7 +136,7 @@ pub(crate) use relay::{Fate, Lost, Relay};
 pub(crate) use reverse_proxy::{Brand, ReverseProxy};
 pub(crate) use secrecy::{Heard, Matter};
 pub(crate) use series::series;
-pub(crate) use server::{Finished, Launch, Server};
+pub(crate) use server::{Finished, Launch, Running, Server};
 pub(crate) use world::World;
 pub(crate) use written::written;
 

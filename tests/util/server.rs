@@ -65,7 +65,7 @@ impl Launch {
         launch.env(drill::DIRECTORY, directory.to_str().unwrap())
     }
 
-    /// Looks at its memory four times a second; of the drill server.
+    /// Looks at its memory four times a second, and misses a thread after what it may wait for a connection; of the drill server.
     #[must_use]
     pub(crate) fn in_a_hurry(self) -> Self {
         self.env(drill::HURRY, "1")
