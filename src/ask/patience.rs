@@ -54,13 +54,13 @@ mod tests {
 
     #[test]
     fn it_ends_and_begins_anew_with_each_word() {
-        let mut patience = Patience::new(Duration::from_millis(150));
+        let mut patience = Patience::new(Duration::from_secs(1));
         assert!(patience.wait(Some(Duration::ZERO)));
-        assert!(patience.left() < Duration::from_millis(60), "nobody asks without a pause, whatever the server says");
+        assert!(patience.left() <= Duration::from_millis(900), "nobody asks without a pause, whatever the server says");
         assert!(patience.wait(Some(Duration::from_secs(5))), "a last try at the end");
         assert!(!patience.wait(None));
         patience.renew();
-        assert!(patience.left() > Duration::from_millis(100));
+        assert!(patience.left() > Duration::from_millis(500));
         assert!(patience.wait(None));
     }
 }

@@ -143,7 +143,8 @@ fn an_unknown_key_has_them_fetched_at_once_and_strangers_once_in_ten_seconds() {
     let [old, new] = [Key::p256(Some("old")), Key::ed25519(Some("new"))];
     let keys = KeyServer::start(Publication::of(&[&old]));
     let server = launch_at(&keys).start();
-    soon_accepted(&server, &old);
+    // Before that every key is missing, and whoever came would have them fetched once more.
+    wait_until("the keys to be there", || server.anonymous().get("/health/ready").status == 200);
     let olds = fresh(&old);
     assert_eq!(present(&mut server.anonymous(), &olds).status, 200);
     let before = keys.fetches();

@@ -110,12 +110,12 @@ fn what_waits_is_limited_for_each_user_and_for_all() {
 fn asked_to_wait(server: &Server, round: u32, hold: Duration) -> (u64, u64) {
     let mut ann = server.client("ann@example.org");
     let holders = [1, 2].map(|n| held(&format!("held {n} in round {round}")));
-    let begun = Instant::now();
     let mut stored = Vec::new();
     for (n, drill) in holders.iter().enumerate() {
         stored.push(submit(&mut ann, &format!("thread {n}"), drill).run_id());
         drill.wait_for_step(server, 1, 1);
     }
+    let begun = Instant::now();
     let mut queued = Vec::new();
     for user in ["ann@example.org", "bob@example.org"] {
         let answer = submit(&mut server.client(user), "queued", &held(&format!("of {user} in round {round}")));

@@ -66,7 +66,8 @@ fn users_are_counted_one_by_one_and_told_when_to_come_again() {
     let (mut ann, mut other, mut bob) =
         (server.client("ann@example.org"), server.client("ann@example.org"), server.client("bob@example.org"));
     let refused = until_refused(|| ann.get("/runs"));
-    assert_eq!(come_again(&refused, 429), 10);
+    // Some seconds may have begun meanwhile.
+    assert!((5..=10).contains(&come_again(&refused, 429)), "{refused:?}");
     assert!(refused.header("X-Request-Id").is_some() && refused.header("Access-Control-Allow-Origin").is_some());
     come_again(&other.get("/catalog"), 429);
     come_again(&other.post("/analyze", &sql("t", "SELECT 1")), 429);
@@ -158,8 +159,8 @@ fn every_counted_answer_says_how_its_client_stands() {
 /// is known to wait, and an OS thread of its own waits for each answer.
 #[test]
 fn a_burst_passes_and_the_next_ones_wait_in_their_order() {
-    const WAITING: usize = 5;
-    let server = launch("1", BURST).env("RATE_LIMIT_REQUESTS", "2").start();
+    const WAITING: usize = 4;
+    let server = launch("1", BURST).start();
     let mut ann = server.client("ann@example.org");
     let begun = Instant::now();
     for _ in 0..BURST {
@@ -183,8 +184,8 @@ fn a_burst_passes_and_the_next_ones_wait_in_their_order() {
         let (number, answer, after) = answers.recv().unwrap();
         assert_eq!((number, answer.status), (expected, 200), "{answer:?}");
         assert!(answer.header("RateLimit").unwrap().starts_with("\"default\";r=0;t="), "{answer:?}");
-        let due = Duration::from_millis(500) * (number as u32 + 1);
-        assert!((due..due + Duration::from_secs(2)).contains(&after), "{number} was due after {due:?}: {after:?}");
+        let due = Duration::from_secs(number as u64 + 1);
+        assert!((due..due + Duration::from_secs(5)).contains(&after), "{number} was due after {due:?}: {after:?}");
     }
     for reader in readers {
         reader.join().unwrap();
@@ -301,7 +302,7 @@ fn preflights_are_not_counted() {
 /// Goal: a script that sends its requests and closes its sending side gets all its answers, although most of them have to wait.
 #[test]
 fn a_client_that_half_closes_has_its_turns_all_the_same() {
-    let server = launch("1", 2).env("RATE_LIMIT_REQUESTS", "4").start();
+    let server = launch("1", 2).start();
     let mut client = server.anonymous();
     let connection = client.connection();
     connection.get_mut().write_all("GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(5).as_bytes()).unwrap();
@@ -316,7 +317,7 @@ fn a_client_that_half_closes_has_its_turns_all_the_same() {
 
 #[test]
 fn a_stream_is_worth_waiting_for() {
-    let server = launch("1", 1).start();
+    let server = launch(LONG, 1).start();
     let mut ann = server.client("ann@example.org");
     let run = ann.submit(&sql("t", "SELECT 1"));
     let events = ann.watch(&run, 0);
@@ -333,8 +334,10 @@ fn what_waiting_requests_hold_is_bounded() {
         assert_eq!(client.get("/runs").status, 200);
     }
     let mut last = clients.pop().unwrap();
-    let _waiters: Vec<Client> =
-        clients.into_iter().map(|client| send_waiting(&server, client, "POST", "/analyze", &body)).collect();
+    for client in &mut clients {
+        client.send("POST", "/analyze", &[("Content-Type", "application/json")], &body);
+    }
+    wait_until("all to wait", || waiting(&server) == 8);
     let refused = last.request("POST", "/analyze", &[("Content-Type", "application/json")], &body);
     come_again(&refused, 429);
     assert_eq!(waiting(&server), 8, "a MiB each");

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use holdfast::api::Probes;
 use holdfast::store::Lost;
 
 use super::*;
@@ -67,6 +68,32 @@ fn a_heartbeat_that_waits_for_a_lock_delays_no_probe() {
         drop(standstill);
         heartbeat.join().unwrap().unwrap();
     });
+}
+
+/// Goal: whoever looks at health is told what is known and does not wait for a probe. One look must come while the database is
+/// being asked; on a machine that is too busy for that, the probe has ended before, and another is made.
+#[test]
+fn a_look_at_health_does_not_wait_for_a_database_that_is_silent() {
+    let Some((_database, proxy, store)) = through_proxy() else { return };
+    let probes = Probes::new("postgres");
+    let probe = || probes.refresh(&store, Instant::now() + Duration::from_secs(1));
+    let looked_meanwhile = || {
+        wait_until("the database to be known", || {
+            probe();
+            probes.database().is_connected()
+        });
+        proxy.freeze();
+        let said = std::thread::scope(|scope| {
+            let probing = scope.spawn(probe);
+            let is_asked = || store.pools().iter().any(|(_, pool)| !pool.operations.is_empty());
+            wait_until("it to be asked", || is_asked() || probing.is_finished());
+            probes.database()
+        });
+        proxy.thaw();
+        // What is known after the probe is that it does not answer.
+        said.is_connected()
+    };
+    assert!((0..5).any(|_| looked_meanwhile()));
 }
 
 /// The server's own limit comes before the wait for its answer is given up, and the connection stays.

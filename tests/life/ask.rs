@@ -106,7 +106,7 @@ fn json_is_the_run_as_the_server_gives_it() {
 
 #[test]
 fn an_analysis_without_an_answer_ends_with_4() {
-    let server = Launch::drill().env("ANALYSIS_TIMEOUT", "1s").start();
+    let server = Launch::drill().start();
     let mut ann = server.client(ANN);
     let asker = Asker::of(ANN, server.address());
     let invalid = asker.run(&["SELECT nothing FROM seattle_weather"]);
@@ -115,7 +115,8 @@ fn an_analysis_without_an_answer_ends_with_4() {
     let message = message.join(" ");
     let message = message.trim_end_matches('.');
     ended(&invalid, 4, &format!("the analysis failed: {message}"));
-    let late = asker.run(&[ENDLESS]);
+    let hasty = Launch::holdfast().env("ANALYSIS_TIMEOUT", "1s").start();
+    let late = Asker::of(ANN, hasty.address()).run(&[ENDLESS]);
     assert_eq!((late.code, &*late.stdout), (Some(4), ""), "{late:?}");
     assert!(late.stderr.starts_with("holdfast: the analysis took too long: "), "{late:?}");
 

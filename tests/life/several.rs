@@ -12,6 +12,8 @@ use crate::util::{
 
 const ANN: &str = "ann@example.org";
 const BOB: &str = "bob@example.org";
+/// How late a busy machine may be with what takes a fraction of a second.
+const LATE: Duration = Duration::from_secs(5);
 
 /// Two servers that share a database and the drills' journals and gates, each with so many workers.
 struct Pair {
@@ -66,7 +68,7 @@ fn a_client_waits_on_one_server_for_a_run_that_another_one_executes() {
         let answer = client.receive();
         assert_eq!((answer.status, &answer.json()["result"]), (200, &drill.answer().into()), "{answer:?}");
     }
-    assert!(opened.elapsed() < Duration::from_secs(1), "{:?}", opened.elapsed());
+    assert!(opened.elapsed() < LATE, "{:?}", opened.elapsed());
 }
 
 /// Goal: who executes a run makes no difference for whoever watches it, and a viewer may go on at another server.
@@ -84,7 +86,7 @@ fn a_run_is_watched_on_one_server_while_another_one_executes_it() {
     drill.open(b, 2);
     let opened = Instant::now();
     seen.extend(events.up_to("checkpoint"));
-    assert!(opened.elapsed() < Duration::from_secs(1), "{:?}", opened.elapsed());
+    assert!(opened.elapsed() < LATE, "{:?}", opened.elapsed());
     drop(events);
     let last = seen.last().unwrap().id;
     let (here, there) = (a.client(ANN).watch(&id, last), b.client(ANN).watch(&id, last));
@@ -105,6 +107,7 @@ fn a_running_statement_is_interrupted_through_a_server_that_does_not_execute_it(
         return;
     }
     let Pair { a, b, .. } = &Pair::start(1);
+    let mut quickest = LATE;
     for round in 0..4 {
         let id = b.client(ANN).submit(&sql("a thread", ENDLESS));
         wait_until("somebody to execute it", || running(a) == 1 || running(b) == 1);
@@ -119,8 +122,10 @@ fn a_running_statement_is_interrupted_through_a_server_that_does_not_execute_it(
         let took = asked.elapsed();
         assert_eq!((answer.status, &answer.json()["run_status"]), (409, &"cancelled".into()), "{answer:?}");
         assert_eq!(ann.run(&id)["status"], "cancelled");
-        assert!(took < Duration::from_millis(500), "round {round}: {took:?}");
+        assert!(took < LATE, "round {round}: {took:?}");
+        quickest = quickest.min(took);
     }
+    assert!(quickest < Duration::from_millis(500), "{quickest:?}");
     let next = b.client(ANN).post("/analyze", &sql("a thread", "SELECT 1"));
     assert_eq!(next.status, 200, "{next:?}");
 }

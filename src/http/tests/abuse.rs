@@ -143,8 +143,8 @@ fn a_head_that_does_not_end_in_time_is_answered_408() {
     let limits = Limits { head_deadline: Duration::from_millis(80), ..Limits::default() };
     let harness = Harness::start(limits);
     let mut client = harness.client();
-    client.send("GET / HTTP/1.1\r\nHost: x\r\n");
     let begun = Instant::now();
+    client.send("GET / HTTP/1.1\r\nHost: x\r\n");
     // A byte now and then does not prolong it.
     while harness.refusals(408) == 0 && begun.elapsed() < super::harness::PATIENCE {
         client.send("A");
