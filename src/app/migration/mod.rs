@@ -165,14 +165,14 @@ fn run(config: &Config, only_compare: bool) -> Result<(), MigrationError> {
 
 impl Migration {
     fn run(&self, only_compare: bool) -> Result<(), MigrationError> {
-        self.target.initialise_for_import().map_err(MigrationError::Target)?;
+        self.target.open_for_import().map_err(MigrationError::Target)?;
         let mark = self.mark()?;
         let id = match &mark {
             Some(Mark::Begun(id) | Mark::Ended(id, _)) => *id,
             None => Uuid::now_v7(),
         };
-        let found = self.target.import(id).map_err(MigrationError::Target)?;
-        let position = match (found.state, mark) {
+        let state = self.target.import(id).map_err(MigrationError::Target)?;
+        let position = match (state, mark) {
             (state @ (ImportState::Unfinished(_) | ImportState::Finished(_)), _) if only_compare => {
                 let rows = self.compare().map_err(|error| match (error, state) {
                     (MigrationError::Different(differences), ImportState::Finished(at)) => {
@@ -194,13 +194,13 @@ impl Migration {
             (_, Some(Mark::Ended(_, at))) => {
                 return Err(MigrationError::MovedElsewhere { at, file: self.mark_file().display().to_string() });
             }
-            _ if found.servers > 0 => return Err(MigrationError::TargetInUse),
-            (ImportState::Unfinished(position), _) => position,
+            _ if self.is_target_in_use()? => return Err(MigrationError::TargetInUse),
+            (ImportState::Unfinished(position), _) => {
+                self.target.migrate().map_err(MigrationError::Target)?;
+                position
+            }
             (ImportState::Other, _) => return Err(MigrationError::OtherMove),
-            (ImportState::Absent, _) => match found.occupied {
-                Some(table) => return Err(MigrationError::TargetNotEmpty(table.title)),
-                None => self.begin(id)?,
-            },
+            (ImportState::Absent, _) => self.begin(id)?,
         };
         self.copy(id, position)?;
         let rows = self.compare()?;
@@ -213,17 +213,29 @@ impl Migration {
         Ok(())
     }
 
-    /// Marks the source, then the target. A server that began on the target in between is seen now; one that begins later sees the
-    /// mark.
+    /// Changes nothing while the target holds anything. Then it marks the source, and then the target: a
+    /// server that began on the target in between is seen now; one that begins later sees the mark.
     fn begin(&self, id: Uuid) -> Result<Position, MigrationError> {
+        self.require_empty_target()?;
+        self.target.migrate().map_err(MigrationError::Target)?;
         self.write_mark(&Mark::Begun(id))?;
         self.target.begin_import(id).map_err(MigrationError::Target)?;
-        let found = self.target.import(id).map_err(MigrationError::Target)?;
-        match found.state {
-            ImportState::Unfinished(_) if found.servers > 0 => Err(MigrationError::TargetInUse),
+        match self.target.import(id).map_err(MigrationError::Target)? {
+            ImportState::Unfinished(_) if self.is_target_in_use()? => Err(MigrationError::TargetInUse),
             ImportState::Unfinished(position) => Ok(position),
             ImportState::Other => Err(MigrationError::OtherMove),
-            _ => Err(MigrationError::TargetNotEmpty(found.occupied.map_or("rows", |table| table.title))),
+            _ => self.require_empty_target().and(Err(MigrationError::TargetNotEmpty("rows"))),
+        }
+    }
+
+    fn is_target_in_use(&self) -> Result<bool, MigrationError> {
+        Ok(self.target.servers().map_err(MigrationError::Target)? > 0)
+    }
+
+    fn require_empty_target(&self) -> Result<(), MigrationError> {
+        match self.target.occupied().map_err(MigrationError::Target)? {
+            Some(table) => Err(MigrationError::TargetNotEmpty(table.title)),
+            None => Ok(()),
         }
     }
 
