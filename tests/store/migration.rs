@@ -412,7 +412,9 @@ fn a_store_moves_to_an_empty_database_that_nobody_uses_and_to_no_other() {
     let empty = super::postgres::database();
     let launch = mover(&state).env("DATABASE_URL", &format!("{}?application_name=mine", empty.url()));
     refused(&launch.run(COMMAND), 3, "has U+0000 in its prompt");
-    Connection::open(state.join(STORE_FILE)).unwrap().execute("UPDATE runs SET prompt = 'ab'", []).unwrap();
+    let server = mover(&state).start();
+    assert_eq!(server.client("ann").delete("/chat/thread%202").status, 200);
+    drop(server);
     moves(&launch);
     refused(&mover(&state).on(&super::postgres::database()).run(COMMAND), 3, "moved to another database at 2");
 }

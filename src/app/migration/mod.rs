@@ -213,10 +213,11 @@ impl Migration {
         Ok(())
     }
 
-    /// Changes nothing while the target holds anything. Then it marks the source, and then the target: a
+    /// Changes nothing on either side until nothing on either side is in the way. Then it marks the source, and then the target: a
     /// server that began on the target in between is seen now; one that begins later sees the mark.
     fn begin(&self, id: Uuid) -> Result<Position, MigrationError> {
         self.require_empty_target()?;
+        self.require_fit_source()?;
         self.target.migrate().map_err(MigrationError::Target)?;
         self.write_mark(&Mark::Begun(id))?;
         self.target.begin_import(id).map_err(MigrationError::Target)?;
@@ -239,6 +240,21 @@ impl Migration {
         }
     }
 
+    /// Refuses a store with a row that PostgreSQL cannot hold, as long as a server may start on it to delete that.
+    fn require_fit_source(&self) -> Result<(), MigrationError> {
+        for (index, table) in TABLES.iter().enumerate() {
+            self.show("looking through", index)?;
+            self.source.rows(table, 0, &mut |rows| {
+                if let Some((row, column)) = rows.iter().find_map(|row| Some((row, table.unfit_column(row)?))) {
+                    return Err(MigrationError::Unfit { table: table.title, key: table.describe_key(row), column });
+                }
+                self.bar.inc(rows.len() as u64);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
     /// Copies what the target does not have yet, in the order of tables and keys.
     fn copy(&self, id: Uuid, mut position: Position) -> Result<(), MigrationError> {
         for (index, table) in TABLES.iter().enumerate().skip(position.table) {
@@ -247,15 +263,12 @@ impl Migration {
             let before = done;
             self.bar.set_position(done);
             self.source.rows(table, done, &mut |rows| {
-                if let Some((row, column)) = rows.iter().find_map(|row| Some((row, table.unfit_column(row)?))) {
-                    return Err(MigrationError::Unfit { table: table.title, key: table.describe_key(row), column });
-                }
                 done += rows.len() as u64;
                 let next = Position { table: index, rows: done };
                 self.target.copy(id, position, next, &rows).map_err(MigrationError::Target)?;
                 position = next;
                 self.bar.set_position(done);
-                Ok(())
+                Ok::<_, MigrationError>(())
             })?;
             let resumed = if before > 0 { format!(", {before} of them before") } else { String::new() };
             self.bar.suspend(|| say(&format!("copied {}: {done} rows{resumed}", table.title)));
