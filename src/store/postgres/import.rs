@@ -46,12 +46,7 @@ queries! {
             AND NOT (application_name LIKE 'holdfast-%' AND application_name = current_setting('application_name'))";
     UNFINISHED: "import.unfinished" () = "SELECT EXISTS (SELECT FROM imports WHERE finished_at IS NULL)";
     FINISH: "import.finish" (UUID) =
-        "WITH ended AS (
-            UPDATE imports SET finished_at = clock_timestamp() WHERE import_id = $1 AND finished_at IS NULL
-            RETURNING finished_at)
-        SELECT finished_at FROM ended
-        UNION ALL
-        SELECT finished_at FROM imports WHERE import_id = $1 AND finished_at IS NOT NULL";
+        "UPDATE imports SET finished_at = clock_timestamp() WHERE import_id = $1 AND finished_at IS NULL";
 }
 
 struct Statements {
@@ -101,7 +96,7 @@ impl TableStatements {
         let Table { name, columns, .. } = table;
         let all = names(columns, "");
         let (written, read): (Vec<_>, Vec<_>) = columns.iter().map(casts).unzip();
-        // The move's row decides, under its lock: whoever asks again after an answer that was lost copies nothing twice.
+        // The move's row decides, under its lock: a batch that is sent twice arrives once.
         let copy = format!(
             "WITH advanced AS (
                 UPDATE imports SET table_name = $2, row_count = $3
@@ -110,8 +105,7 @@ impl TableStatements {
             copied AS (
                 INSERT INTO {name} ({all})
                 SELECT {} FROM advanced CROSS JOIN unnest({}) AS b ({all}))
-            SELECT EXISTS (SELECT FROM advanced),
-                EXISTS (SELECT FROM imports WHERE import_id = $1 AND table_name = $2 AND row_count = $3)",
+            SELECT EXISTS (SELECT FROM advanced)",
             written.join(", "),
             parameters(columns, 6),
         );
@@ -259,9 +253,8 @@ impl PostgresStore {
         let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&id, &to_name, &to_rows, &from_name, &from_rows];
         parameters.extend(arrays.iter().map(Array::as_parameter));
         let answer = self.run_long(&STATEMENTS.tables[to.table].copy, &parameters)?;
-        let mut fields = only(&answer)?;
-        // The second is what the snapshot knows: that an earlier attempt had come so far.
-        if fields.take::<bool>()? || fields.take::<bool>()? {
+        // One of two attempts that overlap waits for the other, and its snapshot is older than what that has written: it asks anew.
+        if only(&answer)?.take()? || self.import(id)? == ImportState::Unfinished(to) {
             return Ok(());
         }
         Err(StoreError::Failed("somebody else has changed how far the move is".into()))
@@ -305,7 +298,12 @@ impl PostgresStore {
             client.batch_execute(&table.analyze).map_err(|error| error::statement_failed(&error))?;
         }
         drop(session);
-        only(&self.run(&FINISH, &[&id])?)?.take()
+        // It may have happened before, and the answer been lost.
+        self.run(&FINISH, &[&id])?;
+        match self.import(id)? {
+            ImportState::Finished(at) => Ok(at),
+            _ => Err(StoreError::Failed("there is no such move".into())),
+        }
     }
 }
 
