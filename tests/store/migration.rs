@@ -500,6 +500,27 @@ fn a_batch_that_is_sent_twice_arrives_once_and_of_two_moves_one_begins() {
     initialised(&database.url(), options());
 }
 
+/// Goal: a table that takes long to count does not keep its move from ever ending. Its row is there for those alone whose statements
+/// may take any time.
+#[test]
+fn a_table_is_counted_for_as_long_as_that_takes() {
+    if !require_postgres() {
+        return;
+    }
+    let database = database();
+    let store = initialised(&database.url(), options());
+    database
+        .client()
+        .batch_execute(
+            "INSERT INTO feedback VALUES (gen_random_uuid(), gen_random_uuid(), true, 1, '', now());
+            ALTER TABLE feedback RENAME TO opinions;
+            CREATE VIEW feedback AS SELECT * FROM opinions WHERE current_setting('statement_timeout') = '0';
+            GRANT SELECT ON feedback TO PUBLIC",
+        )
+        .unwrap();
+    assert_eq!(store.count(feedback()).unwrap(), 1);
+}
+
 #[test]
 fn a_store_moves_through_a_pooler() {
     if !require_pgbouncer() {
