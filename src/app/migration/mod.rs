@@ -165,14 +165,14 @@ fn run(config: &Config, only_compare: bool) -> Result<(), MigrationError> {
 
 impl Migration {
     fn run(&self, only_compare: bool) -> Result<(), MigrationError> {
-        self.target.initialise_for_import().map_err(MigrationError::Target)?;
+        self.target.open_for_import().map_err(MigrationError::Target)?;
         let mark = self.mark()?;
         let id = match &mark {
             Some(Mark::Begun(id) | Mark::Ended(id, _)) => *id,
             None => Uuid::now_v7(),
         };
-        let found = self.target.import(id).map_err(MigrationError::Target)?;
-        let position = match (found.state, mark) {
+        let state = self.target.import(id).map_err(MigrationError::Target)?;
+        let position = match (state, mark) {
             (state @ (ImportState::Unfinished(_) | ImportState::Finished(_)), _) if only_compare => {
                 let rows = self.compare().map_err(|error| match (error, state) {
                     (MigrationError::Different(differences), ImportState::Finished(at)) => {
@@ -194,13 +194,13 @@ impl Migration {
             (_, Some(Mark::Ended(_, at))) => {
                 return Err(MigrationError::MovedElsewhere { at, file: self.mark_file().display().to_string() });
             }
-            _ if found.servers > 0 => return Err(MigrationError::TargetInUse),
-            (ImportState::Unfinished(position), _) => position,
+            _ if self.is_target_in_use()? => return Err(MigrationError::TargetInUse),
+            (ImportState::Unfinished(position), _) => {
+                self.target.migrate().map_err(MigrationError::Target)?;
+                position
+            }
             (ImportState::Other, _) => return Err(MigrationError::OtherMove),
-            (ImportState::Absent, _) => match found.occupied {
-                Some(table) => return Err(MigrationError::TargetNotEmpty(table.title)),
-                None => self.begin(id)?,
-            },
+            (ImportState::Absent, _) => self.begin(id)?,
         };
         self.copy(id, position)?;
         let rows = self.compare()?;
@@ -213,18 +213,46 @@ impl Migration {
         Ok(())
     }
 
-    /// Marks the source, then the target. A server that began on the target in between is seen now; one that begins later sees the
-    /// mark.
+    /// Changes nothing on either side until nothing on either side is in the way. Then it marks the source, and then the target: a
+    /// server that began on the target in between is seen now; one that begins later sees the mark.
     fn begin(&self, id: Uuid) -> Result<Position, MigrationError> {
+        self.require_empty_target()?;
+        self.require_fit_source()?;
+        self.target.migrate().map_err(MigrationError::Target)?;
         self.write_mark(&Mark::Begun(id))?;
         self.target.begin_import(id).map_err(MigrationError::Target)?;
-        let found = self.target.import(id).map_err(MigrationError::Target)?;
-        match found.state {
-            ImportState::Unfinished(_) if found.servers > 0 => Err(MigrationError::TargetInUse),
+        match self.target.import(id).map_err(MigrationError::Target)? {
+            ImportState::Unfinished(_) if self.is_target_in_use()? => Err(MigrationError::TargetInUse),
             ImportState::Unfinished(position) => Ok(position),
             ImportState::Other => Err(MigrationError::OtherMove),
-            _ => Err(MigrationError::TargetNotEmpty(found.occupied.map_or("rows", |table| table.title))),
+            _ => self.require_empty_target().and(Err(MigrationError::TargetNotEmpty("rows"))),
         }
+    }
+
+    fn is_target_in_use(&self) -> Result<bool, MigrationError> {
+        Ok(self.target.servers().map_err(MigrationError::Target)? > 0)
+    }
+
+    fn require_empty_target(&self) -> Result<(), MigrationError> {
+        match self.target.occupied().map_err(MigrationError::Target)? {
+            Some(table) => Err(MigrationError::TargetNotEmpty(table.title)),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a store with a row that PostgreSQL cannot hold, as long as a server may start on it to delete that.
+    fn require_fit_source(&self) -> Result<(), MigrationError> {
+        for (index, table) in TABLES.iter().enumerate() {
+            self.show("looking through", index)?;
+            self.source.rows(table, 0, &mut |rows| {
+                if let Some((row, column)) = rows.iter().find_map(|row| Some((row, table.unfit_column(row)?))) {
+                    return Err(MigrationError::Unfit { table: table.title, key: table.describe_key(row), column });
+                }
+                self.bar.inc(rows.len() as u64);
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     /// Copies what the target does not have yet, in the order of tables and keys.
@@ -235,15 +263,12 @@ impl Migration {
             let before = done;
             self.bar.set_position(done);
             self.source.rows(table, done, &mut |rows| {
-                if let Some((row, column)) = rows.iter().find_map(|row| Some((row, table.unfit_column(row)?))) {
-                    return Err(MigrationError::Unfit { table: table.title, key: table.describe_key(row), column });
-                }
                 done += rows.len() as u64;
                 let next = Position { table: index, rows: done };
                 self.target.copy(id, position, next, &rows).map_err(MigrationError::Target)?;
                 position = next;
                 self.bar.set_position(done);
-                Ok(())
+                Ok::<_, MigrationError>(())
             })?;
             let resumed = if before > 0 { format!(", {before} of them before") } else { String::new() };
             self.bar.suspend(|| say(&format!("copied {}: {done} rows{resumed}", table.title)));

@@ -18,18 +18,6 @@ use crate::store::transfer::{Column, Kind, Position, Row, TABLES, Table, Value};
 /// Microseconds from 1970 to 2000, where PostgreSQL begins to count.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
-/// What the database knows of a move.
-#[derive(Debug)]
-pub struct Import {
-    /// How far it is.
-    pub state: ImportState,
-    /// A table of those that move which has rows.
-    pub occupied: Option<&'static Table>,
-    /// How many sessions there are that may be another server's: by their name, or as the same user's, since `DATABASE_URL` may name
-    /// them otherwise. Those of this one's name are the move's own, also of a move before: whoever has it holds the state directory.
-    pub servers: u64,
-}
-
 /// How far a move is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImportState {
@@ -44,54 +32,48 @@ pub enum ImportState {
 }
 
 queries! {
+    IS_THERE: "import.look" (TEXT) = "SELECT to_regclass($1) IS NOT NULL";
+    STATE: "import.state" (UUID) =
+        "SELECT i.table_name, i.row_count, i.finished_at,
+            EXISTS (SELECT FROM imports WHERE finished_at IS NULL AND import_id <> $1)
+        FROM (VALUES (1)) one LEFT JOIN imports i ON import_id = $1";
+    /// Of another role's session the kind is not shown, its name is.
+    SERVERS: "import.servers" () =
+        "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND coalesce(backend_type, 'client backend') = 'client backend'
+            AND pid <> pg_backend_pid()
+            AND (application_name LIKE 'holdfast-%' OR usename = current_user)
+            AND NOT (application_name LIKE 'holdfast-%' AND application_name = current_setting('application_name'))";
     UNFINISHED: "import.unfinished" () = "SELECT EXISTS (SELECT FROM imports WHERE finished_at IS NULL)";
     FINISH: "import.finish" (UUID) =
-        "WITH ended AS (
-            UPDATE imports SET finished_at = clock_timestamp() WHERE import_id = $1 AND finished_at IS NULL
-            RETURNING finished_at)
-        SELECT finished_at FROM ended
-        UNION ALL
-        SELECT finished_at FROM imports WHERE import_id = $1 AND finished_at IS NOT NULL";
+        "UPDATE imports SET finished_at = clock_timestamp() WHERE import_id = $1 AND finished_at IS NULL";
 }
 
 struct Statements {
-    state: Query,
     begin: Query,
     tables: Vec<TableStatements>,
 }
 
 /// Those of one table, in the order of [`TABLES`].
 struct TableStatements {
+    is_filled: Query,
     copy: Query,
     find: Query,
-    count: Query,
+    count: String,
     analyze: String,
 }
 
 static STATEMENTS: LazyLock<Statements> = LazyLock::new(|| {
-    let filled: Vec<_> =
-        TABLES.iter().map(|table| format!("('{}', EXISTS (SELECT FROM {}))", table.name, table.name)).collect();
-    let filled = format!("SELECT name FROM (VALUES {}) t (name, is_filled) WHERE is_filled", filled.join(", "));
-    // Of another role's session the kind is not shown, its name is.
-    let state = format!(
-        "SELECT i.table_name, i.row_count, i.finished_at,
-            EXISTS (SELECT FROM imports WHERE finished_at IS NULL AND import_id <> $1), ({filled} LIMIT 1),
-            (SELECT count(*) FROM pg_stat_activity
-                WHERE datname = current_database() AND coalesce(backend_type, 'client backend') = 'client backend'
-                AND pid <> pg_backend_pid()
-                AND (application_name LIKE 'holdfast-%' OR usename = current_user)
-                AND NOT (application_name LIKE 'holdfast-%' AND application_name = current_setting('application_name')))
-        FROM (VALUES (1)) one LEFT JOIN imports i ON import_id = $1"
-    );
+    let empty: Vec<_> = TABLES.iter().map(|table| format!("NOT EXISTS (SELECT FROM {})", table.name)).collect();
     let begin = format!(
         "INSERT INTO imports (import_id, begun_at, table_name, row_count)
         SELECT $1, now(), '{}', 0
-        WHERE NOT EXISTS ({filled}) AND NOT EXISTS (SELECT FROM imports WHERE finished_at IS NULL)
+        WHERE {} AND NOT EXISTS (SELECT FROM imports WHERE finished_at IS NULL)
         ON CONFLICT (import_id) DO NOTHING",
-        TABLES[Position::START.table].name
+        TABLES[Position::START.table].name,
+        empty.join(" AND "),
     );
     Statements {
-        state: query("import.state", state, vec![Type::UUID]),
         begin: query("import.begin", begin, vec![Type::UUID]),
         tables: TABLES.iter().map(TableStatements::of).collect(),
     }
@@ -114,7 +96,7 @@ impl TableStatements {
         let Table { name, columns, .. } = table;
         let all = names(columns, "");
         let (written, read): (Vec<_>, Vec<_>) = columns.iter().map(casts).unzip();
-        // The move's row decides, under its lock: whoever asks again after an answer that was lost copies nothing twice.
+        // The move's row decides, under its lock: a batch that is sent twice arrives once.
         let copy = format!(
             "WITH advanced AS (
                 UPDATE imports SET table_name = $2, row_count = $3
@@ -123,8 +105,7 @@ impl TableStatements {
             copied AS (
                 INSERT INTO {name} ({all})
                 SELECT {} FROM advanced CROSS JOIN unnest({}) AS b ({all}))
-            SELECT EXISTS (SELECT FROM advanced),
-                EXISTS (SELECT FROM imports WHERE import_id = $1 AND table_name = $2 AND row_count = $3)",
+            SELECT EXISTS (SELECT FROM advanced)",
             written.join(", "),
             parameters(columns, 6),
         );
@@ -143,9 +124,10 @@ impl TableStatements {
             is_key.join(" AND "),
         );
         Self {
+            is_filled: query("import.look", format!("SELECT EXISTS (SELECT FROM {name})"), Vec::new()),
             copy: query("import.copy", copy, copy_types),
             find: query("import.find", find, types(keys)),
-            count: query("import.count", format!("SELECT count(*) FROM {name}"), Vec::new()),
+            count: format!("SELECT count(*) FROM {name}"),
             analyze: format!("ANALYZE {name}"),
         }
     }
@@ -174,12 +156,13 @@ fn array_type(kind: Kind) -> Type {
 }
 
 impl PostgresStore {
-    /// Brings the schema up to date, for a move alone: servers stay out of a database with an unfinished one.
+    /// Lets a move ask and write: servers stay out of a database with an unfinished one. Changes nothing, so the schema may be an
+    /// older one until [`PostgresStore::migrate`] has been called.
     ///
     /// # Errors
     /// As those of initialising.
-    pub fn initialise_for_import(&self) -> Result<(), StoreError> {
-        self.migrate()?;
+    pub fn open_for_import(&self) -> Result<(), StoreError> {
+        self.schema()?;
         self.initialised.store(true, std::sync::atomic::Ordering::Release);
         Ok(())
     }
@@ -199,27 +182,53 @@ impl PostgresStore {
         Ok(())
     }
 
-    /// What the database knows of this move.
+    /// How far this move is, whatever the schema.
     ///
     /// # Errors
     /// If it cannot be asked.
-    pub fn import(&self, id: Uuid) -> Result<Import, StoreError> {
-        let rows = self.run(&STATEMENTS.state, &[&id])?;
+    pub fn import(&self, id: Uuid) -> Result<ImportState, StoreError> {
+        if !self.is_there("imports")? {
+            return Ok(ImportState::Absent);
+        }
+        let rows = self.run(&STATE, &[&id])?;
         let mut fields = only(&rows)?;
         let (name, row_count) = (fields.take::<Option<String>>()?, fields.take::<Option<i64>>()?);
         let (finished_at, has_other) = (fields.take::<Option<Timestamp>>()?, fields.take::<bool>()?);
-        let named = |name: &str| TABLES.iter().position(|table| table.name == name);
-        let state = match (name.as_deref().map(named), finished_at) {
-            (None, _) if has_other => ImportState::Other,
-            (None, _) => ImportState::Absent,
-            (_, Some(at)) => ImportState::Finished(at),
-            (Some(Some(table)), None) => {
-                ImportState::Unfinished(Position { table, rows: row_count.unwrap_or(0).unsigned_abs() })
-            }
-            (Some(None), None) => return Err(StoreError::Failed("the move is at a table that does not move".into())),
+        let Some(name) = name else {
+            return Ok(if has_other { ImportState::Other } else { ImportState::Absent });
         };
-        let occupied = fields.take::<Option<String>>()?.and_then(|name| named(&name)).map(|table| &TABLES[table]);
-        Ok(Import { state, occupied, servers: fields.number()? })
+        if let Some(at) = finished_at {
+            return Ok(ImportState::Finished(at));
+        }
+        let table = TABLES.iter().position(|table| table.name == name);
+        let table = table.ok_or_else(|| StoreError::Failed("the move is at a table that does not move".into()))?;
+        Ok(ImportState::Unfinished(Position { table, rows: row_count.unwrap_or(0).unsigned_abs() }))
+    }
+
+    /// A table of those that move which has rows, whatever the schema.
+    ///
+    /// # Errors
+    /// If it cannot be asked.
+    pub fn occupied(&self) -> Result<Option<&'static Table>, StoreError> {
+        for (table, statements) in TABLES.iter().zip(&STATEMENTS.tables) {
+            if self.is_there(table.name)? && only(&self.run(&statements.is_filled, &[])?)?.take()? {
+                return Ok(Some(table));
+            }
+        }
+        Ok(None)
+    }
+
+    /// How many sessions there are that may be another server's: by their name, or as the same user's, since `DATABASE_URL` may name
+    /// them otherwise. Those of this one's name are the move's own, also of a move before: whoever has it holds the state directory.
+    ///
+    /// # Errors
+    /// If it cannot be asked.
+    pub fn servers(&self) -> Result<u64, StoreError> {
+        only(&self.run(&SERVERS, &[])?)?.number()
+    }
+
+    fn is_there(&self, table: &str) -> Result<bool, StoreError> {
+        only(&self.run(&IS_THERE, &[&table])?)?.take()
     }
 
     /// Begins a move, unless the database holds anything or another move has not finished; what came of it says
@@ -244,9 +253,8 @@ impl PostgresStore {
         let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&id, &to_name, &to_rows, &from_name, &from_rows];
         parameters.extend(arrays.iter().map(Array::as_parameter));
         let answer = self.run_long(&STATEMENTS.tables[to.table].copy, &parameters)?;
-        let mut fields = only(&answer)?;
-        // The second is what the snapshot knows: that an earlier attempt had come so far.
-        if fields.take::<bool>()? || fields.take::<bool>()? {
+        // One of two attempts that overlap waits for the other, and its snapshot is older than what that has written: it asks anew.
+        if only(&answer)?.take()? || self.import(id)? == ImportState::Unfinished(to) {
             return Ok(());
         }
         Err(StoreError::Failed("somebody else has changed how far the move is".into()))
@@ -270,12 +278,14 @@ impl PostgresStore {
         Ok(())
     }
 
-    /// How many rows the table has.
+    /// How many rows the table has; blocks for as long as a look at all of them takes.
     ///
     /// # Errors
     /// If it cannot be read.
     pub fn count(&self, table: usize) -> Result<u64, StoreError> {
-        only(&self.run_long(&STATEMENTS.tables[table].count, &[])?)?.number()
+        let mut session = self.session("import.count")?;
+        let count = session.unlimited().and_then(|client| client.query_typed(&STATEMENTS.tables[table].count, &[]));
+        only(&count.map_err(|error| error::statement_failed(&error))?)?.number()
     }
 
     /// Ends a move: from now on servers start here. Gives the time at which it ended.
@@ -290,7 +300,12 @@ impl PostgresStore {
             client.batch_execute(&table.analyze).map_err(|error| error::statement_failed(&error))?;
         }
         drop(session);
-        only(&self.run(&FINISH, &[&id])?)?.take()
+        // It may have happened before, and the answer been lost.
+        self.run(&FINISH, &[&id])?;
+        match self.import(id)? {
+            ImportState::Finished(at) => Ok(at),
+            _ => Err(StoreError::Failed("there is no such move".into())),
+        }
     }
 }
 
@@ -394,9 +409,9 @@ mod tests {
 
     #[test]
     fn every_statement_that_is_made_names_the_types_of_its_parameters() {
-        let Statements { state, begin, tables } = &*STATEMENTS;
-        let of_tables = tables.iter().flat_map(|table| [&table.copy, &table.find, &table.count]);
-        for query in [state, begin].into_iter().chain(of_tables) {
+        let Statements { begin, tables } = &*STATEMENTS;
+        let of_tables = tables.iter().flat_map(|table| [&table.is_filled, &table.copy, &table.find]);
+        for query in of_tables.chain([begin]) {
             let last = query.types.len();
             assert!(last == 0 || query.text.contains(&format!("${last}")), "{}", query.text);
             assert!(!query.text.contains(&format!("${}", last + 1)), "{}", query.text);

@@ -40,7 +40,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-pub use import::{Import, ImportState};
+pub use import::ImportState;
 use parking_lot::Mutex;
 use postgres::Row;
 use postgres::types::ToSql;

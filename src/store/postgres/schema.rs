@@ -32,7 +32,11 @@ impl PostgresStore {
     /// The lock belongs to a transaction, since behind a pooler a session is nobody's own, and the migrations run on another
     /// connection, since an index cannot be built concurrently inside of a transaction. Whoever waits for the lock asks
     /// again and again: a statement that waited for it would be one that building an index concurrently waits for.
-    pub(super) fn migrate(&self) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    ///
+    /// `Newer`, with nothing touched, and what the database refuses.
+    pub fn migrate(&self) -> Result<(), StoreError> {
         while !self.is_current()? {
             let mut keeper = self.heart_session("schema.lock")?;
             // In a stricter isolation its snapshot would live as long as it, and the indexes would wait for that.

@@ -7,12 +7,15 @@ use std::sync::{Barrier, Mutex};
 use std::time::Duration;
 
 use holdfast::domain::{ErrorKind, InstanceId, Run, RunId, Status};
-use holdfast::store::postgres::PostgresStore;
+use holdfast::store::postgres::{ImportState, PostgresStore};
+use holdfast::store::transfer::Position;
 use holdfast::store::{
     Answers, Cancellation, Claim, ClaimRequest, ConversationStore, Deletion, Ending, NewRun, Opinion, RetentionStore,
     RunStore, Store, StoreError, Submission,
 };
+use uuid::Uuid;
 
+use super::super::migration::{feedback, opinion};
 use super::super::{
     LEASE, NO_LIMITS, answer, checkpoints_of, claim, error, events, keyed, kinds, new_run, step, submit,
     submit_and_claim, succeed,
@@ -22,6 +25,7 @@ use crate::util::{Database, require_postgres};
 
 const THREAD: &str = "SELECT FROM threads WHERE owner = 'ann' AND thread_id = 'thread' FOR UPDATE";
 const RUNS: &str = "SELECT FROM runs FOR UPDATE";
+const IMPORTS: &str = "SELECT FROM imports FOR UPDATE";
 const CHECKPOINTS: &str = "SELECT FROM checkpoints FOR UPDATE";
 
 const DAY: Duration = Duration::from_hours(24);
@@ -483,4 +487,29 @@ fn many_instances_remove_together() {
         assert_eq!((thread.run_count, runs.len()), (10, YOUNG / (THREADS / 2)), "{}", thread.thread_id);
     }
     assert_no_deadlock(&database, &stores);
+}
+
+/// Goal: what the server goes on with when the connection breaks is not taken for somebody else's interference. The repeat waits for
+/// it, and has a snapshot in which it has not happened.
+#[test]
+fn a_batch_that_meets_its_own_repeat_arrives_once_and_so_does_the_end_of_a_move() {
+    if !require_postgres() {
+        return;
+    }
+    let database = database();
+    let stores = [instance(&database), instance(&database)];
+    let id = Uuid::now_v7();
+    stores[0].begin_import(id).unwrap();
+    let (rows, to) = (&[opinion(1)], Position { table: feedback(), rows: 1 });
+    let copies = stores
+        .iter()
+        .map(|store| Box::new(move || store.copy(id, Position::START, to, rows)) as Work<Result<_, StoreError>>);
+    for outcome in meet(&database, IMPORTS, copies.collect()) {
+        outcome.unwrap();
+    }
+    assert_eq!(stores[0].count(feedback()).unwrap(), 1);
+    let ends = stores.iter().map(|store| Box::new(move || store.finish_import(id)) as Work<Result<_, StoreError>>);
+    for outcome in meet(&database, IMPORTS, ends.collect()) {
+        assert_eq!(ImportState::Finished(outcome.unwrap()), stores[0].import(id).unwrap());
+    }
 }

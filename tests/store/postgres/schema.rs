@@ -3,17 +3,8 @@
 use holdfast::store::{ConversationStore, Opinion, RunStore, Store, StoreError};
 
 use super::super::{submit_and_claim, succeed};
-use super::{database, initialised, options, store};
+use super::{database, earlier, history, initialised, migrations_in_order, options, store};
 use crate::util::{Database, require_postgres};
-
-refinery::embed_migrations!("src/store/postgres/migrations");
-
-/// The versions that were run, in order, with how often each was.
-fn history(database: &Database) -> Vec<(i32, i64)> {
-    let query = "SELECT version, count(*) FROM holdfast_schema_history GROUP BY version ORDER BY version";
-    let rows = database.client().query(query, &[]).unwrap();
-    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
-}
 
 /// Goal: a fleet that is started at once on an empty database. The indexes of the checkpoint tables are built concurrently,
 /// which waits for whatever is going on, so whoever waits for the lock in the wrong way waits for ever.
@@ -76,27 +67,9 @@ fn a_database_of_an_earlier_version_is_brought_up_to_date() {
     if !require_postgres() {
         return;
     }
-    let mut known = migrations::runner().get_migrations().clone();
-    known.sort();
+    let known = migrations_in_order();
     for count in 1..known.len() {
-        let database = Database::new();
-        let mut client = postgres::Client::connect(&database.url(), postgres::NoTls).unwrap();
-        client
-            .batch_execute(
-                "CREATE TABLE holdfast_schema_history (version int4 PRIMARY KEY, name varchar(255),
-            applied_on varchar(255), checksum varchar(255))",
-            )
-            .unwrap();
-        for done in &known[..count] {
-            client.batch_execute(done.sql().unwrap()).unwrap();
-            let note = "INSERT INTO holdfast_schema_history VALUES ($1, $2, '2026-01-01T00:00:00Z', $3)";
-            let (version, checksum) = (done.version(), done.checksum().to_string());
-            client.execute(note, &[&version, &done.name(), &checksum]).unwrap();
-        }
-        let seed = "INSERT INTO threads (thread_key, owner, thread_id, run_count, last_number, latest_at, first_prompt)
-            VALUES (gen_random_uuid(), 'ann', 'old', 1, 1, 'epoch', 'SELECT 1')";
-        client.batch_execute(seed).unwrap();
-        drop(client);
+        let database = earlier(&known[..count]);
         let store = initialised(&database.url(), options());
         assert_eq!(history(&database).len(), known.len());
         assert_eq!(store.threads("ann", None, 10).unwrap()[0].thread_id, "old", "from {:?}", known[count - 1]);
