@@ -32,6 +32,14 @@ impl Task {
         }
     }
 
+    /// How much its body holds.
+    pub(super) fn body_bytes(&self) -> usize {
+        match self {
+            Task::Handle(handling) => handling.call.request.body.len(),
+            Task::Report(_) => 0,
+        }
+    }
+
     /// Answers without doing anything, because there is no room for it.
     pub(super) fn refuse(self) {
         match self {
