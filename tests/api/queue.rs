@@ -262,3 +262,36 @@ fn bodies_that_wait_for_the_lane_hold_so_much_memory_and_no_more() {
     }
     assert_eq!(bob.post("/analyze", &Drill::new("after", 1).question("after")).status, 200);
 }
+
+/// Goal: who asked for a thread to be deleted, and cannot be told that it is, is told what has become of it. Its run ends while the
+/// lane has no room for the deletion to go on.
+#[test]
+fn a_deletion_that_the_full_lane_refuses_says_what_it_has_done() {
+    let server = Launch::drill().start();
+    let first = Drill::new("first", 1).on(1, Act::WaitDeaf);
+    assert_eq!(submit(&mut server.client("ann@example.org"), "first", &first).status, 202);
+    first.wait_for_step(&server, 1, 1);
+    let mut ann = server.client("ann@example.org");
+    ann.send("DELETE", "/chat/first", &[], b"");
+    wait_until("the deletion to wait for its run", || {
+        let runs = server.client("ann@example.org").get("/runs").json();
+        runs["runs"][0]["status"] == "cancelling" && server.metric("store_lane_busy") == Some(0.0)
+    });
+    let mut held_up = stand_still(&server);
+    let room = server.metric("store_lane_queued_max").unwrap();
+    let mut waiting: Vec<Client> = (0..room as usize).map(|_| server.client("bob@example.org")).collect();
+    for client in &mut waiting {
+        client.send("GET", "/runs", &[], b"");
+    }
+    wait_until("the lane to be full", || server.metric("store_lane_queued") == Some(room));
+
+    first.open(&server, 1);
+    let refused = ann.receive();
+    come_again(&refused, 503);
+    let detail = "The server is busy; the thread's analyses are cancelled, but it is not deleted: ask again.";
+    assert_eq!(problem(&refused, 503)["detail"], detail);
+    unblock_lane(&server);
+    assert!(waiting.iter_mut().all(|client| client.receive().status == 200));
+    assert!(held_up.iter_mut().all(|client| client.receive().status == 202));
+    assert_eq!(ann.delete("/chat/first").status, 200);
+}
