@@ -8,6 +8,7 @@
 //! trait of `engine` beside it, and `doctor`, which knows `app` (`tests/tidy.rs` holds that).
 
 // Floor 0: what everything may use.
+pub mod byte_budget;
 pub mod clock;
 pub mod config;
 pub mod event;

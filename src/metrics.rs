@@ -148,7 +148,7 @@ metrics! {
     store_lane_threads: Number;
     /// Requests that the store lane has worked on.
     store_lane_jobs: Counter;
-    /// Requests that were refused with 503 because too many waited for the store lane.
+    /// Requests that were refused with 503 because too many waited for the store lane, or too large ones.
     store_lane_refused: Counter;
     /// Tokens that were refused, by `reason`, as in the answer; also those of an address beyond its rate, which are answered 429.
     tokens_refused: Counters = known(

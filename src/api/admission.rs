@@ -48,7 +48,7 @@ pub(super) struct Turn {
 }
 
 /// Takes a request as it came in: answers it, hands it on or has it wait.
-pub(super) fn take(api: &Arc<Api>, request: Request, responder: Responder) {
+pub(super) fn take(api: &Arc<Api>, mut request: Request, responder: Responder) {
     let address = api.address_of(&request);
     let mut envelope = Envelope::of(&request, &api.origins);
     if *request.method() == Method::Options {
@@ -62,6 +62,10 @@ pub(super) fn take(api: &Arc<Api>, request: Request, responder: Responder) {
         Ok(admission) => admission,
         Err(problem) => return responder.send(envelope.seal_problem(api, problem)),
     };
+    if route.document.request.is_none() {
+        // Nobody reads it, and a request may wait for long.
+        request.body = Vec::new();
+    }
     let arrival = Arrival { api: Arc::clone(api), request, address, envelope, route, params, user };
     let Some(Delay { wait, permit }) = delay else { return arrival.go_on(responder) };
     // The wait is short, and who has sent its request and closes its sending side still wants the answer.

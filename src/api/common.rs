@@ -111,7 +111,7 @@ pub(super) const ANSWERS: &[Answer] = &[
     Answer {
         name: "UnprocessableContent",
         status: 422,
-        meaning: "the request is not valid; errors has each fault of it",
+        meaning: "the request is not valid; errors has its faults, at most 20",
         example: || Problem::validation(&[Parameter::THREAD.told.fault("string_too_short", "must not be empty")]),
         concerns: reads,
     },

@@ -99,10 +99,15 @@ pub(super) const BEFORE: Parameter<RunId> = Parameter::of(
     |text| text.parse().ok(),
     "only runs older than this one; from the Link header of the page before",
 );
+/// How many digits the milliseconds of a cursor may have: some 30,000 years, which every database can represent.
+const CURSOR_DIGITS_MAX: usize = 15;
 const CURSOR: Parameter<ThreadCursor> = Parameter::of(
     Place::Query,
     "cursor",
-    |_| json_schema!({"type": "string", "pattern": "^[0-9]{1,15}\\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"}),
+    |_| {
+        let pattern = format!("^[0-9]{{1,{CURSOR_DIGITS_MAX}}}\\.[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}$");
+        json_schema!({"type": "string", "pattern": pattern})
+    },
     || "the cursor of a Link header".into(),
     parse_cursor,
     "from the Link header of the page before",
@@ -169,7 +174,10 @@ fn threads(api: &Api, call: &Call) -> Result<Reply, Problem> {
 
 fn parse_cursor(text: &str) -> Option<ThreadCursor> {
     let (latest_at, key) = text.split_once('.')?;
-    let latest_at = digits(latest_at).and_then(|millis| i64::try_from(millis).ok())?;
+    let latest_at = Some(latest_at)
+        .filter(|millis| millis.len() <= CURSOR_DIGITS_MAX)
+        .and_then(digits)
+        .and_then(|millis| i64::try_from(millis).ok())?;
     Some(ThreadCursor { latest_at: Timestamp(latest_at), key: key.parse().ok()? })
 }
 

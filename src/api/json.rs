@@ -1,13 +1,13 @@
-//! Request bodies: strict JSON, and every fault of it at once.
+//! Request bodies: strict JSON, and its faults all at once, as far as they are told.
 
 use std::cell::RefCell;
-use std::fmt;
+use std::{fmt, iter};
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::parameter::Parameters;
-use super::problem::{Fault, Problem};
+use super::problem::{Fault, Faults, Problem, loc_part};
 use crate::domain::RunId;
 use crate::http::Request;
 
@@ -27,7 +27,7 @@ pub(super) fn fields(request: &Request) -> Result<Fields, Problem> {
     let (value, mut faults) = parse(&request.body)?;
     let Value::Object(object) = value else {
         faults.push(Fault { loc: vec!["body".into()], msg: "must be an object".into(), kind: "object_type" });
-        return Err(Problem::validation(&faults));
+        return Err(Problem::validation(faults.as_slice()));
     };
     Ok(Fields { object, faults })
 }
@@ -38,8 +38,8 @@ pub(super) fn not_json() -> Problem {
 }
 
 /// The value, and what is wrong with it though it is JSON.
-pub(super) fn parse(body: &[u8]) -> Result<(Value, Vec<Fault>), Problem> {
-    let reading = Reading { faults: RefCell::new(Vec::new()), too_deep: RefCell::new(false) };
+pub(super) fn parse(body: &[u8]) -> Result<(Value, Faults), Problem> {
+    let reading = Reading { faults: RefCell::default(), too_deep: RefCell::new(false) };
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let seed = Strict { reading: &reading, path: Path::Root, depth: 0 };
     let outcome = seed.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
@@ -55,7 +55,7 @@ pub(super) fn parse(body: &[u8]) -> Result<(Value, Vec<Fault>), Problem> {
 }
 
 struct Reading {
-    faults: RefCell<Vec<Fault>>,
+    faults: RefCell<Faults>,
     too_deep: RefCell<bool>,
 }
 
@@ -73,7 +73,7 @@ impl Path<'_> {
             Path::Root => vec!["body".into()],
             Path::Key(parent, key) => {
                 let mut loc = parent.loc();
-                loc.push((*key).to_owned());
+                loc.push(loc_part(key));
                 loc
             }
             Path::Index(parent, index) => {
@@ -94,7 +94,8 @@ struct Strict<'a> {
 
 impl Strict<'_> {
     fn fault(&self, kind: &'static str, msg: &str) {
-        self.reading.faults.borrow_mut().push(Fault { loc: self.path.loc(), msg: msg.into(), kind });
+        let fault = || Fault { loc: self.path.loc(), msg: msg.into(), kind };
+        self.reading.faults.borrow_mut().extend(iter::once_with(fault));
     }
 
     fn enter<E: serde::de::Error>(&self) -> Result<usize, E> {
@@ -182,7 +183,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
 /// Takes the fields out of a body, one by one, and gathers what is wrong with them and with the rest of the request.
 pub(super) struct Fields {
     object: Map<String, Value>,
-    faults: Vec<Fault>,
+    faults: Faults,
 }
 
 impl Fields {
@@ -273,7 +274,7 @@ impl Fields {
     /// Ends the reading, and that of the call's parameters.
     ///
     /// # Errors
-    /// Every fault of either.
+    /// The faults of either.
     pub(super) fn end_with(mut self, parameters: Parameters<'_>) -> Result<(), Problem> {
         self.faults.extend(parameters.faults());
         self.end()
@@ -282,21 +283,22 @@ impl Fields {
     /// Ends the reading.
     ///
     /// # Errors
-    /// Every fault so far, and a fault for each field that nobody took.
+    /// The faults so far, and one for each field that nobody took.
     pub(super) fn end(mut self) -> Result<(), Problem> {
-        for field in self.object.keys() {
-            self.faults.push(Fault::body(field, "extra_forbidden", "is not a field of this request"));
-        }
-        if self.faults.is_empty() { Ok(()) } else { Err(Problem::validation(&self.faults)) }
+        let extra = |field: &String| Fault::body(field, "extra_forbidden", "is not a field of this request");
+        self.faults.extend(self.object.keys().map(extra));
+        self.faults.refuse()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::problem::{FAULTS_MAX, LOC_PART_CHARS_MAX};
     use super::*;
 
     fn faults(body: &str) -> Vec<(Vec<String>, &'static str)> {
-        parse(body.as_bytes()).unwrap().1.into_iter().map(|fault| (fault.loc, fault.kind)).collect()
+        let faults = parse(body.as_bytes()).unwrap().1;
+        faults.as_slice().iter().map(|fault| (fault.loc.clone(), fault.kind)).collect()
     }
 
     #[test]
@@ -304,7 +306,7 @@ mod tests {
         let body = r#"{"a":[1,-2,3.5,"x",null,true,{"b":{}}]}"#;
         let (value, faults) = parse(body.as_bytes()).unwrap();
         assert_eq!(value.to_string(), body);
-        assert_eq!(faults, []);
+        assert_eq!(faults.as_slice(), []);
     }
 
     #[test]
@@ -341,6 +343,16 @@ mod tests {
             faults(r#"{"a":{"b":1,"b":2},"c":["x","\u0000"]}"#),
             [(path(&["body", "a", "b"]), "duplicate_key"), (path(&["body", "c", "1"]), "nul")]
         );
+    }
+
+    #[test]
+    fn no_more_faults_are_told_than_help_and_no_more_of_a_name() {
+        let name = "é".repeat(LOC_PART_CHARS_MAX);
+        let body = format!(r#"{{"{name}":{{"{name}x":[{}]}}}}"#, vec![r#""\u0000""#; 50_000].join(","));
+        let found = faults(&body);
+        assert_eq!(found.len(), FAULTS_MAX);
+        let last = ["body", &name, &format!("{name}…"), &(FAULTS_MAX - 1).to_string()].map(str::to_owned);
+        assert_eq!(found[FAULTS_MAX - 1], (last.to_vec(), "nul"));
     }
 
     #[test]

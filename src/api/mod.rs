@@ -64,6 +64,8 @@ use waiting::Task;
 const WAIT_MAX: Duration = Duration::from_secs(900);
 /// Requests that may wait for the store lane: at a millisecond each, a quarter of a second of work.
 const LANE_CAPACITY: usize = 256;
+/// What the bodies of these requests may hold in all: 64 KiB each, which the longest question does not need.
+const LANE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What the handlers work with.
 pub struct Api {
@@ -165,7 +167,8 @@ impl Api {
             has_successor: parts.has_successor,
             router,
             openapi,
-            lane: crate::http::Lane::start("store-lane", parts.store_threads, LANE_CAPACITY, Task::run)?,
+            lane: crate::http::Lane::start("store-lane", parts.store_threads, LANE_CAPACITY, Task::run)?
+                .holding(LANE_BYTES_MAX, Task::body_bytes),
             started: Instant::now(),
             requests: AtomicU64::new(0),
             housekept: Mutex::new(Instant::now()),

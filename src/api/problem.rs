@@ -13,6 +13,13 @@ use crate::streams::NotAdmitted;
 /// What a busy or draining server asks clients to wait, in seconds: about what the restart of an idle server takes.
 const RETRY_AFTER_SECONDS: u64 = 5;
 
+/// How many faults of a request are told: enough to mend it by. A body may be made of nothing else.
+pub(super) const FAULTS_MAX: usize = 20;
+
+/// How much is told of each part of a fault's place, in characters: fields of ours have far shorter names, and a client's may be as
+/// long as the body.
+pub(super) const LOC_PART_CHARS_MAX: usize = 100;
+
 /// What problems are sent as (RFC 9457).
 pub(super) const MEDIA_TYPE: &str = "application/problem+json";
 
@@ -30,7 +37,7 @@ pub(super) struct Problem {
 /// One fault of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub(super) struct Fault {
-    /// Where: `body` or `query`, and the field.
+    /// Where: `body` or `query`, and the field. Of a longer name than 100 characters only the beginning.
     pub(super) loc: Vec<String>,
     /// What is wrong and what is allowed.
     pub(super) msg: String,
@@ -42,7 +49,41 @@ pub(super) struct Fault {
 impl Fault {
     /// A fault of a field of the body.
     pub(super) fn body(field: &str, kind: &'static str, msg: impl Into<String>) -> Self {
-        Self { loc: vec!["body".into(), field.into()], msg: msg.into(), kind }
+        Self { loc: vec!["body".into(), loc_part(field)], msg: msg.into(), kind }
+    }
+}
+
+/// A client's word as a part of a fault's place.
+pub(super) fn loc_part(word: &str) -> String {
+    match word.char_indices().nth(LOC_PART_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &word[..end]),
+        None => word.to_owned(),
+    }
+}
+
+/// The first faults of a request, as many as are told.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Faults(Vec<Fault>);
+
+impl Faults {
+    pub(super) fn push(&mut self, fault: Fault) {
+        self.extend([fault]);
+    }
+
+    /// Adds those for which there is room; the others are not even made.
+    pub(super) fn extend(&mut self, faults: impl IntoIterator<Item = Fault>) {
+        let room = FAULTS_MAX - self.0.len();
+        self.0.extend(faults.into_iter().take(room));
+    }
+
+    pub(super) fn as_slice(&self) -> &[Fault] {
+        &self.0
+    }
+
+    /// # Errors
+    /// 422 with the faults, if there is any.
+    pub(super) fn refuse(&self) -> Result<(), Problem> {
+        if self.0.is_empty() { Ok(()) } else { Err(Problem::validation(&self.0)) }
     }
 }
 
@@ -63,7 +104,8 @@ pub(super) struct ProblemShape {
     detail: String,
     /// The same as the `X-Request-Id` header.
     request_id: String,
-    /// Each fault of a request that was not valid.
+    /// What is wrong with a request that is not valid: each fault of it, or the first 20.
+    #[schemars(length(max = FAULTS_MAX))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<Fault>,
     /// Seconds to wait before the next try: the same as the `Retry-After` header.
@@ -119,7 +161,7 @@ impl Problem {
         Self { cause: Some(cause.to_string()), ..Self::new(500, detail) }
     }
 
-    /// Faults of a request, all of them.
+    /// Faults of a request.
     pub(super) fn validation(faults: &[Fault]) -> Self {
         Self::new(422, "Validation error").with("errors", json!(faults))
     }

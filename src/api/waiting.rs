@@ -32,13 +32,26 @@ impl Task {
         }
     }
 
+    /// How much its body holds.
+    pub(super) fn body_bytes(&self) -> usize {
+        match self {
+            Task::Handle(handling) => handling.call.request.body.len(),
+            Task::Report(_) => 0,
+        }
+    }
+
     /// Answers without doing anything, because there is no room for it.
     pub(super) fn refuse(self) {
         match self {
             Task::Handle(handling) => {
                 let is_away = handling.route.lane == Lane::Store && handling.api.probes.database().is_away();
                 let why = if is_away { "The store cannot be reached at the moment" } else { "The server is busy" };
-                handling.answer(Err(Problem::busy(format!("{why}; nothing was done."))));
+                let done = match handling.way {
+                    Way::Direct(_) => "nothing was done.",
+                    // It has been handled before, and waited for what it had cancelled.
+                    Way::Parked(_) => "the thread's analyses are cancelled, but it is not deleted: ask again.",
+                };
+                handling.answer(Err(Problem::busy(format!("{why}; {done}"))));
             }
             Task::Report(client) => {
                 let is_away = client.api.probes.database().is_away();
@@ -50,7 +63,7 @@ impl Task {
     }
 }
 
-/// The way back to a client, which may have been asked to wait already.
+/// The way back to a client; `Parked` once its request has been handled and waits to be handled again.
 pub(super) enum Way {
     Direct(Responder),
     Parked(Parked),

@@ -10,6 +10,7 @@ use std::{fmt, io};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 
+use crate::byte_budget::{ByteBudget, HeldBytes};
 use crate::event;
 use crate::os_thread;
 
@@ -21,9 +22,12 @@ pub struct Lane<J> {
     name: &'static str,
     capacity: usize,
     workers: usize,
-    /// `None` once it has been stopped. The lock is held for one `try_send`. What is sent is a job, or nothing: a nudge.
-    jobs: Mutex<Option<Sender<Option<J>>>>,
-    queue: Receiver<Option<J>>,
+    /// What the jobs that wait may hold in all, and how much of it one does.
+    bytes: ByteBudget,
+    weigh: fn(&J) -> usize,
+    /// `None` once it has been stopped. The lock is held for one `try_send`.
+    jobs: Mutex<Option<Sender<Sent<J>>>>,
+    queue: Receiver<Sent<J>>,
     /// Disconnected once every thread has ended.
     ended: Receiver<()>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -31,6 +35,9 @@ pub struct Lane<J> {
     /// One for each thread, by its number.
     beats: Arc<[Beat]>,
 }
+
+/// A job, and what it holds while it waits; or nothing: a nudge.
+type Sent<J> = Option<(J, HeldBytes)>;
 
 /// How often a thread has taken a job and has ended one, in one number: odd while it is at a job.
 #[derive(Debug, Default)]
@@ -82,6 +89,8 @@ impl<J: Send + 'static> Lane<J> {
             name,
             capacity,
             workers: threads,
+            bytes: ByteBudget::new(0),
+            weigh: |_| 0,
             jobs: Mutex::new(Some(sender)),
             queue: receiver.clone(),
             ended,
@@ -102,19 +111,33 @@ impl<J: Send + 'static> Lane<J> {
         Ok(lane)
     }
 
+    /// The same lane, in which the jobs that wait hold at most so many bytes in all, by what `weigh` says of each; one that waits alone
+    /// may hold more.
+    #[must_use]
+    pub fn holding(mut self, bytes_max: usize, weigh: fn(&J) -> usize) -> Self {
+        self.bytes = ByteBudget::new(bytes_max);
+        self.weigh = weigh;
+        self
+    }
+
     /// Queues a job. Does not block.
     ///
     /// # Errors
-    /// Gives the job back when the queue is full or the lane has been stopped.
+    /// Gives the job back when the queue is full, or holds as much as it may, or the lane has been stopped.
     pub fn submit(&self, job: J) -> Result<(), J> {
-        let submitted = match self.jobs.lock().as_ref() {
-            None => Err(job),
-            Some(sender) => sender.try_send(Some(job)).map_err(|error| match error {
-                TrySendError::Full(job) | TrySendError::Disconnected(job) => job.expect("a job was sent"),
-            }),
-        };
+        let submitted = self.queue(job);
         self.counts.refused.fetch_add(u64::from(submitted.is_err()), Ordering::Relaxed);
         submitted
+    }
+
+    fn queue(&self, job: J) -> Result<(), J> {
+        let Some(held) = self.bytes.take((self.weigh)(&job)) else { return Err(job) };
+        match self.jobs.lock().as_ref() {
+            None => Err(job),
+            Some(sender) => sender.try_send(Some((job, held))).map_err(|error| match error {
+                TrySendError::Full(sent) | TrySendError::Disconnected(sent) => sent.expect("a job was sent").0,
+            }),
+        }
     }
 
     /// Has some thread beat without a job, unless a job waits that will show as well whether anybody takes it. Counts nowhere else: it
@@ -150,7 +173,7 @@ impl<J> Lane<J> {
     /// `deadline`. May be called again, but not by a job.
     pub fn stop(&self, deadline: Instant, refuse: impl Fn(J)) {
         drop(self.jobs.lock().take());
-        self.queue.try_iter().flatten().for_each(refuse);
+        self.queue.try_iter().flatten().for_each(|(job, _)| refuse(job));
         if matches!(self.ended.recv_deadline(deadline), Err(RecvTimeoutError::Disconnected)) {
             for thread in self.threads.lock().drain(..) {
                 // What a job throws is caught, and what that reports has been reported.
@@ -173,11 +196,13 @@ impl<J> fmt::Debug for Lane<J> {
 }
 
 impl Counts {
-    fn run<J>(&self, name: &'static str, jobs: &Receiver<Option<J>>, beat: &Beat, work: &dyn Fn(J)) {
+    fn run<J>(&self, name: &'static str, jobs: &Receiver<Sent<J>>, beat: &Beat, work: &dyn Fn(J)) {
         // Ends when the sender has been dropped and nothing is queued.
-        for job in jobs {
+        for sent in jobs {
             beat.0.fetch_add(1, Ordering::Relaxed);
-            if let Some(job) = job {
+            if let Some((job, held)) = sent {
+                // It waits no longer.
+                drop(held);
                 self.work_on(name, job, work);
             }
             beat.0.fetch_add(1, Ordering::Relaxed);
@@ -231,6 +256,27 @@ mod tests {
         drop(release);
         lane.stop(soon(), drop);
         assert_eq!(lane.stats().panics, 0);
+    }
+
+    #[test]
+    fn jobs_that_wait_hold_so_much_and_no_more_and_what_is_worked_on_counts_no_longer() {
+        let (begun, has_begun) = unbounded();
+        let (release, is_released) = bounded::<()>(0);
+        let work = move |_| {
+            begun.send(()).expect("the test listens");
+            let _ = is_released.recv();
+        };
+        let lane = Lane::start("test-lane", 1, 8, work).expect("threads can be had").holding(10, |bytes| *bytes);
+        assert_eq!(lane.submit(11), Ok(()), "a large one waits alone");
+        has_begun.recv().expect("it has begun");
+        assert_eq!((lane.submit(6), lane.submit(4), lane.submit(0)), (Ok(()), Ok(()), Ok(())));
+        assert_eq!((lane.submit(1), lane.stats().refused), (Err(1), 1));
+        release.send(()).expect("it waits");
+        has_begun.recv().expect("the next one has begun");
+        assert_eq!((lane.submit(7), lane.submit(6)), (Err(7), Ok(())));
+        lane.stop(Instant::now(), drop);
+        assert!(lane.bytes.take(10).is_some(), "whoever was refused has given back what they held");
+        drop(release);
     }
 
     #[test]

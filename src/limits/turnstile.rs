@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::byte_budget::{ByteBudget, HeldBytes};
 use crate::event;
 use crate::os_thread;
 
@@ -19,7 +20,8 @@ use crate::os_thread;
 /// Dropped, it ends its thread without waiting for that, and drops whoever waits.
 pub struct Turnstile<J> {
     line: Arc<Line<J>>,
-    room: Arc<Room>,
+    places: Arc<Places>,
+    bytes: ByteBudget,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -35,9 +37,9 @@ pub enum Place {
 /// A place for one job, and the memory that it holds; given back when dropped.
 #[derive(Debug)]
 pub struct Permit {
-    room: Arc<Room>,
+    places: Arc<Places>,
     place: Place,
-    bytes: usize,
+    _bytes: HeldBytes,
 }
 
 /// Jobs of users that may wait.
@@ -47,7 +49,7 @@ const USERS_WAITING_MAX: usize = 192;
 const ADDRESSES_WAITING_MAX: usize = 64;
 
 /// What the waiting jobs may hold in all, beside a head of at most 16 KiB each: a body may be a MiB, and 256 of them would be half
-/// of a small machine.
+/// of a small machine. One that is larger waits alone.
 const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 struct Line<J> {
@@ -56,13 +58,8 @@ struct Line<J> {
     changed: Condvar,
 }
 
-/// What is taken.
-#[derive(Debug, Default)]
-struct Room {
-    /// Jobs by place.
-    places: [AtomicUsize; 2],
-    bytes: AtomicUsize,
-}
+/// How many places are taken, by whose.
+type Places = [AtomicUsize; 2];
 
 struct Waiting<J> {
     turns: BinaryHeap<Turn<J>>,
@@ -88,24 +85,17 @@ impl<J: Send + 'static> Turnstile<J> {
         let line = Arc::new(Line { waiting: Mutex::new(waiting), changed: Condvar::new() });
         let of_thread = Arc::clone(&line);
         let thread = os_thread::spawn(NAME, move || of_thread.serve(&go_on))?;
-        Ok(Self { line, room: Arc::default(), thread: Mutex::new(Some(thread)) })
+        let bytes = ByteBudget::new(WAITING_BYTES_MAX);
+        Ok(Self { line, places: Arc::default(), bytes, thread: Mutex::new(Some(thread)) })
     }
 
     /// A place for a job that holds so many bytes; `None` if as many wait as may, or they hold as much memory as they may. Takes no
     /// lock.
     pub fn admit(&self, place: Place, bytes: usize) -> Option<Permit> {
-        let is_taken = |taken: &AtomicUsize, more: usize, max: usize| {
-            taken.fetch_update(Relaxed, Relaxed, |taken| taken.checked_add(more).filter(|sum| *sum <= max)).is_ok()
-        };
-        let room = &self.room;
-        if !is_taken(&room.places[place as usize], 1, place.jobs_max()) {
-            return None;
-        }
-        let mut permit = Permit { room: Arc::clone(room), place, bytes: 0 };
-        is_taken(&room.bytes, bytes, WAITING_BYTES_MAX).then(|| {
-            permit.bytes = bytes;
-            permit
-        })
+        let bytes = self.bytes.take(bytes)?;
+        let one_more = |taken: usize| (taken < place.jobs_max()).then_some(taken + 1);
+        self.places[place as usize].fetch_update(Relaxed, Relaxed, one_more).ok()?;
+        Some(Permit { places: Arc::clone(&self.places), place, _bytes: bytes })
     }
 
     /// Has a job wait until it is due.
@@ -130,7 +120,7 @@ impl<J: Send + 'static> Turnstile<J> {
 
     /// How many wait, or are about to.
     pub fn waiting(&self) -> usize {
-        self.room.places.iter().map(|place| place.load(Relaxed)).sum()
+        self.places.iter().map(|place| place.load(Relaxed)).sum()
     }
 
     /// Forgets the jobs that nobody wants any more; `is_gone` is asked under the lock.
@@ -170,8 +160,7 @@ impl<J> Drop for Turnstile<J> {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.room.places[self.place as usize].fetch_sub(1, Relaxed);
-        self.room.bytes.fetch_sub(self.bytes, Relaxed);
+        self.places[self.place as usize].fetch_sub(1, Relaxed);
     }
 }
 

@@ -113,9 +113,12 @@ impl Dispatcher {
         let shared = Arc::clone(&self.shared);
         while !shared.is_draining() && (shared.may_claim)() {
             let Some(worker) = shared.idle.reserve() else { break };
-            // Looked at before the store is: what a busy worker holds up now may be free by the time of the answer.
-            let any_busy = shared.idle.any_busy();
+            // Both before the store is looked at: what a busy worker holds up now may be free before its answer is here, and then
+            // that worker wakes whoever is to look again.
             shared.backlog.forget();
+            if shared.idle.any_busy() {
+                shared.backlog.note();
+            }
             let wish = self.wish.get_or_insert_with(|| Wish::new(&shared));
             match shared.store.claim(&wish.request) {
                 Ok(Some((claim, run))) => {
@@ -125,9 +128,6 @@ impl Dispatcher {
                 }
                 Ok(None) => {
                     self.wish = None;
-                    if any_busy {
-                        shared.backlog.note();
-                    }
                     break;
                 }
                 Err(StoreError::Closing) => break,

@@ -1,5 +1,7 @@
 //! Runs through a runner over a real store, with an engine that the test holds.
 
+mod interposed;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,8 +14,9 @@ use crate::memory::Headroom;
 use crate::metrics::Metrics;
 use crate::pool::connector;
 use crate::store::sqlite::{Options, SqliteStore};
-use crate::store::{NewRun, QueueLimits, Store, Submission};
+use crate::store::{NewRun, QueueLimits, RunStore, Submission};
 use crate::streams::{self, Streams};
+use interposed::Interposed;
 
 const ANN: &str = "ann@example.org";
 const LIMITS: QueueLimits = QueueLimits { queued_max: 100, queued_per_user_max: 100 };
@@ -47,7 +50,7 @@ impl Engine for Held {
 
 struct Stage {
     runner: Runner,
-    store: Arc<dyn Store>,
+    store: Arc<Interposed>,
     begun: Receiver<()>,
     go: Sender<()>,
     _home: tempfile::TempDir,
@@ -57,8 +60,8 @@ impl Stage {
     fn with(workers: usize) -> Self {
         let home = tempfile::tempdir().expect("a directory");
         let options = Options { readers_max: 4, readers_min: 0, lease_timeout: PATIENCE };
-        let store: Arc<dyn Store> =
-            Arc::new(SqliteStore::open(&home.path().join("store"), options, &connector()).expect("a new store"));
+        let store = SqliteStore::open(&home.path().join("store"), options, &connector()).expect("a new store");
+        let store = Arc::new(Interposed::new(store));
         let (begun_here, begun) = unbounded();
         let (go, go_there) = bounded(0);
         let settings = Settings {
@@ -76,8 +79,7 @@ impl Stage {
             Streams::start(streams::Limits::default(), Arc::clone(&metrics), |_, _, _, _| Ok(Vec::new()))
                 .expect("threads"),
         );
-        let runner =
-            Runner::start(Arc::clone(&store), streams, vec![engine], settings, metrics, || true).expect("threads");
+        let runner = Runner::start(store.clone(), streams, vec![engine], settings, metrics, || true).expect("threads");
         let stage = Self { runner, store, begun, go, _home: home };
         // The dispatcher reserves a worker for each of its looks; its first one is over then.
         Stage::wait_until(|| !stage.runner.shared.backlog.may_exist() && stage.runner.shared.idle.free() == workers);
@@ -85,10 +87,14 @@ impl Stage {
     }
 
     fn submit(&self) -> Submission {
+        self.submit_to(&RunId::new().to_string())
+    }
+
+    fn submit_to(&self, thread_id: &str) -> Submission {
         let new = NewRun {
             id: RunId::new(),
             owner: ANN.into(),
-            thread_id: RunId::new().to_string(),
+            thread_id: thread_id.into(),
             prompt: "a question".into(),
             engine: "held".into(),
             idempotency: None,
@@ -137,6 +143,26 @@ fn what_finds_no_idle_worker_is_queued_and_taken_as_soon_as_one_is_idle() {
     for run in stage.store.runs(ANN, None, None, 100).expect("the store is there") {
         assert_eq!(run.status, Status::Succeeded);
     }
+}
+
+/// Goal: no wake-up is lost, whenever a run ends. It ends here after the store has found that another one has to wait for it, and
+/// before the dispatcher hears of that.
+#[test]
+fn a_run_that_ends_while_the_dispatcher_looks_has_it_look_again() {
+    let stage = Stage::with(2);
+    stage.submit_to("thread");
+    stage.begun.recv_timeout(PATIENCE).expect("the first one begins");
+    assert!(matches!(stage.submit_to("thread"), Submission::Accepted(_)), "it waits for the first one");
+    let (shared, go) = (Arc::clone(&stage.runner.shared), stage.go.clone());
+    let (tell, wakes) = bounded(1);
+    stage.store.after_next_miss(move || {
+        tell.send(shared.backlog.may_exist()).expect("the test listens");
+        go.send_timeout((), PATIENCE).expect("the first one is waiting");
+        Stage::wait_until(|| shared.idle.free() == 1);
+    });
+    assert_eq!(wakes.recv_timeout(PATIENCE), Ok(true), "whoever ends a run now has the dispatcher look again");
+    stage.begun.recv_timeout(PATIENCE).expect("the second one begins");
+    stage.let_one_go();
 }
 
 /// The worker is reserved when the drain begins, and is given its run after that.

@@ -71,9 +71,11 @@ fn the_next_page_of_threads_is_in_the_link_header() {
         assert_eq!(found, expected, "{limit} a page");
     }
     faults(&ann.get("/chat-threads?limit=0&cursor=x"), &["query.limit out_of_range", "query.cursor value_error"]);
-    for cursor in ["1", "1.", ".", "x.y", "1.01a20902"] {
+    let far = format!("{}.019a1b2c-3d4e-7f60-8a1b-2c3d4e5f6071", "9".repeat(16));
+    for cursor in ["1", "1.", ".", "x.y", "1.01a20902", &far] {
         faults(&ann.get(&format!("/chat-threads?cursor={cursor}")), &["query.cursor value_error"]);
     }
+    assert_eq!(ann.get(&format!("/chat-threads?limit=11&cursor={}", &far[1..])).json().as_array().unwrap().len(), 11);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{come_again, problem};
-use crate::util::drill::{Act, Drill};
+use crate::util::drill::{Act, Drill, block_lane, unblock_lane};
 use crate::util::{Client, Intruder, Launch, Response, Server, sql, wait_until};
 
 /// A run that holds its worker until its gate is opened.
@@ -209,4 +209,89 @@ fn a_full_lane_refuses_at_once_and_loses_nothing() {
     assert_eq!(threads.json().as_array().unwrap().len(), 200);
     let next = threads.header("Link").and_then(|link| link.strip_prefix('<')?.split('>').next()).unwrap();
     assert_eq!(ann.get(next).json().as_array().unwrap().len(), stored.len() - 200, "what was refused was not stored");
+}
+
+/// Has each thread of the store lane of a drill server stand still at a question, and gives those who asked.
+fn stand_still(server: &Server) -> Vec<Client> {
+    let threads = server.metric("store_lane_threads").unwrap();
+    block_lane(server);
+    let ask = |n| {
+        let mut client = server.client("ann@example.org");
+        let question = Drill::new(&format!("held up {n}"), 1).question(&format!("held up {n}"));
+        client.send_post("/analyze", &[("Prefer", "respond-async")], &question);
+        client
+    };
+    let held_up = (0..threads as usize).map(ask).collect();
+    wait_until("every thread of the lane to stand still", || server.metric("store_lane_busy") == Some(threads));
+    held_up
+}
+
+/// Goal: what waits for the store lane holds no more memory than it may, however many requests of whatever size there are. The bodies
+/// are as long as they may be.
+#[test]
+fn bodies_that_wait_for_the_lane_hold_so_much_memory_and_no_more() {
+    const ROOM: usize = 16;
+    let server = Launch::drill().env("MAX_QUEUED_PER_USER", "1000").start();
+    let mut held_up = stand_still(&server);
+    let before = server.proc_status("RssAnon");
+    let headers = [("Content-Type", "application/json"), ("Prefer", "respond-async")];
+    let mut clients: Vec<Client> = (0..5 * ROOM).map(|_| server.client("ann@example.org")).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        let mut body = Drill::new(&format!("large {n}"), 1).question(&format!("large {n}")).to_string();
+        body += &" ".repeat(1024 * 1024 - body.len());
+        client.send("POST", "/analyze", &headers, body.as_bytes());
+        // The first ones have room; the others are answered before anything of the lane has moved.
+        if n >= ROOM {
+            come_again(&client.receive(), 503);
+        } else {
+            wait_until("it to wait", || server.metric("store_lane_queued") == Some(n as f64 + 1.0));
+        }
+    }
+    let grown = (server.proc_status("RssAnon").saturating_sub(before)) / 1024;
+    assert!(grown < 2 * ROOM as u64, "{grown} MiB");
+    let mut bob = server.client("bob@example.org");
+    let refused = bob.post("/analyze", &Drill::new("refused", 1).question("refused"));
+    assert_eq!(problem(&refused, 503)["detail"], "The server is busy; nothing was done.");
+    bob.send("GET", "/runs", &[], b"");
+    wait_until("who brings nothing to wait", || server.metric("store_lane_queued") == Some(ROOM as f64 + 1.0));
+
+    unblock_lane(&server);
+    assert_eq!(bob.receive().status, 200);
+    for client in held_up.iter_mut().chain(&mut clients[..ROOM]) {
+        assert_eq!(client.receive().status, 202);
+    }
+    assert_eq!(bob.post("/analyze", &Drill::new("after", 1).question("after")).status, 200);
+}
+
+/// Goal: who asked for a thread to be deleted, and cannot be told that it is, is told what has become of it. Its run ends while the
+/// lane has no room for the deletion to go on.
+#[test]
+fn a_deletion_that_the_full_lane_refuses_says_what_it_has_done() {
+    let server = Launch::drill().start();
+    let first = Drill::new("first", 1).on(1, Act::WaitDeaf);
+    assert_eq!(submit(&mut server.client("ann@example.org"), "first", &first).status, 202);
+    first.wait_for_step(&server, 1, 1);
+    let mut ann = server.client("ann@example.org");
+    ann.send("DELETE", "/chat/first", &[], b"");
+    wait_until("the deletion to wait for its run", || {
+        let runs = server.client("ann@example.org").get("/runs").json();
+        runs["runs"][0]["status"] == "cancelling" && server.metric("store_lane_busy") == Some(0.0)
+    });
+    let mut held_up = stand_still(&server);
+    let room = server.metric("store_lane_queued_max").unwrap();
+    let mut waiting: Vec<Client> = (0..room as usize).map(|_| server.client("bob@example.org")).collect();
+    for client in &mut waiting {
+        client.send("GET", "/runs", &[], b"");
+    }
+    wait_until("the lane to be full", || server.metric("store_lane_queued") == Some(room));
+
+    first.open(&server, 1);
+    let refused = ann.receive();
+    come_again(&refused, 503);
+    let detail = "The server is busy; the thread's analyses are cancelled, but it is not deleted: ask again.";
+    assert_eq!(problem(&refused, 503)["detail"], detail);
+    unblock_lane(&server);
+    assert!(waiting.iter_mut().all(|client| client.receive().status == 200));
+    assert!(held_up.iter_mut().all(|client| client.receive().status == 202));
+    assert_eq!(ann.delete("/chat/first").status, 200);
 }

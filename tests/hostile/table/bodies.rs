@@ -142,6 +142,25 @@ pub(super) fn cases(setting: &Setting) -> Vec<Case> {
     cases
 }
 
+/// A MiB of nothing but faults, of which a few are told, briefly.
+pub(super) fn full_of_faults(setting: &Setting) -> Vec<Case> {
+    let (name, deep) = ("k".repeat(500_000), format!(r#"{{"{}":"#, "k".repeat(100)));
+    let levels = 60;
+    let nuls = |count: usize| vec![r#""\u0000""#; count].join(",");
+    let unknown: Vec<String> = (0..80_000).map(|n| format!(r#""{n}":0"#)).collect();
+    [
+        ("NULs below a long name", format!(r#"{{"{name}":[{}]}}"#, nuls(50_000))),
+        ("NULs below many names", format!("{}[{}]{}", deep.repeat(levels), nuls(90_000), "}".repeat(levels))),
+        ("one key again and again", format!("{{{}}}", vec![r#""a":0"#; 170_000].join(","))),
+        ("many fields that are none", format!("{{{}}}", unknown.join(","))),
+    ]
+    .map(|(name, body)| {
+        let case = Case::new(setting.post("/analyze", body), &[422]).named(name);
+        case.body(|answer| answer.body.len() < 200 * 1024 && answer.json()["errors"].as_array().unwrap().len() == 20)
+    })
+    .into()
+}
+
 fn shown(what: &str, body: &[u8]) -> String {
     format!("{what}: {}", String::from_utf8_lossy(&body[..body.len().min(100)]))
 }

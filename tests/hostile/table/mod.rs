@@ -127,6 +127,18 @@ fn whoever_comes_too_often_is_told_so_and_health_never_is() {
     play(&server, &access::too_often(&setting), |case| cost.assert_back(&server, case));
 }
 
+/// By the most that the server has ever had.
+#[test]
+fn a_body_that_is_full_of_faults_costs_little_memory() {
+    let server = start(Launch::holdfast());
+    let setting = Setting::of(&server);
+    let cases = bodies::full_of_faults(&setting);
+    let before = server.proc_status("VmHWM");
+    play(&server, &cases, |_| {});
+    let grown = (server.proc_status("VmHWM") - before) / 1024;
+    assert!(grown < 48, "{grown} MiB");
+}
+
 #[test]
 fn a_body_may_be_as_long_as_it_is_configured() {
     let server = start(Launch::holdfast().env("MAX_BODY_BYTES", "2000"));
