@@ -1,8 +1,8 @@
 //! Whose a directory is: who owns it may put links there that lead to root's files, so in somebody else's directory root follows none.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rusqlite::OpenFlags;
@@ -12,11 +12,11 @@ pub fn is_anothers(directory: &Path) -> bool {
     rustix::process::geteuid().is_root() && directory.metadata().is_ok_and(|directory| directory.uid() != 0)
 }
 
-/// Opens files of this directory; fails at a link where none may be followed.
+/// Opens files of this directory; where no link may be followed it fails at one, and waits for nobody at a pipe.
 pub fn options(directory: &Path) -> OpenOptions {
     let mut options = OpenOptions::new();
     if is_anothers(directory) {
-        options.custom_flags(libc::O_NOFOLLOW);
+        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     }
     options
 }
@@ -31,6 +31,29 @@ pub fn for_sqlite(file: &Path) -> (PathBuf, OpenFlags) {
         }
         _ => (file.to_owned(), OpenFlags::empty()),
     }
+}
+
+/// What root makes in somebody's directory becomes that one's, since the server that comes next is not root. What has a second name
+/// elsewhere, or was another's, is not given away. Where root may not give, in a container say, the server is root as well, or says
+/// what it cannot read.
+pub fn hand_over(file: &File, directory: &Path) {
+    if is_anothers(directory)
+        && let (Ok(file_is), Ok(directory)) = (file.metadata(), directory.metadata())
+        && file_is.is_file()
+        && file_is.uid() == 0
+        && file_is.nlink() == 1
+    {
+        let _ = fchown(file, Some(directory.uid()), Some(directory.gid()));
+    }
+}
+
+/// Whether root would read for somebody what is not that one's: a second name of a file is as good as a link to it.
+pub fn is_second_name(file: &File, directory: &Path) -> bool {
+    is_anothers(directory)
+        && match (file.metadata(), directory.metadata()) {
+            (Ok(file), Ok(directory)) => file.nlink() > 1 && file.uid() != directory.uid(),
+            _ => true,
+        }
 }
 
 /// Says in words what opening this file would fail with; what is opened afterwards is opened without following links all the same.

@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -92,7 +92,7 @@ fn kept(directory: &Path, name: &str) -> std::io::Result<File> {
     let path = directory.join(name);
     ownership::refuse_link(&path)?;
     let file = private(directory).create(true).truncate(false).open(path)?;
-    hand_over(&file, directory);
+    ownership::hand_over(&file, directory);
     Ok(file)
 }
 
@@ -104,22 +104,8 @@ pub(super) fn fresh(directory: &Path, name: &str) -> std::io::Result<File> {
         _ => {}
     }
     let file = private(directory).create_new(true).open(path)?;
-    hand_over(&file, directory);
+    ownership::hand_over(&file, directory);
     Ok(file)
-}
-
-/// What root makes in somebody's state directory becomes that one's, since the server that comes next is not root. What has a second
-/// name elsewhere, or was another's, is not given away. Where root may not give, in a container say, the server is root as well, or
-/// says what it cannot read.
-fn hand_over(file: &File, directory: &Path) {
-    if ownership::is_anothers(directory)
-        && let (Ok(file_is), Ok(directory)) = (file.metadata(), directory.metadata())
-        && file_is.is_file()
-        && file_is.uid() == 0
-        && file_is.nlink() == 1
-    {
-        let _ = std::os::unix::fs::fchown(file, Some(directory.uid()), Some(directory.gid()));
-    }
 }
 
 fn private(directory: &Path) -> OpenOptions {

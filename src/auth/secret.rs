@@ -1,10 +1,12 @@
 //! The key that tokens are signed with, and the file in which the server keeps one of its own.
 
 use std::fmt::{self, Write as _};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+use crate::ownership;
 
 /// A shared secret of at least [`Secret::BYTES_MIN`] bytes. It never shows itself, not even in `{:?}`.
 #[derive(Clone, PartialEq, Eq)]
@@ -53,7 +55,10 @@ pub enum SecretError {
     /// The file's mode: its group or others may read or write it.
     #[error("the file {file} in the state directory is open to others (mode {0:o}); make it 0600", file = Secret::FILE)]
     TooOpen(u32),
-    /// A directory, a device, or more bytes than a secret can have.
+    /// A second name of a file that is not the directory's owner's.
+    #[error("{file} in the state directory is another name of a file of somebody else: remove it", file = Secret::FILE)]
+    NotItsOwners,
+    /// A directory, a device, a pipe, or more bytes than a secret can have.
     #[error("{file} in the state directory is not a small regular file", file = Secret::FILE)]
     NotAFile,
     /// The file could not be read or written.
@@ -65,7 +70,9 @@ pub enum SecretError {
 const FILE_BYTES_MAX: u64 = 4096;
 
 fn read(directory: &Path) -> Result<Option<Secret>, SecretError> {
-    let file = match File::open(directory.join(Secret::FILE)) {
+    let path = directory.join(Secret::FILE);
+    ownership::refuse_link(&path)?;
+    let file = match ownership::options(directory).read(true).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
@@ -73,6 +80,9 @@ fn read(directory: &Path) -> Result<Option<Secret>, SecretError> {
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.len() > FILE_BYTES_MAX {
         return Err(SecretError::NotAFile);
+    }
+    if ownership::is_second_name(&file, directory) {
+        return Err(SecretError::NotItsOwners);
     }
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
@@ -87,7 +97,7 @@ fn read(directory: &Path) -> Result<Option<Secret>, SecretError> {
 /// complete one, and, unlike a rename, a link never replaces the secret of a process that was faster.
 fn make(directory: &Path) -> Result<(), SecretError> {
     let scratch = directory.join(format!("{}.{}", Secret::FILE, random_hex::<8>()?));
-    let linked = write_new(&scratch, random_hex::<32>()?.as_bytes())
+    let linked = write_new(directory, &scratch, random_hex::<32>()?.as_bytes())
         .and_then(|()| fs::hard_link(&scratch, directory.join(Secret::FILE)));
     let removed = fs::remove_file(&scratch);
     match linked {
@@ -98,8 +108,10 @@ fn make(directory: &Path) -> Result<(), SecretError> {
     Ok(File::open(directory)?.sync_all()?)
 }
 
-fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+/// Writes a file of the directory for its owner, while it has one name alone.
+fn write_new(directory: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = ownership::options(directory).write(true).create_new(true).mode(0o600).open(path)?;
+    ownership::hand_over(&file, directory);
     file.write_all(text)?;
     file.sync_all()
 }

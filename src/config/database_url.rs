@@ -1,6 +1,7 @@
 //! Where the PostgreSQL database is: libpq's connection URL or key words, several hosts allowed.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use postgres::config::{Host, TargetSessionAttrs};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The least of that for one of several hosts: a login over an ocean takes half as long.
 const CONNECT_TIMEOUT_PER_HOST_MIN: Duration = Duration::from_secs(1);
+/// PostgreSQL's own.
+const PORT: u16 = 5432;
 /// How long what was sent may stay unacknowledged: two such waits and a new connection fit into a claim of 30 s.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
 /// After how much silence TCP asks whether the other side is there; keeps firewalls from forgetting the connection too.
@@ -27,9 +30,6 @@ const UNDERSTOOD: &[&str] = &[
     "dbname",
     "options",
     "application_name",
-    "host",
-    "hostaddr",
-    "port",
     "connect_timeout",
     "keepalives",
     "keepalives_idle",
@@ -69,8 +69,10 @@ pub enum SslMode {
 /// A parsed `DATABASE_URL`. It holds a password, so nothing of it is ever shown.
 #[derive(Clone)]
 pub struct DatabaseUrl {
-    /// Hosts, user, database and the rest, but for how it is encrypted; what the URL leaves open is decided.
+    /// User, database and the rest, but for the servers and how it is encrypted; what the URL leaves open is decided.
     pub options: postgres::Config,
+    /// One at least, in the order in which they are written.
+    pub servers: Vec<Server>,
     /// How it is encrypted.
     pub ssl_mode: SslMode,
 }
@@ -78,30 +80,12 @@ pub struct DatabaseUrl {
 impl DatabaseUrl {
     /// Whether the server is reached through a socket file; then all of its hosts are.
     pub fn is_local(&self) -> bool {
-        self.options.get_hosts().iter().any(|host| matches!(host, Host::Unix(_)))
-    }
-
-    fn host_count(&self) -> usize {
-        self.options.get_hosts().len().max(self.options.get_hostaddrs().len())
+        self.servers.iter().any(|server| matches!(server.host, Host::Unix(_)))
     }
 
     /// What the driver would find only when it connects.
     fn check(&self) -> Result<(), &'static str> {
-        let (hosts, addresses) = (self.options.get_hosts(), self.options.get_hostaddrs());
-        let ports = self.options.get_ports().len();
-        if self.host_count() == 0 || hosts.iter().any(|host| matches!(host, Host::Tcp(name) if name.is_empty())) {
-            return Err("it names no host");
-        }
-        if !addresses.is_empty() && !hosts.is_empty() && hosts.len() != addresses.len() {
-            return Err("it does not have one hostaddr for each host");
-        }
-        if hosts.iter().any(|host| matches!(host, Host::Tcp(name) if name.contains(','))) {
-            return Err("its hosts are to be separated by commas before the database's name");
-        }
-        if ports > 1 && ports != self.host_count() {
-            return Err("it does not have one port for each host");
-        }
-        if self.is_local() && hosts.iter().any(|host| matches!(host, Host::Tcp(_))) {
+        if self.is_local() && self.servers.iter().any(|server| matches!(server.host, Host::Tcp(_))) {
             return Err("it mixes socket directories with hosts of a network");
         }
         if self.is_local() && matches!(self.ssl_mode, SslMode::Require | SslMode::VerifyFull) {
@@ -112,14 +96,8 @@ impl DatabaseUrl {
 
     /// Decides what the URL leaves open.
     fn complete(&mut self) {
-        if self.options.get_hosts().is_empty() {
-            // Who the certificate has to be for; and without a name, the driver would not let us encrypt.
-            for address in self.options.get_hostaddrs().to_vec() {
-                self.options.host(&address.to_string());
-            }
-        }
         if self.options.get_connect_timeout().is_none() {
-            let share = CONNECT_TIMEOUT / self.host_count() as u32;
+            let share = CONNECT_TIMEOUT / self.servers.len() as u32;
             self.options.connect_timeout(share.max(CONNECT_TIMEOUT_PER_HOST_MIN));
         }
         if self.options.get_application_name().is_none() {
@@ -127,6 +105,43 @@ impl DatabaseUrl {
         }
         // Which server it would complain about, and what: neither is for our log.
         self.options.notice_callback(|_| ());
+    }
+}
+
+/// Where one server is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Its name, which its certificate has to be for, or the directory of its socket.
+    pub host: Host,
+    /// Where it is, if its name says it only to the certificate.
+    pub address: Option<IpAddr>,
+    /// At this address, or in the socket's name.
+    pub port: u16,
+}
+
+impl Server {
+    /// Those that the driver has read.
+    fn all(read: &postgres::Config) -> Result<Vec<Self>, &'static str> {
+        let (mut hosts, addresses, ports) = (read.get_hosts().to_vec(), read.get_hostaddrs(), read.get_ports());
+        if hosts.is_empty() {
+            // Who the certificate has to be for; and without a name, the driver would not let us encrypt.
+            hosts.extend(addresses.iter().map(|address| Host::Tcp(address.to_string())));
+        }
+        if hosts.is_empty() || hosts.iter().any(|host| matches!(host, Host::Tcp(name) if name.is_empty())) {
+            return Err("it names no host");
+        }
+        if !addresses.is_empty() && hosts.len() != addresses.len() {
+            return Err("it does not have one hostaddr for each host");
+        }
+        if hosts.iter().any(|host| matches!(host, Host::Tcp(name) if name.contains(','))) {
+            return Err("its hosts are to be separated by commas before the database's name");
+        }
+        if ports.len() > 1 && ports.len() != hosts.len() {
+            return Err("it does not have one port for each host");
+        }
+        let port = |n| ports.get(n).or(ports.first()).copied().unwrap_or(PORT);
+        let servers = hosts.into_iter().enumerate();
+        Ok(servers.map(|(n, host)| Self { host, address: addresses.get(n).copied(), port: port(n) }).collect())
     }
 }
 
@@ -149,8 +164,9 @@ impl FromStr for DatabaseUrl {
         } else {
             words_of_pairs(text)?
         };
-        // What the driver does not know or reads otherwise than libpq is taken out of the text before it sees it.
-        let mut for_driver = words.head.to_owned();
+        // What the driver does not know or reads otherwise than libpq is taken out of the text before it sees it. The servers are read apart
+        // from the rest: to what has some, the driver lets us only add.
+        let (mut servers, mut rest) = (words.servers.clone(), words.rest.clone());
         let mut ssl_mode = SslMode::Prefer;
         let mut own = Own::default();
         for word in &words.list {
@@ -166,18 +182,16 @@ impl FromStr for DatabaseUrl {
                 "keepalives_count" | "keepalives_retries" => {
                     own.keepalives = Some(number(&word.value, "keepalives_count is not a number")?);
                 }
-                name if UNDERSTOOD.contains(&name) => {
-                    let is_first = for_driver.len() == words.head.len();
-                    for_driver.push_str(if is_first { words.opening } else { words.separator });
-                    for_driver.push_str(word.written);
-                }
+                "host" | "hostaddr" | "port" => words.append(&mut servers, word),
+                name if UNDERSTOOD.contains(&name) => words.append(&mut rest, word),
                 name => {
                     let known = REFUSED.iter().find(|(refused, _)| *refused == name);
                     return Err(known.map_or("it has a word that is not supported", |(_, instead)| instead));
                 }
             }
         }
-        let mut options: postgres::Config = for_driver.parse().map_err(|_| "it cannot be read as one")?;
+        let read = |text: String| text.parse::<postgres::Config>().map_err(|_| "it cannot be read as one");
+        let (servers, mut options) = (Server::all(&read(servers)?)?, read(rest)?);
         let has = |name: &str| words.list.iter().any(|word| word.name == name);
         options.target_session_attrs(own.session.unwrap_or(TargetSessionAttrs::ReadWrite));
         options.keepalives_retries(own.keepalives.unwrap_or(KEEPALIVES_COUNT));
@@ -193,7 +207,7 @@ impl FromStr for DatabaseUrl {
             Some(ms) => drop(options.tcp_user_timeout(Duration::from_millis(ms.into()))),
             None => drop(options.tcp_user_timeout(TCP_USER_TIMEOUT)),
         }
-        let mut url = Self { options, ssl_mode };
+        let mut url = Self { options, servers, ssl_mode };
         url.check()?;
         url.complete();
         Ok(url)
@@ -233,11 +247,19 @@ fn number(value: &str, fault: &'static str) -> Result<u32, &'static str> {
 
 /// The words of a text that is a URL or a list of `word=value`.
 struct Words<'a> {
-    /// What stands before the first word.
-    head: &'a str,
-    opening: &'static str,
-    separator: &'static str,
+    /// What stands before the first word: of servers, and of the rest.
+    servers: String,
+    rest: String,
+    /// What ends each word.
+    end: &'static str,
     list: Vec<Word<'a>>,
+}
+
+impl Words<'_> {
+    fn append(&self, text: &mut String, word: &Word<'_>) {
+        text.push_str(word.written);
+        text.push_str(self.end);
+    }
 }
 
 struct Word<'a> {
@@ -250,20 +272,16 @@ struct Word<'a> {
 /// `postgres://user:password@host:port/database?word=value&word=value`; a question mark before the `@` is the password's.
 fn words_of_url<'a>(text: &'a str, rest: &'a str) -> Result<Words<'a>, &'static str> {
     let after_credentials = rest.find('@').map_or(rest, |at| &rest[at + 1..]);
-    let (head, query) = match after_credentials.find('?') {
-        Some(at) => {
-            let query = &after_credentials[at + 1..];
-            (&text[..text.len() - query.len() - 1], query)
-        }
-        None => (text, ""),
-    };
+    let credentials = &text[..text.len() - after_credentials.len()];
+    let (before_query, query) = after_credentials.split_once('?').unwrap_or((after_credentials, ""));
+    let (hosts, path) = before_query.split_at(before_query.find('/').unwrap_or(before_query.len()));
     let mut list = Vec::new();
     for written in query.split('&').filter(|written| !written.is_empty()) {
         let (name, value) = written.split_once('=').ok_or("one of its words has no value")?;
         let value = if name == "password" { String::new() } else { value.to_owned() };
         list.push(Word { name, value, written });
     }
-    Ok(Words { head, opening: "?", separator: "&", list })
+    Ok(Words { servers: format!("postgres://@{hosts}?"), rest: format!("{credentials}{path}?"), end: "&", list })
 }
 
 /// `word=value word='another value'`, with backslashes before quotes and backslashes.
@@ -279,7 +297,7 @@ fn words_of_pairs(text: &str) -> Result<Words<'_>, &'static str> {
         list.push(Word { name: name_end, value, written });
         rest = after.trim_start();
     }
-    Ok(Words { head: "", opening: "", separator: " ", list })
+    Ok(Words { servers: String::new(), rest: String::new(), end: " ", list })
 }
 
 /// The value at the beginning of this text, and what comes after it.
@@ -306,16 +324,20 @@ mod tests {
         text.parse().unwrap_or_else(|fault| panic!("{text}: {fault}"))
     }
 
+    fn server(name: &str, address: Option<&str>, port: u16) -> Server {
+        let address = address.map(|address| address.parse().expect("an address"));
+        Server { host: Host::Tcp(name.into()), address, port }
+    }
+
     #[test]
     fn both_notations_say_the_same() {
         let url = parse("postgresql://u:p%40ss@h1:5433,h2:5434/db?sslmode=verify-full&application_name=a");
         let pairs = parse(
             "host=h1,h2 port=5433,5434 user = u password='p@ss' sslmode=verify-full dbname=db application_name=a",
         );
-        for DatabaseUrl { options, ssl_mode } in [url, pairs] {
+        for DatabaseUrl { options, servers, ssl_mode } in [url, pairs] {
             assert_eq!(ssl_mode, SslMode::VerifyFull);
-            assert_eq!(options.get_hosts(), [Host::Tcp("h1".into()), Host::Tcp("h2".into())]);
-            assert_eq!(options.get_ports(), [5433, 5434]);
+            assert!(servers == [server("h1", None, 5433), server("h2", None, 5434)]);
             assert_eq!((options.get_user(), options.get_dbname()), (Some("u"), Some("db")));
             assert_eq!(options.get_password(), Some(&b"p@ss"[..]));
             assert_eq!(options.get_application_name(), Some("a"));
@@ -324,7 +346,8 @@ mod tests {
 
     #[test]
     fn what_is_left_open_has_a_default() {
-        let DatabaseUrl { options, ssl_mode } = parse("postgres://u@h/db");
+        let DatabaseUrl { options, servers, ssl_mode } = parse("postgres://u@h/db");
+        assert!(servers == [server("h", None, PORT)]);
         assert_eq!(ssl_mode, SslMode::Prefer);
         assert_eq!(options.get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
         assert_eq!(options.get_connect_timeout(), Some(&CONNECT_TIMEOUT));
@@ -360,8 +383,29 @@ mod tests {
 
     #[test]
     fn an_address_alone_is_its_own_host_name() {
-        let options = parse("hostaddr=127.0.0.1 user=u").options;
-        assert_eq!(options.get_hosts(), [Host::Tcp("127.0.0.1".into())]);
+        let DatabaseUrl { servers, .. } = parse("hostaddr=127.0.0.1 user=u");
+        assert!(servers == [server("127.0.0.1", Some("127.0.0.1"), PORT)]);
+    }
+
+    #[test]
+    fn servers_are_read_apart_from_the_rest() {
+        for text in [
+            "postgres://u:p@h1,h2/db?hostaddr=::1,127.0.0.2&application_name=a",
+            "postgres:///db?user=u&host=h1&host=h2&password=p&port=5432&hostaddr=::1,127.0.0.2&application_name=a",
+            "hostaddr='::1,127.0.0.2' user=u port=,5432 password=p host=h1,h2 application_name=a dbname=db",
+        ] {
+            let DatabaseUrl { options, servers, .. } = parse(text);
+            assert!(servers == [server("h1", Some("::1"), PORT), server("h2", Some("127.0.0.2"), PORT)], "{text}");
+            assert_eq!(
+                (options.get_hosts(), options.get_hostaddrs(), options.get_ports()),
+                (&[][..], &[][..], &[][..])
+            );
+            assert_eq!((options.get_user(), options.get_password()), (Some("u"), Some(&b"p"[..])));
+            assert_eq!((options.get_dbname(), options.get_application_name()), (Some("db"), Some("a")));
+        }
+        let DatabaseUrl { options, servers, .. } = parse("postgres://u@[::1]:5433,h");
+        assert!(servers == [server("::1", None, 5433), server("h", None, PORT)]);
+        assert_eq!((options.get_user(), options.get_dbname()), (Some("u"), None));
     }
 
     #[test]
@@ -397,7 +441,7 @@ mod tests {
 
     #[test]
     fn a_question_mark_in_the_password_is_the_passwords() {
-        let DatabaseUrl { options, ssl_mode } = parse("postgres://u:a?sslmode=x@h/db?sslmode=disable");
+        let DatabaseUrl { options, ssl_mode, .. } = parse("postgres://u:a?sslmode=x@h/db?sslmode=disable");
         assert_eq!((options.get_password(), ssl_mode), (Some(&b"a?sslmode=x"[..]), SslMode::Disable));
     }
 

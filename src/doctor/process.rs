@@ -1,6 +1,6 @@
 //! The server that has the state directory, as the kernel shows it.
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -14,8 +14,7 @@ impl Process {
     pub(super) fn holding(directory: &Path) -> Option<Self> {
         let lock = fs::metadata(directory.join(LOCK_FILE)).ok()?;
         let locks = fs::read_to_string("/proc/locks").ok()?;
-        let (major, minor) = (rustix::fs::major(lock.dev()), rustix::fs::minor(lock.dev()));
-        holder(&locks, &format!("{major:02x}:{minor:02x}:{}", lock.ino())).map(Self)
+        holder(&locks, &lock, |process| has_open(process, &lock)).map(Self)
     }
 
     pub(super) fn id(&self) -> u32 {
@@ -39,12 +38,26 @@ impl Process {
     }
 }
 
-/// Of lines such as `1: FLOCK  ADVISORY  WRITE 708 00:19:1234 0 EOF`, the process of the one about this file.
-fn holder(locks: &str, file: &str) -> Option<u32> {
-    let lines = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let held = lines.filter(|fields| fields.len() == 8 && fields[1] == "FLOCK" && fields[5] == file);
-    // Of another process name space it is 0.
-    held.filter_map(|fields| fields[4].parse().ok()).find(|process| *process > 0)
+/// Of lines such as `1: FLOCK  ADVISORY  WRITE 708 00:19:1234 0 EOF`, the process of the one about this file. Its device is there that of
+/// the file system, which is another than the file's where that has subvolumes, as btrfs has: then the process is asked what it has open.
+fn holder(locks: &str, file: &Metadata, has_open: impl Fn(u32) -> bool) -> Option<u32> {
+    let (major, minor) = (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()));
+    let (device, number) = (format!("{major:02x}:{minor:02x}"), file.ino().to_string());
+    locks.lines().find_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, _, process, place, _, _] = fields[..] else { return None };
+        let (on, found) = place.rsplit_once(':')?;
+        // Of another process name space it is 0.
+        let process = process.parse().ok().filter(|process| *process > 0 && found == number)?;
+        (on == device || has_open(process)).then_some(process)
+    })
+}
+
+/// Whether the process has this file open, as far as we may look.
+fn has_open(process: u32, file: &Metadata) -> bool {
+    let open = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+    open.filter_map(|descriptor| fs::metadata(descriptor.path()).ok())
+        .any(|open| (open.dev(), open.ino()) == (file.dev(), file.ino()))
 }
 
 fn limit(limits: &str, name: &str) -> Option<(Option<u64>, Option<u64>)> {
@@ -55,14 +68,34 @@ fn limit(limits: &str, name: &str) -> Option<(Option<u64>, Option<u64>)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{holder, limit};
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::{has_open, holder, limit};
 
     #[test]
     fn the_kernels_tables_are_read() {
-        let locks = "1: POSIX  ADVISORY  READ 5 00:19:12 128 128\n2: -> FLOCK  ADVISORY  WRITE 6 00:19:12 0 EOF\n\
-                     3: FLOCK  ADVISORY  WRITE 7 00:19:12 0 EOF\n4: FLOCK  ADVISORY  WRITE 0 00:1a:12 0 EOF\n";
-        assert_eq!(holder(locks, "00:19:12"), Some(7));
-        assert_eq!((holder(locks, "00:1a:12"), holder(locks, "00:19:13")), (None, None));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let metadata = file.as_file().metadata().unwrap();
+        let device = format!("{:02x}:{:02x}", rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+        let (place, other) = (format!("{device}:{}", metadata.ino()), format!("{device}:{}", metadata.ino() + 1));
+        let locks = |process: u32, place: &str| {
+            format!(
+                "1: POSIX  ADVISORY  READ 5 {place} 128 128\n2: -> FLOCK  ADVISORY  WRITE 6 {place} 0 EOF\n\
+                 3: FLOCK  ADVISORY  WRITE {process} {place} 0 EOF\n4: FLOCK  ADVISORY  WRITE 8 {other} 0 EOF\n"
+            )
+        };
+        assert_eq!(holder(&locks(7, &place), &metadata, |_| false), Some(7), "also if it may not be asked");
+        assert_eq!(holder(&locks(0, &place), &metadata, |_| true), None);
+        assert_eq!(holder(&locks(7, &other), &metadata, |_| true), None);
+        let subvolume = format!("fe:dc:{}", metadata.ino());
+        assert_eq!(holder(&locks(7, &subvolume), &metadata, |process| process == 7), Some(7));
+        let ours = std::process::id();
+        let finds = || holder(&locks(ours, &subvolume), &metadata, |process| has_open(process, &metadata));
+        assert_eq!(finds(), Some(ours));
+        fs::remove_file(file.path()).unwrap();
+        drop(file);
+        assert_eq!(finds(), None, "a file of another file system has that number");
         let limits = "Max processes             63432                unlimited            processes \n";
         assert_eq!(limit(limits, "Max processes"), Some((Some(63432), None)));
         assert_eq!(limit(limits, "Max open files"), None);

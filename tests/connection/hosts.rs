@@ -1,7 +1,7 @@
 //! Several hosts, of which one can be written.
 
 use super::*;
-use crate::util::{Cluster, require_postgres, wait_until};
+use crate::util::{Cluster, Launch, require_postgres, wait_until};
 
 /// Two clusters with a database of the same name, and the URL that names both.
 struct Pair {
@@ -79,4 +79,37 @@ fn a_server_that_can_only_be_read_is_as_good_as_none_until_it_can_be_written() {
     cluster.set_read_only(false);
     let ((), waited) = timed(|| wait_until("the store to be back", || store.probe().is_ok() && write(&store).is_ok()));
     assert!(waited < Duration::from_secs(5), "{waited:?}");
+}
+
+/// Goal: connections by a name take no more threads than by an address. The driver would start one for each, and keep it for ten seconds.
+#[test]
+fn no_thread_is_started_to_resolve_a_name() {
+    if !require_postgres() {
+        return;
+    }
+    let database = Database::new();
+    let url = database.url().replace("127.0.0.1", "localhost");
+    assert_ne!(url, database.url());
+    let launch = Launch::holdfast().env("DATABASE_URL", &url).env("POSTGRES_POOL_MIN", "4");
+    let server = launch.start();
+    let statement = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name LIKE 'holdfast-%'";
+    let mut client = database.client();
+    wait_until("the pool to be full", || client.query_one(statement, &[]).unwrap().get::<_, i64>(0) >= 4);
+    let names = server.thread_names();
+    assert!(names.iter().any(|name| name == "prober"), "{names:?}");
+    assert!(!names.iter().any(|name| name.starts_with("tokio")), "{names:?}");
+}
+
+#[test]
+fn a_host_whose_name_nobody_knows_is_passed_over() {
+    if !require_postgres() {
+        return;
+    }
+    let database = Database::new();
+    // Longer than a name may be, so that no server is asked for it.
+    let unknown = "x".repeat(64);
+    write(&ready(&database.url().replace('@', &format!("@{unknown}:5432,")))).unwrap();
+    let error = store(&format!("postgres://holdfast@{unknown}/nowhere")).initialise().unwrap_err();
+    assert!(matches!(&error, StoreError::Unavailable(why) if why.contains("reached")), "{error}");
 }

@@ -13,10 +13,7 @@ fn is_gone(client: &mut Client, id: &str) -> bool {
 
 /// Whether the server has a thread that removes.
 fn removes(server: &Server) -> bool {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid().as_raw_nonzero())).unwrap();
-    // A thread may end while it is looked at.
-    let names = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).ok());
-    names.into_iter().any(|name| name.trim() == "retention")
+    server.thread_names().iter().any(|name| name == "retention")
 }
 
 /// A run that is older than what goes, and that goes on, is there to the end.

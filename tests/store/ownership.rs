@@ -1,15 +1,17 @@
-//! What root makes in a state directory that is somebody else's, with `holdfast import` and `holdfast migrate-store`.
+//! What root makes in a state directory that is somebody else's, with `holdfast import`, `holdfast migrate-store` and `holdfast token`.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::{MetadataExt, chown, symlink};
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 
 use holdfast::app::STORE_FILE;
+use holdfast::auth::Secret;
 use holdfast::ownership;
 use rusqlite::{Connection, OpenFlags};
 
 use super::migration::{COMMAND, MARK, filled, mover, moves, refused};
 use super::postgres::database;
-use crate::util::{require, require_postgres};
+use crate::util::{Launch, require, require_postgres};
 
 /// Goal: root works in the directory of a service's user, and the service starts on it all the same.
 #[test]
@@ -97,4 +99,40 @@ fn root_follows_no_link_in_a_state_directory_of_somebody_else() {
     std::fs::hard_link(&victim, state.join("lock")).unwrap();
     moves(&mover(&named).on(&database));
     assert_eq!(victim.metadata().unwrap().uid(), 0);
+}
+
+/// Goal: a token that root makes is signed with the key of the directory's owner, whether there was one or not, and with nothing else
+/// that has its name: who knows a token's text can try keys on it, and so would learn what is in a file of root's.
+#[test]
+fn a_token_that_root_makes_is_signed_with_a_secret_of_the_directorys_owner() {
+    if !require("root", rustix::process::geteuid().is_root()) {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let (state, victim) = (home.path().join("state"), home.path().join("victim"));
+    let secret = state.join(Secret::FILE);
+    std::fs::create_dir(&state).unwrap();
+    let nobody = 65_534;
+    chown(&state, Some(nobody), Some(nobody)).unwrap();
+    let launch: Launch = mover(&state).without("JWT_SECRET");
+    let token = || launch.run(&["token", "--email", "ann@example.org"]);
+    let made = token();
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let owner = secret.metadata().unwrap();
+    assert_eq!((owner.uid(), owner.gid(), owner.mode() & 0o7777), (nobody, nobody, 0o600));
+    assert_eq!(token().code, Some(0), "what is there is used");
+    std::fs::remove_file(&secret).unwrap();
+
+    std::fs::write(&victim, "r".repeat(64)).unwrap();
+    std::fs::set_permissions(&victim, Permissions::from_mode(0o600)).unwrap();
+    symlink(&victim, &secret).unwrap();
+    refused(&token(), 2, "jwt-secret is a link");
+    std::fs::remove_file(&secret).unwrap();
+    std::fs::hard_link(&victim, &secret).unwrap();
+    refused(&token(), 2, "another name of a file of somebody else");
+    assert_eq!(victim.metadata().unwrap().uid(), 0);
+    std::fs::remove_file(&secret).unwrap();
+    // Nobody writes into it: who waited would wait for ever.
+    rustix::fs::mknodat(rustix::fs::CWD, &secret, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    refused(&token(), 2, "not a small regular file");
 }

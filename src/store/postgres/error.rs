@@ -159,6 +159,11 @@ fn describe(db: &DbError) -> String {
 }
 
 impl ConnectFault {
+    /// Of an attempt that has found no address to connect to.
+    pub(super) fn of_no_address() -> Self {
+        Self { why: UNREACHABLE, is_final: false }
+    }
+
     /// Of an attempt in which the driver has panicked.
     pub(super) fn of_panic() -> Self {
         Self { why: "this server has no descriptor left for a connection to the database", is_final: false }
