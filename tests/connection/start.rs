@@ -44,7 +44,7 @@ fn a_server_that_takes_no_more_connections_is_waited_for() {
         return;
     }
     // Three of them are kept for superusers.
-    const FOR_ALL: usize = 3;
+    let for_all = 3;
     let cluster = Cluster::own().setting("max_connections", "6").start();
     let database = cluster.database();
     let store = ready(&database.url());
@@ -53,7 +53,7 @@ fn a_server_that_takes_no_more_connections_is_waited_for() {
     wait_until("others to have all connections", || {
         database.terminate_backends();
         crowd.extend(std::iter::from_fn(|| postgres::Client::connect(&cluster.url("postgres"), postgres::NoTls).ok()));
-        crowd.len() == FOR_ALL
+        crowd.len() == for_all
     });
     let (outcome, waited) = timed(|| read(&store));
     assert!(matches!(&outcome, Err(StoreError::Unavailable(why)) if why.contains("connections")), "{outcome:?}");
