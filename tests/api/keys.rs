@@ -93,7 +93,7 @@ fn keys_in_a_file_are_rotated_under_running_clients() {
     let launch = launch("keys.json").env("JWT_SECRET", "the secret of this server and of nobody else");
     let path = launch.home().join("keys.json");
     write(&path, &[&old]);
-    let server = launch.start();
+    let mut server = launch.start();
     let shared = Key::secret(b"the secret of this server and of nobody else").token(&claims("bob@example.org", 0));
     let (olds, news) = (fresh(&old), fresh(&new));
     let mut client = server.anonymous();
@@ -131,7 +131,7 @@ fn keys_in_a_file_are_rotated_under_running_clients() {
         is_done.store(true, std::sync::atomic::Ordering::Relaxed);
         assert!(running.join().unwrap() > 10);
     });
-    let log = server.stderr();
+    let log = server.terminate().stderr;
     assert_eq!(occurrences(&log, "keys.loaded"), 4, "{log}");
     assert_eq!(occurrences(&log, "keys.unavailable"), 1, "{log}");
     assert_eq!(occurrences(&log, "keys.available"), 1, "{log}");

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use holdfast::metrics::{self, Format};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::util::drill::{Act, Drill};
-use crate::util::{Client, Launch, Server, proxied, require_promtool, series, sql, wait_until, written};
+use crate::util::{Client, Launch, Pace, Server, proxied, require_promtool, series, sql, wait_until, written};
 
 const ANN: &str = "ann@example.org";
 /// Counters all of whose series are there before anything has happened.
@@ -24,7 +24,7 @@ const KNOWN: [&str; 7] = [
     "runs_ended",
     "claims_rescued",
 ];
-/// How fast every answer comes, whatever the store does: no thread of the server has waited for it then.
+/// How fast every answer comes, beyond what the machine takes, whatever the store does: no thread of the server has waited for it then.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
 fn text(server: &Server) -> String {
@@ -237,11 +237,11 @@ fn metrics_are_answered_while_the_database_says_nothing() {
     let age = || server.metric("runs_oldest_queued_seconds").unwrap();
     let before = age();
     let mut client = server.anonymous();
+    let mut pace = Pace::start();
     for _ in 0..50 {
-        let asked = Instant::now();
-        assert_eq!(client.get("/metrics").status, 200);
-        assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
+        assert_eq!(pace.of(|| client.get("/metrics")).status, 200);
     }
+    pace.assert_within(100, AT_ONCE);
     wait_until("it to grow older", || age() > before);
     assert_eq!(server.metric("runs{status=\"queued\"}"), Some(1.0), "as it was last known");
     proxy.thaw();

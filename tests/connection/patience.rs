@@ -24,7 +24,7 @@ fn a_network_that_hangs_is_an_error_in_time_and_is_forgotten_when_it_goes_on() {
     std::thread::scope(|scope| {
         let reading = scope.spawn(|| timed(|| read(&store)));
         unavailable("heartbeat", timed(|| store.rescue(Lost::Expired, 5).map(drop)), seconds(2.9, 4.0));
-        unavailable("probe", timed(|| store.probe().map(drop)), seconds(0.0, 1.5));
+        unavailable("probe", timed(|| store.probe().map(drop)), seconds(0.0, 2.5));
         unavailable("reading", reading.join().unwrap(), seconds(11.9, 13.5));
     });
     proxy.thaw();
@@ -137,7 +137,7 @@ fn a_close_does_not_wait_for_a_server_that_does_not_hear_it() {
         proxy.freeze();
         let (abandoned, waited) = timed(|| store.close(Duration::from_millis(100)));
         assert_eq!(abandoned, Vec::<&str>::new());
-        assert!(waited < Duration::from_millis(1200), "{waited:?}");
+        assert!(waited < Duration::from_secs(3), "{waited:?}");
         let read = reading.join().unwrap();
         assert!(matches!(read, Err(StoreError::Closing)), "{read:?}");
         let deleted = deleting.join().unwrap();

@@ -96,8 +96,7 @@ fn whoever_says_nothing_is_waited_for_no_longer_than_a_check_may_take() {
 
 #[test]
 fn a_server_that_is_not_well_says_why() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let launch = launch().on_one_port().env("DATABASE_URL", &format!("postgres://holdfast@{nobody}/nothing"));
+    let launch = launch().on_one_port().env("DATABASE_URL", "postgres://holdfast@127.0.0.1:1/nothing");
     let server = launch.start_early();
     Examined::of(server.launch()).says("port", "warning", "answers on").says(
         "store",

@@ -5,7 +5,7 @@ use crate::util::drill::{Act, Drill};
 use crate::util::health::Watch;
 use crate::util::load::Load;
 use crate::util::record::{Accepted, assert_whole};
-use crate::util::{Cluster, Intruder, require_postgres};
+use crate::util::{Cluster, Intruder, require_postgres, wait_until};
 
 /// Goal: a server follows its database to the host that can be written. Of two clusters the first one has the database;
 /// it stops taking writes, everything that it has is copied to the second, and that one begins to take them.
@@ -45,8 +45,9 @@ fn a_server_moves_on_to_the_host_that_can_be_written() {
     let answer = ann.post("/analyze", &Drill::new("after", 1).question("another thread"));
     assert_eq!(answer.status, 200, "{answer:?}");
     within(HEALED_WITHIN, "the pool to be replaced", || generation() > before);
-    let recycled = server.stderr();
-    assert!(recycled.contains("pool.recycled") && recycled.contains("failover"), "{recycled}");
+    wait_until("the log to say why", || {
+        server.stderr().lines().any(|line| line.contains("pool.recycled") && line.contains("failover"))
+    });
     ann.wait_for_status(&run, "succeeded");
     load.wait_for_answers(8);
     let mut accepted = load.stop();

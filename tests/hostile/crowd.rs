@@ -1,7 +1,7 @@
 //! Very many clients at once, or one after the other.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::cost::{Cost, assert_memory_stays};
 use super::descriptors::raise_limit;
 use super::peer::Peer;
 use super::{health, start};
-use crate::util::{Launch, PATIENCE, Server, require, wait_until};
+use crate::util::{Launch, PATIENCE, Server, bystander, require, wait_until};
 
 /// How many slow clients there are.
 const SLOW: usize = 2000;
@@ -94,10 +94,10 @@ fn two_thousand_slow_clients_keep_nobody_waiting() {
         // Also when something fails here: nobody waits for the crowd then.
         let over = Over(is_over);
         wait_until("all of them to be connected", || server.connections() >= SLOW);
-        let mut windows = Vec::new();
+        let (mut windows, machine) = (Vec::new(), bystander());
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE && !are_good(&windows) {
-            windows.push(window(server));
+            windows.push(window(server, machine));
             assert!(server.sockets() > SLOW, "the slow ones are not there any more");
         }
         drop(over);
@@ -127,18 +127,9 @@ impl Drop for Over<'_> {
 }
 
 /// What ninety-nine of a hundred answers take from the server and from the machine alone, measured at the same time.
-fn window(server: &Server) -> (Duration, Duration) {
-    let machine = TcpListener::bind("127.0.0.1:0").unwrap();
-    let machine_address = machine.local_addr().unwrap();
+fn window(server: &Server, machine: SocketAddr) -> (Duration, Duration) {
     std::thread::scope(|scope| {
-        scope.spawn(move || {
-            for _ in 0..WINDOW {
-                let (mut socket, _) = machine.accept().unwrap();
-                let _ = socket.read(&mut [0; 1024]).unwrap();
-                socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
-            }
-        });
-        let alone = scope.spawn(move || p99_of_fresh_health(machine_address));
+        let alone = scope.spawn(move || p99_of_fresh_health(machine));
         (p99_of_fresh_health(server.address()), alone.join().unwrap())
     })
 }

@@ -335,7 +335,7 @@ fn an_upgrade_under_load_fails_no_request_and_keeps_what_was_stored_and_configur
         let finished = server.terminate();
         assert_eq!(finished.code, Some(0), "{finished:?}");
         let server = start_on(&machine, &socket);
-        assert!(server.stderr().contains(&next_version()), "{}", server.stderr());
+        wait_until("the new program to say that it is", || server.stderr().contains(&next_version()));
         wait_for_answers();
         is_over.store(true, Ordering::Relaxed);
         server

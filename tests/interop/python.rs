@@ -3,13 +3,14 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::process::{ChildStdin, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::sync::mpsc::{self, Receiver};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::util::{Database, require};
+use crate::util::{Database, PATIENCE, require};
 
 /// Where the programs and what they require are.
 pub(super) const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop");
@@ -49,7 +50,8 @@ pub(super) struct Python {
 /// `interop.py` at work; it ends with its standard input, when the tests do.
 struct Talk {
     questions: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    /// Line by line; nobody has to wait for one that does not come.
+    answers: Receiver<String>,
 }
 
 impl Python {
@@ -72,7 +74,9 @@ impl Python {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let (questions, answers) = (process.stdin.take().unwrap(), BufReader::new(process.stdout.take().unwrap()));
+        let (questions, said) = (process.stdin.take().unwrap(), BufReader::new(process.stdout.take().unwrap()));
+        let (answer, answers) = mpsc::channel();
+        std::thread::spawn(move || said.lines().map_while(Result::ok).try_for_each(|line| answer.send(line)));
         Ok(Self { interpreter, talk: Mutex::new(Talk { questions, answers }) })
     }
 
@@ -80,12 +84,11 @@ impl Python {
     #[track_caller]
     pub(super) fn call(&self, verb: &str, database: &Database, arguments: &[&str]) -> Value {
         let question = json!([&[verb, &*database.url()], arguments].concat());
-        let mut line = String::new();
-        {
+        let line = {
             let mut talk = self.talk.lock();
             writeln!(talk.questions, "{question}").unwrap();
-            talk.answers.read_line(&mut line).unwrap();
-        }
+            talk.answers.recv_timeout(2 * PATIENCE).unwrap()
+        };
         let mut answer: Value = serde_json::from_str(&line).unwrap();
         assert!(answer.get("ok").is_some(), "{}", answer["error"].as_str().unwrap());
         answer["ok"].take()

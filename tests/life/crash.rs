@@ -16,7 +16,8 @@ fn five_analyses_survive_a_kill_and_each_repeats_at_most_one_step() {
     let drills = [
         Drill::new("first step", 3).on(1, Act::Wait),
         Drill::new("later step", 4).on(3, Act::Wait),
-        Drill::new("between steps", 400),
+        // It has not ended when it is killed, however late that is.
+        Drill::new("between steps", 400).on(400, Act::Wait),
         Drill::new("queued", 3),
         Drill::new("queued too", 3),
     ];
@@ -26,11 +27,11 @@ fn five_analyses_survive_a_kill_and_each_repeats_at_most_one_step() {
     drills[1].wait_for_step(&server, 3, 1);
     drills[2].wait_for_step(&server, 20, 1);
     server.kill9();
-    assert_eq!(drills[2].entered(&server, 400), 0, "it was killed in the middle");
 
     server.restart();
     drills[0].open(&server, 1);
     drills[1].open(&server, 3);
+    drills[2].open(&server, 400);
     let mut ann = server.client(ANN);
     for (id, drill) in runs.iter().zip(&drills) {
         assert_eq!(ann.wait_for_status(id, "succeeded")["result"], drill.answer());

@@ -39,9 +39,8 @@ impl Five {
         for drill in &drills[..workers] {
             drill.wait_for_step(&server, 1, 1);
         }
-        // The store lane takes requests in turn: behind this answer, all five are waiting.
         wait_until("the clients to be waiting", || {
-            ann.get("/runs?limit=1").status == 200 && server.health()["analyses"]["queued"] == 5 - workers
+            server.metric("run_waiters") == Some(5.0) && server.health()["analyses"]["queued"] == 5 - workers
         });
         Self { server, drills, clients, runs, workers }
     }

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::util::drill::{Act, Drill};
-use crate::util::{Client, Launch, Server, sql, wait_for, wait_until};
+use crate::util::{Client, Launch, PATIENCE, Server, sql, wait_for, wait_until};
 
 const ANN: &str = "ann@example.org";
 const MIB: usize = 1 << 20;
@@ -121,6 +121,7 @@ fn each_pressure_has_its_effect_and_is_told_once() {
 
     let some = hold("some", 87.5);
     let little = hold("little", 93.0);
+    wait_until("the log to tell of both", || changes(&server).len() == 2);
     let health = server.health();
     assert_eq!((&health["status"], ready()), (&"critical_memory".into(), (503, json!(["memory"]))));
     assert!(health["warnings"][0].as_str().unwrap().contains("no analysis is begun"), "{health}");
@@ -150,6 +151,7 @@ fn each_pressure_has_its_effect_and_is_told_once() {
     assert_eq!((server.health()["status"].clone(), ready()), ("high_memory".into(), (200, json!([]))));
     most.open(&server, 1);
     wait_until("memory to be normal", || server.health()["status"] == "healthy");
+    wait_until("the log to tell of all", || changes(&server).len() >= 4);
     assert_eq!(changes(&server), ["normal-elevated", "elevated-critical", "critical-elevated", "elevated-normal"]);
 }
 
@@ -178,6 +180,7 @@ fn a_leak_is_warned_of_with_its_figure_and_its_window() {
     assert!(requests <= f64::from(leaks) * 2.0 && (0.1..1.0).contains(&minutes), "{leaks} leaks: {warning}");
     let report = server.anonymous().get("/health/memory").json();
     assert_eq!((&report["status"], report["warnings"][0].as_str()), (&"warning".into(), Some(&*warning)));
+    wait_until("the log to tell", || server.stderr().contains("memory.growth.noticed"));
     let log = server.stderr();
     let noticed: Vec<&str> = log.lines().filter(|line| line.contains("memory.growth.noticed")).collect();
     let [noticed] = noticed[..] else { panic!("{noticed:?}") };
@@ -186,14 +189,15 @@ fn a_leak_is_warned_of_with_its_figure_and_its_window() {
     }
 }
 
-/// As many looks at memory as a warning needs, twice over.
+/// As many looks at memory as a warning needs, twice over, and so many requests that each of them has seen some.
 #[test]
 fn honest_requests_are_no_leak() {
     let server = Launch::drill().in_a_hurry().start();
     let mut ann = server.client(ANN);
     let begun = std::time::Instant::now();
     let mut requests = 0;
-    while begun.elapsed().as_secs() < 12 {
+    while begun.elapsed().as_secs() < 12 || requests < 500 {
+        assert!(begun.elapsed() < 2 * PATIENCE, "only {requests} requests");
         let question = sql(&format!("thread {}", requests % 50), "SELECT species, count(*) FROM penguins GROUP BY 1");
         assert_eq!(ann.post("/analyze", &question).status, 200);
         for path in ["/runs", "/chat-threads", "/chat/thread%201/messages", "/catalog", "/health"] {
@@ -201,7 +205,6 @@ fn honest_requests_are_no_leak() {
         }
         requests += 6;
     }
-    assert!(requests > 500, "{requests}");
     let report = server.anonymous().get("/health/memory").json();
     assert!(report["growth_per_request_kb"].is_number(), "it was looked for: {report}");
     assert_eq!((growth(&server), server.stderr().contains("memory.growth")), (None, false), "{report}");

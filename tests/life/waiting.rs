@@ -45,14 +45,15 @@ impl Crowd {
 #[test]
 fn three_hundred_waiting_clients_hold_no_thread_and_are_all_answered() {
     let Crowd { server, holder, threads, mut waiting } = Crowd::gather();
-    assert_eq!(server.proc_status("Threads"), threads);
+    // The one that opened the store may have ended meanwhile.
+    assert!(server.proc_status("Threads") <= threads);
     holder.open(&server, 1);
     for (client, drill) in &mut waiting {
         let answer = client.receive();
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(answer.json()["result"], drill.answer());
     }
-    assert_eq!(server.proc_status("Threads"), threads);
+    assert!(server.proc_status("Threads") <= threads);
 }
 
 #[test]

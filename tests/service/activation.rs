@@ -1,7 +1,7 @@
 //! Sockets that are passed: listened on instead of `BIND`, and handed on to the next process.
 
 use std::io::{BufReader, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::ScopedJoinHandle;
@@ -13,8 +13,8 @@ use serde_json::json;
 use super::ANN;
 use crate::util::drill::{Act, Drill};
 use crate::util::{
-    Client, Database, Launch, Matter, PATIENCE, Response, World, program, read_response, require, require_postgres,
-    sql, wait_for, wait_until,
+    Client, Database, Launch, Matter, PATIENCE, Response, World, free_port, program, read_response, require,
+    require_postgres, sql, wait_for, wait_until,
 };
 
 /// A port of this machine that stays listened on as long as the test goes on.
@@ -269,7 +269,7 @@ fn several_sockets_of_both_kinds_are_listened_on() {
     ) {
         return;
     }
-    let port = kept().local_addr().unwrap();
+    let port = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let launch = Launch::holdfast().embedded();
     let path = launch.home().join("socket");
     let given = "-E STATE_DIRECTORY -E JWT_SECRET -E RATE_LIMIT_REQUESTS -E RATE_LIMIT_BURST";

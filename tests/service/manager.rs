@@ -6,11 +6,12 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
 use super::unit::file;
-use crate::util::{Machine, PATIENCE, require, wait_until};
+use crate::util::{Machine, PATIENCE, bounded, require, wait_until};
 
 const SYSTEMD: &str = "/usr/lib/systemd/systemd";
 /// It ends with its input, and all that it has started with it. A manager looks whether systemd is there at all before it comes up.
@@ -98,7 +99,7 @@ impl Systemd {
     fn told(&self, words: &str) -> String {
         // From inside, since it minds who calls.
         let spaces = format!("/proc/{}/ns", self.holder.id());
-        let mut systemctl = Command::new("nsenter");
+        let mut systemctl = bounded("nsenter");
         systemctl.args([
             format!("--mount={spaces}/mnt"),
             format!("--pid={spaces}/pid_for_children"),
@@ -123,6 +124,12 @@ impl Systemd {
 impl Drop for Systemd {
     fn drop(&mut self) {
         drop(self.life.take());
+        let deadline = Instant::now() + PATIENCE;
+        while matches!(self.holder.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // Whatever has not ended by then ends with it.
+        drop(self.holder.kill());
         drop(self.holder.wait());
     }
 }

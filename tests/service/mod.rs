@@ -71,6 +71,11 @@ impl Manager {
         messages
     }
 
+    /// Everything that has been told: until nothing more comes for a moment.
+    fn hear_all(&self) -> Vec<String> {
+        std::iter::from_fn(|| self.next_within(Duration::from_millis(20))).collect()
+    }
+
     /// Everything that is told within this time.
     fn hear_for(&self, time: Duration) -> Vec<String> {
         let end = Instant::now() + time;

@@ -77,7 +77,7 @@ fn a_server_whose_database_will_never_do_is_never_ready() {
     // It is gone with the value.
     let finished = manager.of(Launch::holdfast()).env("DATABASE_URL", &url).run(&[]);
     assert_eq!(finished.code, Some(3), "{finished:?}");
-    let told = manager.hear_for(Duration::from_millis(10));
+    let told = manager.hear_all();
     assert!(!told.iter().any(|message| message.starts_with("READY")), "{told:?}");
 }
 
@@ -106,7 +106,7 @@ fn says_stuck(log: &str, thread: &str) -> bool {
 /// Nothing more is told, once what was told before is heard.
 #[track_caller]
 fn assert_starving(manager: &Manager) {
-    manager.hear_for(Duration::from_millis(1));
+    manager.hear_all();
     let told = manager.hear_for(Duration::from_millis(500));
     assert!(!told.contains(&FED.to_owned()), "{told:?}");
 }
@@ -194,7 +194,7 @@ fn a_database_that_is_gone_or_silent_is_not_taken_for_a_deadlock() {
         change();
         wait_until("the database to be gone", || server.health()["database"] == "disconnected");
         // What was told before.
-        manager.hear_for(Duration::from_millis(1));
+        manager.hear_all();
         for _ in 0..2 {
             assert_eq!(server.client(ANN).get("/runs").status, 503);
             manager.wait_for(FED);

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 
-use super::require;
+use super::{bounded, require};
 
 /// Where its processes see the copy, in a name space of mounts of their own: a directory that every system has.
 const ROOT: &str = "/mnt/machine";
@@ -78,7 +78,7 @@ impl Machine {
 
     /// The same with these words on the standard input, whatever comes of it.
     pub(crate) fn try_run(&self, commands: &str, input: &[u8]) -> Output {
-        let mut shell = Command::new("/bin/sh")
+        let mut shell = bounded("/bin/sh")
             .args(["-c", &format!("{} /bin/bash -euc \"$1\"", self.become_there("0:0", "")), "sh", commands])
             .env_clear()
             .envs([

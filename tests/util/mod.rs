@@ -57,7 +57,8 @@
 //!
 //! What is broken at random is chosen by [`Random`], which can be repeated, and as often as [`endurance`] says. The load of
 //! clients that goes on meanwhile is [`load`], health is watched by [`health`], and what must be true of every run in the end
-//! is read past the servers by [`record`]. `World` is a wrong clock and a slow disk.
+//! is read past the servers by [`record`]. `World` is a wrong clock and a slow disk. How fast answers are is asked with [`Pace`],
+//! beside what the machine takes at that moment.
 //!
 //! ```text
 //! let server = Launch::drill().on_one_port().start();      // at the same address after every restart
@@ -95,6 +96,7 @@ mod intruder;
 mod key_server;
 pub(crate) mod load;
 mod machine;
+mod pace;
 mod pgbouncer;
 mod ports;
 pub(crate) mod postgres;
@@ -116,6 +118,7 @@ pub(crate) mod issuer {
     include!("../../src/auth/issuer.rs");
 }
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub(crate) use asker::Asker;
@@ -128,7 +131,9 @@ pub(crate) use installation::{
 pub(crate) use intruder::Intruder;
 pub(crate) use key_server::{KeyServer, Publication, document};
 pub(crate) use machine::Machine;
+pub(crate) use pace::{Pace, bystander};
 pub(crate) use pgbouncer::PgBouncer;
+pub(crate) use ports::free_port;
 pub(crate) use postgres::Cluster;
 pub(crate) use proxy::{Proxy, proxied};
 pub(crate) use random::{Random, endurance};
@@ -142,6 +147,13 @@ pub(crate) use written::written;
 
 /// How long anything may take in a test: long enough for a busy machine, short enough to fail rather than hang.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A command that is ended, with what it has started, long after it should have ended by itself.
+pub(crate) fn bounded(program: &str) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", &(10 * PATIENCE).as_secs().to_string(), program]);
+    command
+}
 
 /// Looks again and again until there is something, for events that give no signal; fails after [`PATIENCE`].
 #[track_caller]

@@ -49,7 +49,7 @@ struct State {
     links: Vec<Weak<Link>>,
 }
 
-/// One client's connection and that to the target. The last of its two threads closes both.
+/// One client's connection and that to the target. Whoever lets go of it last closes both.
 struct Link {
     client: TcpStream,
     server: TcpStream,
@@ -186,13 +186,18 @@ impl Shared {
             let (shared, link) = (Arc::clone(self), Arc::clone(&link));
             let pump = move || {
                 shared.forward(&link, direction);
-                let _state = shared.state.lock();
-                // Under the lock, so that whoever waits for the connection's end does not miss it.
-                drop(link);
-                shared.changed.notify_all();
+                shared.let_go(link);
             };
             std::thread::Builder::new().name("proxy-pump".into()).spawn(pump).unwrap();
         }
+        self.let_go(link);
+    }
+
+    /// Under the lock, so that whoever waits for the connection's end does not miss it: anybody's may be the last hold on it.
+    fn let_go(&self, link: Arc<Link>) {
+        let _state = self.state.lock();
+        drop(link);
+        self.changed.notify_all();
     }
 
     /// Forwards one way until that side has said its last, or the connection is reset.
