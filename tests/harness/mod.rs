@@ -5,6 +5,7 @@
 
 mod cluster;
 mod launch;
+mod pace;
 mod pgbouncer;
 mod proxy;
 mod secrecy;
