@@ -195,7 +195,7 @@ fn a_server_that_stays_busy_is_given_up() {
 #[test]
 fn a_server_that_is_not_there_is_unreachable_when_patience_ends() {
     let nobody = {
-        let mut server = Launch::holdfast().embedded().on_its_port().start();
+        let mut server = Launch::holdfast().embedded().on_one_port().start();
         server.terminate();
         server.address()
     };
@@ -273,7 +273,7 @@ fn a_client_needs_a_servers_configuration_only_to_find_it_and_to_sign() {
 #[test]
 fn a_server_of_this_directory_is_found_and_asked_without_any_setting() {
     for launch in [Launch::holdfast().without("JWT_SECRET"), Launch::holdfast()] {
-        let server = launch.on_its_port().start();
+        let server = launch.on_one_port().start();
         let finished = server.launch().run(&["ask", "SELECT 42 AS it"]);
         assert_eq!(finished.code, Some(0), "{finished:?}");
         assert_eq!(finished.stdout, "it\n--\n42\n1 row\n");

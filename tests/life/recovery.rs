@@ -57,7 +57,7 @@ fn the_transcript_of_the_readme_is_what_happens() {
     const NUMBER: &str = "20000000";
     const README_NUMBER: &str = "300000000";
     let transcript = Transcript::of_readme();
-    let mut server = Launch::holdfast().on_its_port().start();
+    let mut server = Launch::holdfast().on_one_port().start();
     let statement = transcript.statement.replace(README_NUMBER, NUMBER);
     assert_ne!(statement, transcript.statement);
     let asker = Asker::of(ANN, server.address()).begin(&["--follow", &statement]);
@@ -78,7 +78,7 @@ fn the_transcript_of_the_readme_is_what_happens() {
 /// The server stores the question and dies before its answer has reached the client.
 #[test]
 fn a_question_whose_first_answer_was_lost_is_not_asked_twice() {
-    let mut server = Launch::holdfast().on_its_port().start();
+    let mut server = Launch::holdfast().on_one_port().start();
     let lost = Lost::new();
     let relay = Relay::to(server.address(), vec![Fate::Lose(lost.clone())]);
     let asker = Asker::of(ANN, relay.address()).begin(&["--follow", "SELECT 42 AS it"]);
@@ -113,7 +113,7 @@ fn a_question_that_has_failed_meanwhile_is_told_as_failed() {
 /// Two servers' lives and three steps, each behind a gate; before each is opened, the client has seen the one before.
 #[test]
 fn a_client_sees_each_event_once_through_kills_and_drains() {
-    let mut server = Launch::drill().on_its_port().start();
+    let mut server = Launch::drill().on_one_port().start();
     let drill = (1..=3).fold(Drill::new("followed", 3), |drill, step| drill.on(step, Act::Wait));
     let id = server.client(ANN).submit(&drill.question("a thread"));
     let asker = Asker::of(ANN, server.address()).begin(&["--follow", "--run", &id]);

@@ -2,10 +2,11 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Result};
 use std::net::TcpStream;
+use std::time::Instant;
 
 use serde_json::Value;
 
-use super::{Heard, Response};
+use super::{Heard, PATIENCE, Response};
 
 /// One event of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +38,7 @@ impl Events {
     /// The next event; `None` after an end in order, an error when the stream is cut off.
     pub(crate) fn try_next(&mut self) -> Result<Option<Event>> {
         let (mut id, mut kind, mut data) = (None, String::new(), Value::Null);
+        let deadline = Instant::now() + 4 * PATIENCE;
         loop {
             let mut line = String::new();
             if self.lines.read_line(&mut line)? == 0 {
@@ -44,7 +46,7 @@ impl Events {
                 return Ok(None);
             }
             match line.trim_end().split_once(": ") {
-                Some(("", _comment)) => {}
+                Some(("", _comment)) => assert!(Instant::now() < deadline, "the stream says nothing but that it lives"),
                 Some(("id", text)) => id = Some(text.parse().expect("a number")),
                 Some(("event", text)) => text.clone_into(&mut kind),
                 Some(("data", text)) => data = serde_json::from_str(text).expect("JSON"),

@@ -222,12 +222,6 @@ impl Launch {
         Server { launch: self, process, banner }
     }
 
-    /// Listens on a port that stays its own while it is stopped for a while.
-    #[must_use]
-    pub(crate) fn on_its_port(self) -> Self {
-        self.env("BIND", &format!("127.0.0.1:{}", free_port()))
-    }
-
     /// Runs a command, or a server that should not start, to its end.
     #[track_caller]
     pub(crate) fn run(&self, arguments: &[&str]) -> Finished {
