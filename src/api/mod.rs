@@ -64,8 +64,10 @@ use waiting::Task;
 const WAIT_MAX: Duration = Duration::from_secs(900);
 /// Requests that may wait for the store lane: at a millisecond each, a quarter of a second of work.
 const LANE_CAPACITY: usize = 256;
-/// What the bodies of these requests may hold in all: 64 KiB each, which the longest question does not need.
+/// What the larger bodies of these requests may hold in all.
 const LANE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Up to this a body does not count, so that a few large ones keep no usual question out; 256 of them are 4 MiB.
+const SMALL_BODY_BYTES: usize = 16 * 1024;
 
 /// What the handlers work with.
 pub struct Api {
@@ -168,7 +170,7 @@ impl Api {
             router,
             openapi,
             lane: crate::http::Lane::start("store-lane", parts.store_threads, LANE_CAPACITY, Task::run)?
-                .holding(LANE_BYTES_MAX, Task::body_bytes),
+                .holding(LANE_BYTES_MAX, Task::bytes_counted),
             started: Instant::now(),
             requests: AtomicU64::new(0),
             housekept: Mutex::new(Instant::now()),

@@ -59,8 +59,8 @@ fn head() -> Value {
             "title": "Holdfast",
             "version": env!("CARGO_PKG_VERSION"),
             "summary": "Runs analyses for several people at once and never loses one.",
-            "description": "Errors are problems (RFC 9457) with one plain sentence in `detail` and every fault of a request \
-                in `errors`. Every answer has an `X-Request-Id`: the one of the request if that has 1 to 128 of \
+            "description": "Errors are problems (RFC 9457) with one plain sentence in `detail` and the faults of a request, at \
+                most 20, in `errors`. Every answer has an `X-Request-Id`: the one of the request if that has 1 to 128 of \
                 `[A-Za-z0-9._-]`, else a new one; the log names it. `HEAD` works wherever `GET` does, `OPTIONS` everywhere, \
                 and another method than those of a path is answered 405 with `Allow`. Parameters of a query that are not \
                 listed are ignored, and so are listed ones that are blank; a listed parameter that is given twice is 422. A body \

@@ -4,7 +4,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Api;
 use super::call::{Call, Reply};
 use super::envelope::Envelope;
 use super::events;
@@ -12,6 +11,7 @@ use super::precondition::{self, Condition};
 use super::problem::Problem;
 use super::routes::{Lane, Route};
 use super::runs::{ended_or_accepted, handed_back, last_seen};
+use super::{Api, SMALL_BODY_BYTES};
 use crate::domain::{Run, RunId};
 use crate::http::{Parked, Refusal, Responder, Response};
 use crate::runner::{Outcome, Waiter};
@@ -32,11 +32,13 @@ impl Task {
         }
     }
 
-    /// How much its body holds.
-    pub(super) fn body_bytes(&self) -> usize {
+    /// How much its body holds, if that is worth counting.
+    pub(super) fn bytes_counted(&self) -> usize {
         match self {
-            Task::Handle(handling) => handling.call.request.body.len(),
-            Task::Report(_) => 0,
+            Task::Handle(handling) if handling.call.request.body.len() > SMALL_BODY_BYTES => {
+                handling.call.request.body.len()
+            }
+            Task::Handle(_) | Task::Report(_) => 0,
         }
     }
 

@@ -343,7 +343,7 @@ fn problem(body: &[u8]) -> Option<Problem> {
 }
 
 impl Problem {
-    /// What it says, with every fault of the request.
+    /// What it says, with the faults of the request.
     fn in_words(&self) -> String {
         let faults = self.errors.iter().map(|fault| format!("{} {}", fault.loc.join("."), fault.msg));
         let faults: Vec<String> = faults.map(|fault| clause(&fault)).collect();

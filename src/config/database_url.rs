@@ -72,7 +72,7 @@ pub struct DatabaseUrl {
     /// User, database and the rest, but for the servers and how it is encrypted; what the URL leaves open is decided.
     pub options: postgres::Config,
     /// One at least, in the order in which they are written.
-    pub servers: Vec<Server>,
+    pub servers: Vec<DatabaseServer>,
     /// How it is encrypted.
     pub ssl_mode: SslMode,
 }
@@ -110,7 +110,7 @@ impl DatabaseUrl {
 
 /// Where one server is.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Server {
+pub struct DatabaseServer {
     /// Its name, which its certificate has to be for, or the directory of its socket.
     pub host: Host,
     /// Where it is, if its name says it only to the certificate.
@@ -119,7 +119,7 @@ pub struct Server {
     pub port: u16,
 }
 
-impl Server {
+impl DatabaseServer {
     /// Those that the driver has read.
     fn all(read: &postgres::Config) -> Result<Vec<Self>, &'static str> {
         let (mut hosts, addresses, ports) = (read.get_hosts().to_vec(), read.get_hostaddrs(), read.get_ports());
@@ -191,7 +191,7 @@ impl FromStr for DatabaseUrl {
             }
         }
         let read = |text: String| text.parse::<postgres::Config>().map_err(|_| "it cannot be read as one");
-        let (servers, mut options) = (Server::all(&read(servers)?)?, read(rest)?);
+        let (servers, mut options) = (DatabaseServer::all(&read(servers)?)?, read(rest)?);
         let has = |name: &str| words.list.iter().any(|word| word.name == name);
         options.target_session_attrs(own.session.unwrap_or(TargetSessionAttrs::ReadWrite));
         options.keepalives_retries(own.keepalives.unwrap_or(KEEPALIVES_COUNT));
@@ -324,9 +324,9 @@ mod tests {
         text.parse().unwrap_or_else(|fault| panic!("{text}: {fault}"))
     }
 
-    fn server(name: &str, address: Option<&str>, port: u16) -> Server {
+    fn server(name: &str, address: Option<&str>, port: u16) -> DatabaseServer {
         let address = address.map(|address| address.parse().expect("an address"));
-        Server { host: Host::Tcp(name.into()), address, port }
+        DatabaseServer { host: Host::Tcp(name.into()), address, port }
     }
 
     #[test]

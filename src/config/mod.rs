@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub use bind::Bind;
 pub use client::{CLIENT_VARIABLES, Client};
-pub use database_url::{DatabaseUrl, Server, SslMode};
+pub use database_url::{DatabaseServer, DatabaseUrl, SslMode};
 pub use key_location::{KeyLocation, KeyLocationError};
 pub use proxies::Proxies;
 pub use sources::Environment;

@@ -242,7 +242,9 @@ fn bodies_that_wait_for_the_lane_hold_so_much_memory_and_no_more() {
         client.send("POST", "/analyze", &headers, body.as_bytes());
         // The first ones have room; the others are answered before anything of the lane has moved.
         if n >= ROOM {
-            come_again(&client.receive(), 503);
+            let refused = client.receive();
+            come_again(&refused, 503);
+            assert_eq!(problem(&refused, 503)["detail"], "The server is busy; nothing was done.");
         } else {
             wait_until("it to wait", || server.metric("store_lane_queued") == Some(n as f64 + 1.0));
         }
@@ -250,10 +252,8 @@ fn bodies_that_wait_for_the_lane_hold_so_much_memory_and_no_more() {
     let grown = (server.proc_status("RssAnon").saturating_sub(before)) / 1024;
     assert!(grown < 2 * ROOM as u64, "{grown} MiB");
     let mut bob = server.client("bob@example.org");
-    let refused = bob.post("/analyze", &Drill::new("refused", 1).question("refused"));
-    assert_eq!(problem(&refused, 503)["detail"], "The server is busy; nothing was done.");
-    bob.send("GET", "/runs", &[], b"");
-    wait_until("who brings nothing to wait", || server.metric("store_lane_queued") == Some(ROOM as f64 + 1.0));
+    bob.send_post("/analyze", &[], &Drill::new("small", 1).question("small"));
+    wait_until("who brings little to wait", || server.metric("store_lane_queued") == Some(ROOM as f64 + 1.0));
 
     unblock_lane(&server);
     assert_eq!(bob.receive().status, 200);

@@ -36,19 +36,19 @@ fn a_statement_that_never_ends_meets_the_time_limit() {
 /// Each step alone is well within the limit; a restart between them starts no new count.
 #[test]
 fn the_time_limit_holds_over_all_steps_and_claims() {
-    let mut server = Launch::drill().env("ANALYSIS_TIMEOUT", "5s").start();
+    let mut server = Launch::drill().env("ANALYSIS_TIMEOUT", "10s").start();
     let drill = Drill::new("slow", 2).on(1, Act::Wait).on(2, Act::Wait);
     let id = server.client(ANN).submit(&drill.question("a thread"));
     drill.wait_for_step(&server, 1, 1);
     // The step takes most of the limit, by the clock that the limit is about.
-    std::thread::sleep(Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(5));
     drill.open(&server, 1);
     drill.wait_for_step(&server, 2, 1);
     server.kill9();
     server.restart();
     let resumed = Instant::now();
     server.client(ANN).wait_for_status(&id, "timed_out");
-    assert!(resumed.elapsed() < Duration::from_millis(4500), "{:?}", resumed.elapsed());
+    assert!(resumed.elapsed() < Duration::from_millis(9500), "{:?}", resumed.elapsed());
 }
 
 #[test]

@@ -475,7 +475,7 @@ fn a_batch_that_is_sent_twice_arrives_once_and_of_two_moves_one_begins() {
             scope.spawn(move || store.begin_import(id).unwrap());
         }
     });
-    let states = ids.map(|id| stores[0].import(id).unwrap());
+    let states = ids.map(|id| stores[0].import_state(id).unwrap());
     let begun = states.iter().position(|state| *state == ImportState::Unfinished(Position::START)).unwrap();
     assert_eq!(states[1 - begun], ImportState::Other, "{states:?}");
 
@@ -500,8 +500,8 @@ fn a_batch_that_is_sent_twice_arrives_once_and_of_two_moves_one_begins() {
     initialised(&database.url(), options());
 }
 
-/// Goal: a table that takes long to count does not keep its move from ever ending. Its row is there for those alone whose statements
-/// may take any time.
+/// Goal: a table that takes long to count does not keep its move from ever ending, nor does a connection that breaks meanwhile. Its
+/// row is there for those alone whose statements may take any time, and the first to look is cut off.
 #[test]
 fn a_table_is_counted_for_as_long_as_that_takes() {
     if !require_postgres() {
@@ -514,8 +514,11 @@ fn a_table_is_counted_for_as_long_as_that_takes() {
         .batch_execute(
             "INSERT INTO feedback VALUES (gen_random_uuid(), gen_random_uuid(), true, 1, '', now());
             ALTER TABLE feedback RENAME TO opinions;
-            CREATE VIEW feedback AS SELECT * FROM opinions WHERE current_setting('statement_timeout') = '0';
-            GRANT SELECT ON feedback TO PUBLIC",
+            CREATE SEQUENCE looks;
+            CREATE VIEW feedback AS SELECT * FROM opinions WHERE current_setting('statement_timeout') = '0'
+                AND CASE nextval('looks') WHEN 1 THEN pg_terminate_backend(pg_backend_pid()) ELSE true END;
+            GRANT SELECT ON feedback TO PUBLIC;
+            GRANT USAGE ON SEQUENCE looks TO PUBLIC",
         )
         .unwrap();
     assert_eq!(store.count(feedback()).unwrap(), 1);

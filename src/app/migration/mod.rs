@@ -171,7 +171,7 @@ impl Migration {
             Some(Mark::Begun(id) | Mark::Ended(id, _)) => *id,
             None => Uuid::now_v7(),
         };
-        let state = self.target.import(id).map_err(MigrationError::Target)?;
+        let state = self.target.import_state(id).map_err(MigrationError::Target)?;
         let position = match (state, mark) {
             (state @ (ImportState::Unfinished(_) | ImportState::Finished(_)), _) if only_compare => {
                 let rows = self.compare().map_err(|error| match (error, state) {
@@ -216,24 +216,29 @@ impl Migration {
     /// Changes nothing on either side until nothing on either side is in the way. Then it marks the source, and then the target: a
     /// server that began on the target in between is seen now; one that begins later sees the mark.
     fn begin(&self, id: Uuid) -> Result<Position, MigrationError> {
-        self.require_empty_target()?;
+        self.require_free_target()?;
         self.require_fit_source()?;
+        // That took its time.
+        self.require_free_target()?;
         self.target.migrate().map_err(MigrationError::Target)?;
         self.write_mark(&Mark::Begun(id))?;
         self.target.begin_import(id).map_err(MigrationError::Target)?;
-        match self.target.import(id).map_err(MigrationError::Target)? {
+        match self.target.import_state(id).map_err(MigrationError::Target)? {
             ImportState::Unfinished(_) if self.is_target_in_use()? => Err(MigrationError::TargetInUse),
             ImportState::Unfinished(position) => Ok(position),
             ImportState::Other => Err(MigrationError::OtherMove),
-            _ => self.require_empty_target().and(Err(MigrationError::TargetNotEmpty("rows"))),
+            _ => self.require_free_target().and(Err(MigrationError::TargetNotEmpty("rows"))),
         }
     }
 
     fn is_target_in_use(&self) -> Result<bool, MigrationError> {
-        Ok(self.target.servers().map_err(MigrationError::Target)? > 0)
+        Ok(self.target.other_servers().map_err(MigrationError::Target)? > 0)
     }
 
-    fn require_empty_target(&self) -> Result<(), MigrationError> {
+    fn require_free_target(&self) -> Result<(), MigrationError> {
+        if self.is_target_in_use()? {
+            return Err(MigrationError::TargetInUse);
+        }
         match self.target.occupied().map_err(MigrationError::Target)? {
             Some(table) => Err(MigrationError::TargetNotEmpty(table.title)),
             None => Ok(()),

@@ -186,7 +186,7 @@ impl PostgresStore {
     ///
     /// # Errors
     /// If it cannot be asked.
-    pub fn import(&self, id: Uuid) -> Result<ImportState, StoreError> {
+    pub fn import_state(&self, id: Uuid) -> Result<ImportState, StoreError> {
         if !self.is_there("imports")? {
             return Ok(ImportState::Absent);
         }
@@ -223,7 +223,7 @@ impl PostgresStore {
     ///
     /// # Errors
     /// If it cannot be asked.
-    pub fn servers(&self) -> Result<u64, StoreError> {
+    pub fn other_servers(&self) -> Result<u64, StoreError> {
         only(&self.run(&SERVERS, &[])?)?.number()
     }
 
@@ -254,7 +254,7 @@ impl PostgresStore {
         parameters.extend(arrays.iter().map(Array::as_parameter));
         let answer = self.run_long(&STATEMENTS.tables[to.table].copy, &parameters)?;
         // One of two attempts that overlap waits for the other, and its snapshot is older than what that has written: it asks anew.
-        if only(&answer)?.take()? || self.import(id)? == ImportState::Unfinished(to) {
+        if only(&answer)?.take()? || self.import_state(id)? == ImportState::Unfinished(to) {
             return Ok(());
         }
         Err(StoreError::Failed("somebody else has changed how far the move is".into()))
@@ -283,9 +283,16 @@ impl PostgresStore {
     /// # Errors
     /// If it cannot be read.
     pub fn count(&self, table: usize) -> Result<u64, StoreError> {
-        let mut session = self.session("import.count")?;
-        let count = session.unlimited().and_then(|client| client.query_typed(&STATEMENTS.tables[table].count, &[]));
-        only(&count.map_err(|error| error::statement_failed(&error))?)?.number()
+        let count = || {
+            let mut session = self.session("import.count")?;
+            let rows = session.unlimited().and_then(|client| client.query_typed(&STATEMENTS.tables[table].count, &[]));
+            only(&rows.map_err(|error| error::statement_failed(&error))?)?.number()
+        };
+        match count() {
+            // All that was compared before would have to be compared again.
+            Err(StoreError::Unavailable(_)) => count(),
+            counted => counted,
+        }
     }
 
     /// Ends a move: from now on servers start here. Gives the time at which it ended.
@@ -302,7 +309,7 @@ impl PostgresStore {
         drop(session);
         // It may have happened before, and the answer been lost.
         self.run(&FINISH, &[&id])?;
-        match self.import(id)? {
+        match self.import_state(id)? {
             ImportState::Finished(at) => Ok(at),
             _ => Err(StoreError::Failed("there is no such move".into())),
         }

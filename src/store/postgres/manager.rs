@@ -18,13 +18,13 @@ use super::patience;
 use super::reach::Reach;
 use super::session::{Peer, Session};
 use super::tls::Tls;
-use crate::config::{DatabaseUrl, Server};
+use crate::config::{DatabaseServer, DatabaseUrl};
 
 /// Makes sessions.
 pub(super) struct SessionManager {
     /// Without a server.
     options: postgres::Config,
-    servers: Vec<Server>,
+    servers: Vec<DatabaseServer>,
     /// `None` for a socket of this machine, where neither TLS nor the answer deadline can be had.
     tls: Option<Tls>,
     /// How long one server may take to let us in, once its socket is open.
@@ -58,7 +58,7 @@ impl SessionManager {
     }
 
     /// The servers in the order in which they are tried.
-    fn in_turn(&self) -> Vec<&Server> {
+    fn in_turn(&self) -> Vec<&DatabaseServer> {
         let mut servers: Vec<_> = self.servers.iter().collect();
         if self.options.get_load_balance_hosts() == LoadBalanceHosts::Random {
             servers.sort_by_cached_key(|_| getrandom::u64().unwrap_or_default());
@@ -67,8 +67,8 @@ impl SessionManager {
     }
 
     /// The options for one server, with all of its addresses.
-    fn options_for(&self, server: &Server) -> io::Result<postgres::Config> {
-        let Server { host, address, port } = server;
+    fn options_for(&self, server: &DatabaseServer) -> io::Result<postgres::Config> {
+        let DatabaseServer { host, address, port } = server;
         let mut options = self.options.clone();
         options.port(*port);
         let name = |options: &mut postgres::Config| match host {

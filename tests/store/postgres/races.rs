@@ -510,6 +510,6 @@ fn a_batch_that_meets_its_own_repeat_arrives_once_and_so_does_the_end_of_a_move(
     assert_eq!(stores[0].count(feedback()).unwrap(), 1);
     let ends = stores.iter().map(|store| Box::new(move || store.finish_import(id)) as Work<Result<_, StoreError>>);
     for outcome in meet(&database, IMPORTS, ends.collect()) {
-        assert_eq!(ImportState::Finished(outcome.unwrap()), stores[0].import(id).unwrap());
+        assert_eq!(ImportState::Finished(outcome.unwrap()), stores[0].import_state(id).unwrap());
     }
 }
