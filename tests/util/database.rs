@@ -71,12 +71,12 @@ impl Database {
         self.client().query_one(statement, &[]).unwrap().get(0)
     }
 
-    /// Waits until so many statements wait for a lock that somebody else holds.
+    /// Waits until so many statements wait for a lock that somebody else holds, or more: a server has some of its own.
     #[track_caller]
     pub(crate) fn wait_for_blocked(&self, statements: i64) {
         let blocked = "SELECT count(*) FROM pg_stat_activity
             WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        self.wait_for_count(blocked, statements);
+        self.wait_for_count(blocked, |count| count >= statements);
     }
 
     /// Waits until nobody is connected with it any more.
@@ -84,13 +84,13 @@ impl Database {
     pub(crate) fn wait_for_no_sessions(&self) {
         let others = "SELECT count(*) FROM pg_stat_activity
             WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
-        self.wait_for_count(others, 0);
+        self.wait_for_count(others, |count| count == 0);
     }
 
     #[track_caller]
-    fn wait_for_count(&self, statement: &str, count: i64) {
+    fn wait_for_count(&self, statement: &str, is_reached: impl Fn(i64) -> bool) {
         let mut client = self.client();
-        wait_until(statement, || client.query_one(statement, &[]).unwrap().get::<_, i64>(0) == count);
+        wait_until(statement, || is_reached(client.query_one(statement, &[]).unwrap().get(0)));
     }
 }
 
