@@ -96,8 +96,19 @@ fn kept(directory: &Path, name: &str) -> std::io::Result<File> {
     Ok(file)
 }
 
+/// Writes this file of the directory, in place of what has its name. It is written aside and renamed: a crash in between leaves no half
+/// of it, and it outlasts a power failure once this returns.
+pub(super) fn write_whole(directory: &Path, name: &str, text: &str) -> std::io::Result<()> {
+    let aside = format!("{name}.new");
+    let mut file = fresh(directory, &aside)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(directory.join(aside), directory.join(name))?;
+    File::open(directory)?.sync_all()
+}
+
 /// Makes this file of the directory, in place of what has its name: that may be left of a crash, or be a link, which is not followed.
-pub(super) fn fresh(directory: &Path, name: &str) -> std::io::Result<File> {
+fn fresh(directory: &Path, name: &str) -> std::io::Result<File> {
     let path = directory.join(name);
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
@@ -125,11 +136,7 @@ fn instance(directory: &Path) -> Result<InstanceId, StateDirectoryError> {
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let instance = InstanceId::new();
-            // Written aside and renamed: a crash in between leaves no half an id.
-            let aside = "instance.new";
-            let mut file = fresh(directory, aside).map_err(unusable)?;
-            writeln!(file, "{instance}").and_then(|()| file.sync_all()).map_err(unusable)?;
-            std::fs::rename(directory.join(aside), &path).map_err(unusable)?;
+            write_whole(directory, INSTANCE, &format!("{instance}\n")).map_err(unusable)?;
             Ok(instance)
         }
         Err(error) => Err(unusable(error)),

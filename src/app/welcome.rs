@@ -11,7 +11,8 @@ use crate::config::{Bind, Config};
 /// How long the printed token is good for.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
 
-/// Prints it to standard output, and waits for no reader. For a Unix socket, which no browser opens, and with a configured secret or published keys no token is made: its users have theirs.
+/// Prints it to standard output, and waits for no reader. For a Unix socket, which no browser opens, and with a configured secret or
+/// published keys no token is made: its users have theirs.
 pub(super) fn print(config: &Config, place: &Bind) {
     let (base, token) = match place {
         Bind::Net(address) => {

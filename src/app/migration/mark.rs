@@ -1,7 +1,6 @@
 //! The mark of a store that moves or has moved: a file beside it, so that the store itself stays as it is.
 
-use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use uuid::Uuid;
@@ -52,12 +51,7 @@ impl Mark {
             Self::Begun(id) => format!("begun {id}\n"),
             Self::Ended(id, at) => format!("ended {id} {at}\n"),
         };
-        let aside = format!("{FILE}.new");
-        let mut file = state_directory::fresh(directory, &aside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(directory.join(aside), directory.join(FILE))?;
-        File::open(directory)?.sync_all()
+        state_directory::write_whole(directory, FILE, &text)
     }
 }
 
